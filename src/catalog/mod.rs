@@ -1,0 +1,5 @@
+pub fn init() {}
+
+pub type NodeId = i32;
+pub type ShardGroupId = i64;
+pub type ColocationId = i32;
