@@ -1,1 +1,22 @@
+//! Statements on nodes over libpq: connections owned by the session, requests pipelined on them, rows as they arrive.
+//!
+//! In: a node, SQL, parameters. Out: rows, affected counts, or an `Error` with every field the node sent. This
+//! folder knows nodes and SQL, no shards beyond their use as affinity. Nothing here blocks without an interrupt check.
+
+mod copy_in;
+mod gather;
+mod options;
+mod probe;
+mod request;
+mod row;
+mod simple;
+
+pub use copy_in::CopyIn;
+pub use gather::Gather;
+pub use options::ConnectOptions;
+pub use probe::{probe, NodeFacts};
+pub use request::{Access, Format, Params, Received, Request, Statement};
+pub use row::Row;
+pub use simple::{execute, execute_all, query};
+
 pub fn init() {}
