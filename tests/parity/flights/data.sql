@@ -1,0 +1,3 @@
+-- load: airports demo/data/airports.csv.gz
+-- load: flights demo/data/flights.csv.gz
+-- load: weather demo/data/weather.csv.gz

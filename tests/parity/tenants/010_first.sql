@@ -1,0 +1,28 @@
+-- The shapes every application meets first.
+SELECT * FROM tenants WHERE tenant_id = 7;
+SELECT * FROM users WHERE tenant_id = 7 AND user_id = 3;
+SELECT count(*), sum(amount), avg(amount), min(created), max(created) FROM orders;
+SELECT status, count(*), sum(amount) FROM orders GROUP BY status ORDER BY status;
+SELECT t.plan, count(*), sum(o.amount) FROM tenants t JOIN orders o USING (tenant_id) GROUP BY t.plan ORDER BY 1;
+SELECT u.name, count(o.order_id) FROM users u LEFT JOIN orders o USING (tenant_id, user_id) WHERE u.tenant_id = 5 GROUP BY u.user_id, u.name ORDER BY 2 DESC, 1 NULLS LAST LIMIT 5;
+SELECT c.name, count(*) FROM tenants t JOIN countries c ON c.code = t.country GROUP BY c.name ORDER BY 1;
+SELECT p.category, sum(i.quantity), sum(i.total) FROM items i JOIN products p USING (product_id) GROUP BY p.category ORDER BY 1 NULLS FIRST;
+SELECT r.currency, sum(o.amount * r.rate) FROM orders o JOIN tenants t USING (tenant_id) JOIN countries c ON c.code = t.country JOIN rates r USING (currency) GROUP BY r.currency ORDER BY 1;
+SELECT tenant_id, order_id, amount FROM orders ORDER BY amount DESC NULLS LAST, order_id LIMIT 10 OFFSET 5;
+SELECT e.kind, count(*) FROM events e JOIN tenants t USING (tenant_id) GROUP BY e.kind ORDER BY 1;
+SELECT count(*) FROM labels WHERE label IS NULL;
+SELECT label, count(*), sum(tenant_id) FROM labels GROUP BY label ORDER BY label NULLS FIRST;
+SELECT date_trunc('month', day) AS month, count(*), avg(value) FROM readings GROUP BY 1 ORDER BY 1;
+SELECT * FROM readings WHERE day = '2024-02-03' ORDER BY sensor, value;
+SELECT region, count(*), sum(amount) FROM sales GROUP BY region ORDER BY region;
+SELECT DISTINCT plan, country FROM tenants ORDER BY 1, 2;
+SELECT tenant_id, sum(amount) AS s FROM orders GROUP BY tenant_id HAVING sum(amount) > 30000 ORDER BY s DESC, 1;
+SELECT string_agg(name, ',' ORDER BY name) FROM tenants WHERE plan = 'team';
+SELECT name FROM tenants WHERE EXISTS (SELECT FROM orders o WHERE o.tenant_id = tenants.tenant_id AND amount > 995) ORDER BY 1;
+SELECT created AT TIME ZONE 'Asia/Tokyo' FROM orders WHERE tenant_id = 3 ORDER BY 1 LIMIT 3;
+SET TIME ZONE 'America/Los_Angeles';
+SELECT created, created::date, extract(hour FROM created) FROM orders WHERE tenant_id = 3 ORDER BY 1 LIMIT 5;
+SELECT created::date AS day, count(*) FROM orders GROUP BY 1 ORDER BY 1 LIMIT 5;
+RESET TIME ZONE;
+SELECT no_such_column FROM orders;
+SELECT amount / 0 FROM orders WHERE tenant_id = 3;

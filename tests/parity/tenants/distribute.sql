@@ -1,0 +1,17 @@
+SELECT create_reference_table('countries');
+SELECT create_reference_table('products');
+SELECT create_distributed_table('tenants', 'tenant_id');
+SELECT create_distributed_table('users', 'tenant_id');
+SELECT create_distributed_table('orders', 'tenant_id', colocate_with => 'tenants');
+SELECT create_distributed_table('items', 'tenant_id');
+SELECT create_distributed_table('events', 'event_id', shard_count => 4);
+SELECT create_distributed_table('labels', 'label', shard_count => 3);
+SELECT create_distributed_table('notes', 'tenant_id', colocate_with => 'tenants');
+SELECT create_distributed_table('readings', 'day', 'range');
+SELECT shard_ext.add_range_shard('readings', NULL, '2024-02-01');
+SELECT shard_ext.add_range_shard('readings', '2024-02-01', '2024-03-01');
+SELECT shard_ext.add_range_shard('readings', '2024-03-01', NULL);
+SELECT create_distributed_table('sales', 'region', 'list');
+SELECT shard_ext.add_list_shard('sales', ARRAY['north', 'south']);
+SELECT shard_ext.add_list_shard('sales', ARRAY['east']);
+SELECT shard_ext.add_default_shard('sales');
