@@ -25,7 +25,7 @@ TOKEN = re.compile(
     """,
     re.X | re.S,
 )
-DIRECTIVE = re.compile(r"^--\s*(refused|unordered|load|only|ignore|reconnect)\b:?\s*(.*)$")
+DIRECTIVE = re.compile(r"^--\s*(refused|unordered|load|fill|only|ignore|reconnect)\b:?\s*(.*)$")
 
 
 def skip_block(text, at):

@@ -15,6 +15,7 @@ all its tables are compared. Comments before a statement:
     -- ignore: types     don't compare types (or: names, tags, rows)
     -- only: plain       or: distributed
     -- load: table path  (stands alone) COPY a gzipped CSV file with header, NA for NULL
+    -- fill: table (...)  COPY the rows of the query that follows into that table
     -- reconnect         (stands alone) go on in a new session
 """
 
@@ -32,7 +33,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import psycopg  # noqa: E402
 from psycopg import pq  # noqa: E402
-from sqlsplit import split, top_level_order  # noqa: E402
+from sqlsplit import Statement, split, top_level_order  # noqa: E402
 
 FLOATS = {700, 701}
 WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE")
@@ -237,7 +238,7 @@ class Suite:
     def __init__(self, folder, options, protocol):
         self.folder, self.options, self.protocol = folder, options, protocol
         self.names = [f"{folder.name}_plain", f"{folder.name}_distributed"]
-        self.workers = [f"{folder.name}_worker_{i}" for i in range(1, options.workers + 1)]
+        self.workers = [] if options.self_check else [f"{folder.name}_worker_{i}" for i in range(1, options.workers + 1)]
         self.passed = self.failed = 0
 
     def prepare(self):
@@ -250,13 +251,14 @@ class Suite:
         admin.close()
         self.plain, self.distributed = (Session(self.options, name) for name in self.names)
         cluster = self.distributed.connection
-        cluster.execute("CREATE EXTENSION shard_ext")
+        if not self.options.self_check:
+            cluster.execute("CREATE EXTENSION shard_ext")
         for number, worker in enumerate(self.workers, 1):
             cluster.execute("SELECT shard_ext.add_node(%s, %s, %s, %s)",
                             (f"worker_{number}", self.options.host, port, worker))
         for name, sessions in (("setup", self.both()), ("distribute", [self.distributed]), ("data", self.both())):
             path = self.folder / f"{name}.sql"
-            if path.exists():
+            if path.exists() and not (name == "distribute" and self.options.self_check):
                 for session in sessions:
                     self.execute(path, session)
 
@@ -267,6 +269,8 @@ class Suite:
         for statement in split(path.read_text()):
             if "load" in statement.directives:
                 answer = load(session, *statement.directives["load"].split())
+            elif "fill" in statement.directives:
+                answer = fill(session, statement)
             else:
                 answer = session.run(statement, "simple")
             if answer.error or answer.lost:
@@ -296,6 +300,8 @@ class Suite:
             if plain.tag.startswith(WRITES):
                 wrote = True
             ordered = top_level_order(statement.sql) and "unordered" not in statement.directives
+            if self.options.self_check:
+                statement.directives.pop("refused", None)
             self.report(path, statement, plain, other, difference(statement, plain, other, ordered))
         self.restart_sessions()
         if wrote:
@@ -342,6 +348,14 @@ def load(session, table, path):
         return session.answer(result, file.read() if result.status == pq.ExecStatus.COPY_IN else None)
 
 
+def fill(session, statement):
+    rows = session.run(Statement(f"COPY ({statement.sql}) TO STDOUT", statement.line), "simple")
+    if rows.error or rows.lost:
+        return rows
+    data = b"".join(row for (row,) in rows.rows)
+    return session.run(Statement(f"COPY {statement.directives['fill']} FROM STDIN", statement.line, data=data), "simple")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", required=True, help="host or socket directory of the server")
@@ -350,6 +364,8 @@ def main():
     parser.add_argument("--workers", default=2, type=int)
     parser.add_argument("--protocol", action="append", choices=["simple", "extended", "cursor"],
                         help="how statements are sent (default: all three, one after the other)")
+    parser.add_argument("--self-check", action="store_true",
+                        help="compare two plain databases: checks the files, needs no extension")
     parser.add_argument("files", nargs="*", help="only files whose suite/name contains this")
     options = parser.parse_args()
     folders = [f.parent for f in sorted(HERE.glob("*/setup.sql"))]
