@@ -21,6 +21,7 @@ pub mod sqlstate {
     pub const OBJECT_IN_USE: SqlState = *b"55006";
     pub const UNDEFINED_OBJECT: SqlState = *b"42704";
     pub const UNDEFINED_TABLE: SqlState = *b"42P01";
+    pub const UNDEFINED_FUNCTION: SqlState = *b"42883";
     pub const UNDEFINED_COLUMN: SqlState = *b"42703";
     pub const DUPLICATE_OBJECT: SqlState = *b"42710";
     pub const WRONG_OBJECT_TYPE: SqlState = *b"42809";

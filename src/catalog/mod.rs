@@ -1,5 +1,98 @@
-pub fn init() {}
+//! What is distributed, how, and where: the catalogs in schema `shard_ext`, read through a cache.
+//!
+//! Comes in: oids and ids. Goes out: `Node`, `Table`, `Colocation` (which answers for every method which
+//! shard group takes a key). Reading fails only when a catalog is broken or names something that is gone.
+//! The rows are written by `write` alone, which tells every session.
 
-pub type NodeId = i32;
-pub type ShardGroupId = i64;
-pub type ColocationId = i32;
+mod cache;
+mod key;
+mod memory;
+mod names;
+mod read;
+mod relations;
+mod scan;
+mod shard_map;
+mod types;
+pub mod write;
+
+use pgrx::pg_sys;
+
+use crate::error::{sqlstate, Error, Result};
+
+pub use cache::{colocation, group_node, init, invalidate_all, node, node_named, nodes, table};
+pub use key::{base_type, bound_text, parse_bound};
+pub use names::{hash_ranges, shard_schema};
+pub use relations::installed;
+pub use types::{
+    Bounds, Colocation, ColocationId, Method, Node, NodeId, ShardGroup, ShardGroupId, Table,
+    TableKind,
+};
+
+/// The schema of a reference table's copy on a node: its own, but on the very database of the
+/// coordinator, where the table itself is, the copy lives beside it.
+pub fn reference_schema(schema: &str, node: &Node) -> String {
+    if node.is_coordinator {
+        names::suffixed(schema, "_reference")
+    } else {
+        schema.to_string()
+    }
+}
+
+/// The tables of a colocation group, by oid. Reads the catalog.
+pub fn tables_of(colocation: ColocationId) -> Result<Vec<pg_sys::Oid>> {
+    Ok(some_tables(Some(colocation), |_| true))
+}
+
+/// All reference tables, by oid. Reads the catalog.
+pub fn reference_tables() -> Result<Vec<pg_sys::Oid>> {
+    Ok(some_tables(None, |kind| kind == b'r'))
+}
+
+/// All distributed and reference tables, by oid. Reads the catalog.
+pub fn tables() -> Result<Vec<pg_sys::Oid>> {
+    Ok(some_tables(None, |_| true))
+}
+
+fn some_tables(colocation: Option<ColocationId>, wanted: impl Fn(u8) -> bool) -> Vec<pg_sys::Oid> {
+    let Some(relations) = relations::relations() else {
+        return Vec::new();
+    };
+    read::tables(&relations, colocation)
+        .into_iter()
+        .filter(|table| wanted(table.kind))
+        .map(|table| table.relid)
+        .collect()
+}
+
+/// The oldest colocation group of that method, key and number of shards. Reads the catalog.
+pub fn find_colocation(
+    method: Method,
+    key_type: pg_sys::Oid,
+    key_collation: pg_sys::Oid,
+    shard_count: i32,
+) -> Result<Option<ColocationId>> {
+    let relations = relations::relations().ok_or_else(not_installed)?;
+    let key_type = key::base_type(key_type);
+    Ok(read::colocations(&relations, None)?
+        .into_iter()
+        .find(|row| {
+            row.method == method
+                && row.key_type == key_type
+                && row.key_collation == key_collation
+                && row.shard_count == shard_count
+        })
+        .map(|row| row.id))
+}
+
+/// An error unless `key_type` can be the key of a distribution by `method`.
+pub fn check_key(method: Method, key_type: pg_sys::Oid, collation: pg_sys::Oid) -> Result<()> {
+    key::Key::new(method, key::base_type(key_type), collation).map(|_| ())
+}
+
+fn not_installed() -> Error {
+    Error::new(
+        sqlstate::UNDEFINED_OBJECT,
+        "extension \"shard_ext\" is not created in this database",
+    )
+    .hint("CREATE EXTENSION shard_ext;")
+}

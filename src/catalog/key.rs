@@ -1,0 +1,132 @@
+//! Distribution keys of one type and collation: hash, order, and bounds as text.
+
+use pgrx::pg_sys;
+use std::cmp::Ordering;
+use std::ffi::{CStr, CString};
+
+use super::types::Method;
+use crate::error::{sqlstate, Error, Result};
+
+/// The functions of a key's type. The type cache entry behind it is never freed by PostgreSQL.
+#[derive(Clone, Copy)]
+pub struct Key {
+    entry: *mut pg_sys::TypeCacheEntry,
+    collation: pg_sys::Oid,
+}
+
+impl Key {
+    /// An error if the type cannot be a key of that method.
+    pub fn new(method: Method, key_type: pg_sys::Oid, collation: pg_sys::Oid) -> Result<Key> {
+        let flags = match method {
+            Method::Hash => pg_sys::TYPECACHE_HASH_PROC_FINFO,
+            Method::Range | Method::List => pg_sys::TYPECACHE_CMP_PROC_FINFO,
+        };
+        // SAFETY: looks up or makes an entry that stays where it is until the backend ends.
+        let entry = unsafe { pg_sys::lookup_type_cache(key_type, flags as i32) };
+        // SAFETY: as above.
+        let (found, class) = unsafe {
+            match method {
+                Method::Hash => ((*entry).hash_proc_finfo.fn_oid, "hash"),
+                Method::Range | Method::List => ((*entry).cmp_proc_finfo.fn_oid, "btree"),
+            }
+        };
+        if found == pg_sys::InvalidOid {
+            return Err(Error::new(
+                sqlstate::UNDEFINED_FUNCTION,
+                format!(
+                    "data type {} has no default operator class for access method \"{class}\"",
+                    type_name(key_type)
+                ),
+            )
+            .detail(format!("Distribution by {} needs one.", method.name())));
+        }
+        Ok(Key { entry, collation })
+    }
+
+    /// The hash that PostgreSQL's own hash indexes use, signed.
+    pub fn hash(&self, key: pg_sys::Datum) -> i32 {
+        // SAFETY: `new` saw the function; the entry outlives every Key.
+        unsafe {
+            pg_sys::FunctionCall1Coll(&raw mut (*self.entry).hash_proc_finfo, self.collation, key)
+                .value() as i32
+        }
+    }
+
+    pub fn compare(&self, a: pg_sys::Datum, b: pg_sys::Datum) -> Ordering {
+        // SAFETY: as in `hash`.
+        let order = unsafe {
+            pg_sys::FunctionCall2Coll(&raw mut (*self.entry).cmp_proc_finfo, self.collation, a, b)
+                .value() as i32
+        };
+        order.cmp(&0)
+    }
+}
+
+/// The type that decides hash and order: the type itself, or the base type of a domain.
+pub fn base_type(type_oid: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::getBaseType(type_oid) }
+}
+
+pub fn type_name(type_oid: pg_sys::Oid) -> String {
+    // SAFETY: returns a palloc'd C string for any oid.
+    unsafe { CStr::from_ptr(pg_sys::format_type_be(type_oid)) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A bound as the catalog stores it: independent of the session's settings.
+pub fn bound_text(key_type: pg_sys::Oid, bound: pg_sys::Datum) -> String {
+    // SAFETY: the settings are changed within a nest level that is closed here, or by abort if the
+    // output function raises; the output function returns a palloc'd C string.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        for (name, value) in [
+            (c"datestyle", c"ISO"),
+            (c"intervalstyle", c"postgres"),
+            (c"extra_float_digits", c"3"),
+            (c"search_path", c"pg_catalog"),
+        ] {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        let mut output = pg_sys::InvalidOid;
+        let mut is_varlena = false;
+        pg_sys::getTypeOutputInfo(key_type, &mut output, &mut is_varlena);
+        let text = CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, bound))
+            .to_string_lossy()
+            .into_owned();
+        pg_sys::AtEOXact_GUC(true, level);
+        text
+    }
+}
+
+/// The bound that `text` stands for, in the current memory context; an invalid text raises.
+pub fn parse_bound(key_type: pg_sys::Oid, text: &str) -> Result<pg_sys::Datum> {
+    let text = CString::new(text).map_err(|_| {
+        Error::new(
+            sqlstate::INVALID_PARAMETER_VALUE,
+            "a bound must not contain a NUL character",
+        )
+    })?;
+    // SAFETY: the input function of the type, called as PostgreSQL does.
+    unsafe {
+        let mut input = pg_sys::InvalidOid;
+        let mut parameter = pg_sys::InvalidOid;
+        pg_sys::getTypeInputInfo(key_type, &mut input, &mut parameter);
+        Ok(pg_sys::OidInputFunctionCall(
+            input,
+            text.as_ptr().cast_mut(),
+            parameter,
+            -1,
+        ))
+    }
+}
