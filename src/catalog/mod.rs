@@ -12,6 +12,7 @@ mod read;
 mod relations;
 mod scan;
 mod shard_map;
+mod sql;
 mod types;
 pub mod write;
 

@@ -60,7 +60,7 @@ fn lock(relation: pg_sys::Oid) {
 
 pub fn insert_node(node: &NewNode) -> Result<NodeId> {
     let ours = ours()?;
-    let id = next(ours.node_node_id_seq) as NodeId;
+    let id = next(ours.node_id_seq) as NodeId;
     insert(
         ours.node,
         &mut [
@@ -118,7 +118,7 @@ pub fn insert_colocation(
     key_collation: pg_sys::Oid,
 ) -> Result<ColocationId> {
     let ours = ours()?;
-    let id = next(ours.colocation_group_colocation_id_seq) as ColocationId;
+    let id = next(ours.colocation_id_seq) as ColocationId;
     let collation = (key_collation != pg_sys::InvalidOid).then(|| collation_name(key_collation));
     insert(
         ours.colocation_group,
@@ -201,7 +201,7 @@ fn insert_group(
     bounds: NewBounds,
     node: NodeId,
 ) -> ShardGroupId {
-    let id = next(ours.shard_group_shard_group_id_seq);
+    let id = next(ours.shard_group_id_seq);
     let default = matches!(bounds, NewBounds::Default);
     let (mut hash, mut range, mut list) = ((None, None), (None, None), (None, false));
     match bounds {
