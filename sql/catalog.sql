@@ -20,7 +20,7 @@ CREATE TABLE shard_ext.node (
     is_coordinator     bool NOT NULL,
     same_collation     bool NOT NULL,
     version_num        int4 NOT NULL,
-    system_identifier  text NOT NULL,
+    system_identifier  text,
     database_oid       oid NOT NULL
 );
 COMMENT ON TABLE shard_ext.node IS 'databases that hold shards; how to connect to each is in its foreign server';
@@ -30,7 +30,7 @@ COMMENT ON COLUMN shard_ext.node.should_have_shards IS 'whether new shards may b
 COMMENT ON COLUMN shard_ext.node.is_coordinator IS 'whether it is this very database';
 COMMENT ON COLUMN shard_ext.node.same_collation IS 'whether its default collation sorts like the one of this database';
 COMMENT ON COLUMN shard_ext.node.version_num IS 'server_version_num when the node was last checked';
-COMMENT ON COLUMN shard_ext.node.system_identifier IS 'identifier of its database cluster, from pg_control';
+COMMENT ON COLUMN shard_ext.node.system_identifier IS 'identifier of its database cluster, from pg_control; NULL where the node does not tell';
 COMMENT ON COLUMN shard_ext.node.database_oid IS 'oid of its database in that cluster';
 
 CREATE TABLE shard_ext.colocation_group (
@@ -98,12 +98,15 @@ CREATE TABLE shard_ext.commit_record (
 COMMENT ON TABLE shard_ext.commit_record IS 'transactions prepared on nodes that are to be committed there; gone when they are';
 COMMENT ON COLUMN shard_ext.commit_record.gid IS 'global identifier of the prepared transaction';
 
-SELECT pg_catalog.pg_extension_config_dump(relation, '')
-FROM (VALUES
-    ('shard_ext.node'), ('shard_ext.colocation_group'), ('shard_ext.distributed_table'),
-    ('shard_ext.shard_group'), ('shard_ext.placement'), ('shard_ext.commit_record'),
-    ('shard_ext.node_id_seq'), ('shard_ext.colocation_id_seq'), ('shard_ext.shard_group_id_seq')
-) AS kept(relation);
+SELECT pg_catalog.pg_extension_config_dump('shard_ext.node', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_ext.colocation_group', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_ext.distributed_table', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_ext.shard_group', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_ext.placement', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_ext.commit_record', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_ext.node_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_ext.colocation_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_ext.shard_group_id_seq', '');
 
 GRANT SELECT ON
     shard_ext.node, shard_ext.colocation_group, shard_ext.distributed_table,
