@@ -1,0 +1,301 @@
+//! One PostgreSQL server: made from a template data directory, started, killed, restarted, removed.
+
+use postgres::{Client, Config, NoTls};
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How to bring a server down.
+pub enum Stop {
+    /// As an administrator does it.
+    Fast,
+    /// kill -9 of the postmaster and all its children: the machine is gone.
+    Kill,
+}
+
+pub struct Server {
+    pub name: String,
+    pub port: u16,
+    dir: PathBuf,
+}
+
+impl Server {
+    /// A new, running server with these lines at the end of its postgresql.conf.
+    pub fn create(name: &str, settings: &str) -> Server {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = base().join(format!("{}-{number}-{name}", std::process::id()));
+        run(as_server("cp").arg("-R").arg(template()).arg(&dir));
+        let port = free_port();
+        let conf = format!(
+            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n\
+             max_prepared_transactions = 50\nmax_connections = 60\nshared_buffers = 16MB\nfsync = off\n\
+             restart_after_crash = on\nlog_line_prefix = '%m [%p] '\ntimezone = 'UTC'\n{settings}",
+            dir.display()
+        );
+        write(&dir.join("data/postgresql.auto.conf"), &conf);
+        let server = Server {
+            name: name.to_string(),
+            port,
+            dir,
+        };
+        server.start();
+        server
+    }
+
+    pub fn start(&self) {
+        run(self
+            .pg_ctl("start")
+            .arg("-l")
+            .arg(self.dir.join("log"))
+            .args(["-w", "-t", "60"]));
+    }
+
+    pub fn stop(&self, how: Stop) {
+        match how {
+            Stop::Fast => run(self.pg_ctl("stop").args(["-m", "fast", "-w"])),
+            Stop::Kill => {
+                let postmaster = self.postmaster();
+                let mut all = children(postmaster);
+                all.insert(0, postmaster);
+                for pid in &all {
+                    signal(*pid, "KILL");
+                }
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while all.iter().any(|pid| alive(*pid)) && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                run(as_server("rm")
+                    .arg("-f")
+                    .arg(self.dir.join("data/postmaster.pid")));
+            }
+        }
+    }
+
+    /// Sets lines at the end of the configuration and reloads it.
+    pub fn configure(&self, settings: &str) {
+        let file = self.dir.join("data/postgresql.auto.conf");
+        let old = String::from_utf8(run_output(as_server("cat").arg(&file)))
+            .expect("a configuration in UTF-8");
+        write(&file, &format!("{old}\n{settings}\n"));
+        run(&mut self.pg_ctl("reload"));
+    }
+
+    /// From now on this user needs its password over TCP.
+    pub fn require_password(&self, user: &str) {
+        let file = self.dir.join("data/pg_hba.conf");
+        let old = String::from_utf8(run_output(as_server("cat").arg(&file)))
+            .expect("a configuration in UTF-8");
+        write(
+            &file,
+            &format!("host all {user} 127.0.0.1/32 scram-sha-256\n{old}"),
+        );
+        run(&mut self.pg_ctl("reload"));
+    }
+
+    /// An empty file in the data directory.
+    pub fn create_file(&self, name: &str) {
+        run(as_server("touch").arg(self.dir.join("data").join(name)));
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.pg_ctl("status")
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+    }
+
+    /// A superuser session in database `postgres`; waits for a server that is just recovering.
+    pub fn connect(&self) -> Client {
+        self.connect_as("postgres", "postgres")
+    }
+
+    pub fn connect_as(&self, user: &str, database: &str) -> Client {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.config(user, database).connect(NoTls) {
+                Ok(client) => return client,
+                Err(error) if Instant::now() > deadline => panic!("{}: {error}", self.name),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    pub fn config(&self, user: &str, database: &str) -> Config {
+        let mut config = Config::new();
+        config
+            .host("127.0.0.1")
+            .port(self.port)
+            .user(user)
+            .dbname(database)
+            .connect_timeout(Duration::from_secs(5));
+        config
+    }
+
+    /// Everything the server logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&run_output(as_server("cat").arg(self.dir.join("log"))))
+            .into_owned()
+    }
+
+    fn postmaster(&self) -> u32 {
+        let file = run_output(as_server("cat").arg(self.dir.join("data/postmaster.pid")));
+        let text = String::from_utf8_lossy(&file);
+        text.lines()
+            .next()
+            .and_then(|line| line.trim().parse().ok())
+            .unwrap_or_else(|| panic!("{} is not running", self.name))
+    }
+
+    fn pg_ctl(&self, action: &str) -> Command {
+        let mut command = as_server(program("pg_ctl"));
+        command.arg(action).arg("-D").arg(self.dir.join("data"));
+        command.stdout(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(25).collect();
+            eprintln!("--- end of the log of {}:", self.name);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        let _ = self
+            .pg_ctl("stop")
+            .args(["-m", "immediate", "-w"])
+            .stderr(Stdio::null())
+            .status();
+        let _ = as_server("rm").arg("-rf").arg(&self.dir).status();
+    }
+}
+
+fn environment(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run cluster"))
+}
+
+fn base() -> PathBuf {
+    PathBuf::from(environment("CLUSTER_DIR"))
+}
+
+fn program(name: &str) -> PathBuf {
+    Path::new(&environment("PG_BIN")).join(name)
+}
+
+/// A command that runs as the user of the servers: PostgreSQL refuses to be root.
+fn as_server(program: impl AsRef<OsStr>) -> Command {
+    let user = environment("SERVER_USER");
+    let root =
+        std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    let mut command = if root {
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--reuid={user}"))
+            .arg(format!("--regid={user}"))
+            .args(["--init-groups", "--"])
+            .arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    // a terminal's Ctrl-C is for the tests, not for the servers, and backtraces would change the DETAIL of errors
+    command
+        .process_group(0)
+        .current_dir("/")
+        .env_remove("RUST_BACKTRACE");
+    command
+}
+
+fn run(command: &mut Command) {
+    run_output(command);
+}
+
+fn run_output(command: &mut Command) -> Vec<u8> {
+    // pg_ctl's server would inherit a pipe and keep it open: only what we read is piped
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+fn write(path: &Path, text: &str) {
+    use std::io::Write;
+    let mut tee = as_server("tee")
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("tee runs");
+    tee.stdin
+        .take()
+        .expect("a pipe")
+        .write_all(text.as_bytes())
+        .expect("tee reads");
+    assert!(tee.wait().expect("tee ends").success());
+}
+
+/// A data directory as initdb leaves it, made once.
+fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let dir = base().join(format!("{}-template", std::process::id()));
+        run(as_server("mkdir").args(["-m", "700"]).arg(&dir));
+        run(as_server(program("initdb"))
+            .arg("-D")
+            .arg(dir.join("data"))
+            .args(["-U", "postgres", "--auth=trust", "--encoding=UTF8"])
+            .args(["--locale=C.UTF-8", "--no-sync"]));
+        dir
+    })
+}
+
+/// A TCP port nobody listens on, from CLUSTER_PORTS (56500 by default) upwards.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first: u16 = std::env::var("CLUSTER_PORTS")
+        .ok()
+        .and_then(|p| p.parse().ok())
+        .unwrap_or(56500);
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+pub(crate) fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .stderr(Stdio::null())
+        .status();
+}
+
+fn alive(pid: u32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => !stat.contains(") Z "),
+        Err(_) => false,
+    }
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
