@@ -14,7 +14,7 @@ mod simple;
 pub use copy_in::CopyIn;
 pub use gather::Gather;
 pub use options::ConnectOptions;
-pub use probe::{probe, NodeFacts};
+pub use probe::{probe, NodeFacts, COLLATION_QUERY};
 pub use request::{Access, Format, Params, Received, Request, Statement};
 pub use row::Row;
 pub use simple::{execute, execute_all, query};

@@ -23,6 +23,15 @@ pub struct NodeFacts {
     pub in_recovery: bool,
 }
 
+/// Asks for `NodeFacts::collation`, on any server version; the coordinator asks itself the same to compare.
+pub const COLLATION_QUERY: &str = "SELECT pg_catalog.concat_ws(' ',
+ pg_catalog.lower(pg_catalog.replace(d.datcollate, '-', '')),
+ pg_catalog.lower(pg_catalog.replace(d.datctype, '-', '')),
+ coalesce(pg_catalog.to_jsonb(d)->>'datlocprovider', 'c'),
+ coalesce(pg_catalog.to_jsonb(d)->>'datlocale', pg_catalog.to_jsonb(d)->>'daticulocale'),
+ pg_catalog.to_jsonb(d)->>'datcollversion')
+ FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+
 /// Connects, asks, disconnects. Errors say why the node cannot be reached, without the password.
 pub fn probe(_options: &ConnectOptions, _timeout: Duration) -> Result<NodeFacts> {
     Err(Error::internal("remote requests are not there yet"))
