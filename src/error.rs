@@ -16,6 +16,8 @@ pub mod sqlstate {
     pub const UNABLE_TO_CONNECT: SqlState = *b"08001";
     pub const PROTOCOL_VIOLATION: SqlState = *b"08P01";
     pub const INVALID_PARAMETER_VALUE: SqlState = *b"22023";
+    pub const BAD_COPY_FILE_FORMAT: SqlState = *b"22P04";
+    pub const INVALID_COLUMN_REFERENCE: SqlState = *b"42P10";
     pub const CHECK_VIOLATION: SqlState = *b"23514";
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = *b"55000";
     pub const OBJECT_IN_USE: SqlState = *b"55006";

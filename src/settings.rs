@@ -4,6 +4,13 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static SHARD_COUNT: GucSetting<i32> = GucSetting::<i32>::new(32);
 
+static COPY_BUFFER_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
+
+/// Bytes of rows that one COPY FROM keeps in memory.
+pub fn copy_buffer_size() -> usize {
+    COPY_BUFFER_SIZE.get() as usize * 1024
+}
+
 /// Shard groups of a newly hash-distributed table.
 pub fn shard_count() -> i32 {
     SHARD_COUNT.get()
@@ -19,6 +26,16 @@ pub fn init() {
         64000,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"shard_ext.copy_buffer_size",
+        c"Memory in which COPY FROM gathers rows by shard group.",
+        c"Half of it for rows being gathered, half for batches on their way to the nodes.",
+        &COPY_BUFFER_SIZE,
+        256,
+        2 * 1024 * 1024 - 1,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
     );
 }
 

@@ -4,6 +4,7 @@
 //! folder knows nodes and SQL, no shards beyond their use as affinity. Nothing here blocks without an interrupt check.
 
 mod copy_in;
+mod copy_queue;
 mod gather;
 mod options;
 mod probe;
@@ -12,6 +13,7 @@ mod row;
 mod simple;
 
 pub use copy_in::CopyIn;
+pub use copy_queue::{CopyQueue, FailedBatch};
 pub use gather::Gather;
 pub use options::ConnectOptions;
 pub use probe::{probe, NodeFacts, COLLATION_QUERY};

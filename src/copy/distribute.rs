@@ -1,0 +1,208 @@
+//! COPY FROM into a distributed table: rows gather in a buffer per shard group, and full buffers become
+//! COPY statements on the group's node.
+//!
+//! One connection per node serves all of its shard groups in turn, so that the transaction keeps one
+//! session per node; while the workers parse and store batches, the next ones are read. Memory is
+//! bounded by `shard_ext.copy_buffer_size`, whatever the number of shard groups.
+
+use super::input::Input;
+use super::lines::LineMap;
+use super::statement::Target;
+use crate::catalog::{self, Colocation, NodeId, ShardGroupId};
+use crate::error::{sqlstate, Error, Result};
+use crate::remote::{CopyQueue, FailedBatch};
+use crate::settings;
+use pgrx::pg_sys;
+use std::rc::Rc;
+
+/// A shard group's buffer becomes a batch at this size, however much room is left.
+const FULL_BATCH: usize = 1 << 20;
+/// Bytes read between two looks at the nodes' sockets.
+const ADVANCE_EVERY: usize = 64 << 10;
+/// Rows between two updates of `pg_stat_progress_copy`.
+const REPORT_EVERY: u64 = 1024;
+
+/// Runs the statement and answers the number of rows.
+pub fn copy_from(target: &Target, key: i16, colocation: &Rc<Colocation>) -> Result<u64> {
+    // SAFETY: the target is open for as long as the statement runs.
+    let mut input = unsafe { Input::begin(target.relation, &target.source(Some(key)), true) };
+    let mut shards = Shards::new(target, colocation);
+    let mut rows = 0u64;
+    while input.next() {
+        match colocation.group_for(input.key()) {
+            Some(group) => shards.add(group, &mut input)?,
+            None => input.raise(no_shard(target, key, input.key())),
+        }
+        rows += 1;
+        if rows % REPORT_EVERY == 0 {
+            report(rows);
+        }
+    }
+    report(rows);
+    shards.finish(&input)?;
+    input.end();
+    Ok(rows)
+}
+
+/// Tells `pg_stat_progress_copy` how far we are.
+pub fn report(rows: u64) {
+    // SAFETY: writes to this backend's own status entry.
+    unsafe {
+        pg_sys::pgstat_progress_update_param(
+            pg_sys::PROGRESS_COPY_TUPLES_PROCESSED as i32,
+            rows as i64,
+        );
+    }
+}
+
+/// The buffers of a table's shards.
+struct Shards<'a> {
+    target: &'a Target,
+    colocation: &'a Colocation,
+    shards: Vec<Shard>,
+    /// Bytes in all of them.
+    buffered: usize,
+    /// Bytes added since the nodes were looked at.
+    unattended: usize,
+    /// What the buffers, and what the batches on their way, may take.
+    share: usize,
+    queue: CopyQueue<LineMap>,
+}
+
+#[derive(Default)]
+struct Shard {
+    batch: Batch,
+    place: Option<Place>,
+}
+
+#[derive(Default)]
+struct Batch {
+    data: Vec<u8>,
+    lines: LineMap,
+}
+
+/// Where a shard's batches go; known once it has one.
+#[derive(Clone)]
+struct Place {
+    node: NodeId,
+    groups: Rc<[ShardGroupId]>,
+    command: Rc<str>,
+}
+
+impl<'a> Shards<'a> {
+    fn new(target: &'a Target, colocation: &'a Colocation) -> Shards<'a> {
+        let mut shards = Vec::new();
+        shards.resize_with(colocation.groups.len(), Shard::default);
+        Shards {
+            target,
+            colocation,
+            shards,
+            buffered: 0,
+            unattended: 0,
+            share: settings::copy_buffer_size() / 2,
+            queue: CopyQueue::new(),
+        }
+    }
+
+    /// Adds the input's current row to a shard.
+    fn add(&mut self, group: usize, input: &mut Input) -> Result<()> {
+        let batch = &mut self.shards[group].batch;
+        let before = batch.data.len();
+        let first = before == 0;
+        if first && input.is_binary() {
+            batch.data.extend_from_slice(super::encode::BINARY_HEADER);
+        }
+        input.encode(&mut batch.data);
+        batch.lines.push(input.line(), input.extra_lines(first));
+        let size = batch.data.len();
+        self.buffered += size - before;
+        self.unattended += size - before;
+        if size >= FULL_BATCH {
+            self.send(group, input)?;
+        } else if self.buffered >= self.share {
+            let biggest = (0..self.shards.len()).max_by_key(|i| self.shards[*i].batch.data.len());
+            self.send(biggest.unwrap_or(group), input)?;
+        }
+        if self.unattended >= ADVANCE_EVERY {
+            self.unattended = 0;
+            let advanced = self.queue.advance();
+            self.check(advanced)?;
+        }
+        Ok(())
+    }
+
+    /// Queues a shard's buffer as a COPY of its node.
+    fn send(&mut self, group: usize, input: &Input) -> Result<()> {
+        let place = self.place(group, input)?;
+        let batch = &mut self.shards[group].batch;
+        let size = batch.data.len();
+        let room = Vec::with_capacity(size + size / 8);
+        let mut data = std::mem::replace(&mut batch.data, room);
+        let lines = std::mem::take(&mut batch.lines);
+        if input.is_binary() {
+            data.extend_from_slice(super::encode::BINARY_TRAILER);
+        }
+        self.buffered -= size;
+        let queued = self
+            .queue
+            .push(place.node, place.groups, place.command, data, lines)
+            .and_then(|()| self.queue.wait_below(self.share));
+        self.check(queued)
+    }
+
+    fn place(&mut self, group: usize, input: &Input) -> Result<Place> {
+        if let Some(place) = &self.shards[group].place {
+            return Ok(place.clone());
+        }
+        let id = self.colocation.groups[group].id;
+        let schema = catalog::shard_schema(&self.target.schema(), id);
+        let place = Place {
+            node: catalog::group_node(id)?,
+            groups: Rc::from([id]),
+            command: Rc::from(input.copy_command(&super::qualified(&schema, &self.target.name()))),
+        };
+        self.shards[group].place = Some(place.clone());
+        Ok(place)
+    }
+
+    /// Sends what is left and waits for every node.
+    fn finish(mut self, input: &Input) -> Result<()> {
+        for group in 0..self.shards.len() {
+            if !self.shards[group].batch.data.is_empty() {
+                self.send(group, input)?;
+            }
+        }
+        let finished = self.queue.finish();
+        self.check(finished)
+    }
+
+    fn check(&self, outcome: std::result::Result<(), FailedBatch<LineMap>>) -> Result<()> {
+        outcome.map_err(|failed| located(failed, self.target))
+    }
+}
+
+/// A worker's error with the line of the user's input and the user's schema.
+pub fn located(failed: FailedBatch<LineMap>, target: &Target) -> Error {
+    let FailedBatch { mut error, batch } = failed;
+    let fields = error.fields_mut();
+    if fields.schema.is_some() && fields.table.as_deref() == Some(target.name().as_str()) {
+        fields.schema = Some(target.schema());
+    }
+    if let (Some(lines), Some(context)) = (batch, &fields.context) {
+        if let Some(rewritten) = lines.rewrite_context(context, &target.name()) {
+            fields.context = Some(rewritten);
+        }
+    }
+    error
+}
+
+fn no_shard(target: &Target, key: i16, value: Option<pg_sys::Datum>) -> Error {
+    let column = target.column_name(key);
+    let value = value.map_or("null".to_string(), |value| target.display(key, value));
+    Error::new(
+        sqlstate::CHECK_VIOLATION,
+        format!("no shard of relation \"{}\" found for row", target.name()),
+    )
+    .detail(format!("The row has {column} = {value}."))
+    .hint("Add a shard for this value with shard_ext.add_range_shard, shard_ext.add_list_shard or shard_ext.add_default_shard.")
+}
