@@ -153,3 +153,14 @@ psql_at() {
     shift 2
     PGOPTIONS="${PGOPTIONS:-}" "$PG_BIN/psql" -X -h "$dir/run" -U postgres -d "$database" "$@"
 }
+
+# Python with psycopg (and what else tests/requirements.txt names), in an environment of its own: sets PYTHON.
+python_env() {
+    local venv=$TARGET/venv
+    if ! "$venv/bin/python" -c 'import psycopg' 2>/dev/null; then
+        rm -rf -- "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet -r "$ROOT/tests/requirements.txt"
+    fi
+    PYTHON=$venv/bin/python
+}
