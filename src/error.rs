@@ -29,6 +29,8 @@ pub mod sqlstate {
     pub const WRONG_OBJECT_TYPE: SqlState = *b"42809";
     pub const INSUFFICIENT_PRIVILEGE: SqlState = *b"42501";
     pub const INVALID_TABLE_DEFINITION: SqlState = *b"42P16";
+    pub const NULL_VALUE_NOT_ALLOWED: SqlState = *b"22004";
+    pub const WARNING: SqlState = *b"01000";
     pub const INTERNAL_ERROR: SqlState = *b"XX000";
 }
 use sqlstate::SqlState;

@@ -1,1 +1,2 @@
 pub mod copyfrom;
+pub mod spi;

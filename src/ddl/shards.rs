@@ -1,0 +1,220 @@
+//! Shards and reference copies on nodes: the SQL that creates them, for every node in one go.
+
+use super::rebuild::{self, NodeRoles, Step, TableDdl, Target};
+use super::sql::{quote_identifier, quote_literal, Place, Sql};
+use crate::catalog::{self, Node, NodeId, ShardGroup, TableKind};
+use crate::error::Result;
+use crate::pg::spi;
+use crate::remote;
+use pgrx::pg_sys;
+use std::collections::HashMap;
+
+/// What a relation is on the nodes: none for a local table.
+pub fn target_of(relid: pg_sys::Oid) -> Result<Option<Target>> {
+    Ok(catalog::table(relid)?.map(|table| match table.kind {
+        TableKind::Distributed { .. } => Target::Shard,
+        TableKind::Reference => Target::ReferenceCopy,
+    }))
+}
+
+/// One copy of a table: the shard of a group, or a reference copy on a node.
+#[derive(Clone)]
+pub struct Copy {
+    pub node: NodeId,
+    /// None for a reference copy.
+    pub group: Option<i64>,
+}
+
+impl Copy {
+    pub fn shards(groups: &[ShardGroup]) -> Vec<Copy> {
+        groups
+            .iter()
+            .map(|group| Copy {
+                node: group.node,
+                group: Some(group.id),
+            })
+            .collect()
+    }
+
+    pub fn references(nodes: &[std::rc::Rc<Node>]) -> Vec<Copy> {
+        nodes
+            .iter()
+            .map(|node| Copy {
+                node: node.id,
+                group: None,
+            })
+            .collect()
+    }
+
+    /// Fills the holes of SQL for this copy.
+    fn schema(&self, node: &Node, place: &Place) -> String {
+        match (place, self.group) {
+            (Place::Shard(schema), Some(group)) => catalog::shard_schema(schema, group),
+            (Place::Reference(schema), _) | (Place::Shard(schema), None) => {
+                catalog::reference_schema(schema, node)
+            }
+        }
+    }
+}
+
+/// Tables and their copies, with what rendering needs to know about each node.
+pub struct Builder {
+    tables: Vec<TableDdl>,
+    schemas: HashMap<String, Vec<Step>>,
+    nodes: HashMap<NodeId, (std::rc::Rc<Node>, NodeRoles)>,
+}
+
+impl Builder {
+    /// Reads the tables and asks the nodes of `copies` which of their roles they have.
+    pub fn new(tables: Vec<TableDdl>, copies: &[Copy]) -> Result<Builder> {
+        let mut schemas = HashMap::new();
+        for table in &tables {
+            if !schemas.contains_key(&table.schema) {
+                schemas.insert(table.schema.clone(), schema_steps(&table.place)?);
+            }
+        }
+        let mut roles: Vec<String> = tables.iter().flat_map(TableDdl::roles).collect();
+        roles.extend(schemas.values().flatten().flat_map(|step| match step {
+            Step::ForRole(role, _) | Step::ForOwner(role, _) => vec![role.clone()],
+            Step::Always(_) | Step::ForRoles(..) => Vec::new(),
+        }));
+        roles.sort();
+        roles.dedup();
+        let mut nodes = HashMap::new();
+        for copy in copies {
+            if let std::collections::hash_map::Entry::Vacant(entry) = nodes.entry(copy.node) {
+                entry.insert((catalog::node(copy.node)?, roles_on(copy.node, &roles)?));
+            }
+        }
+        Ok(Builder {
+            tables,
+            schemas,
+            nodes,
+        })
+    }
+
+    /// Schemas and empty tables.
+    pub fn create(&self, copies: &[Copy]) -> Vec<(NodeId, String)> {
+        self.for_each(copies, |copy, node, roles| {
+            let schema = |place: &Place| copy.schema(node, place);
+            let mut text = String::new();
+            let mut done = Vec::new();
+            for table in &self.tables {
+                if !done.contains(&&table.schema) {
+                    done.push(&table.schema);
+                    text.push_str(&format!(
+                        "CREATE SCHEMA IF NOT EXISTS {};\n",
+                        quote_identifier(&schema(&table.place))
+                    ));
+                    if copy.group.is_some() || node.is_coordinator {
+                        text.push_str(&rebuild::render(&self.schemas[&table.schema], roles, &schema));
+                    }
+                }
+                text.push_str(&rebuild::render(&table.create, roles, &schema));
+            }
+            text
+        })
+    }
+
+    /// Keys, indexes and the rest, then the foreign keys of all tables.
+    pub fn complete(&self, copies: &[Copy]) -> Vec<(NodeId, String)> {
+        self.for_each(copies, |copy, node, roles| {
+            let schema = |place: &Place| copy.schema(node, place);
+            let mut text = String::new();
+            for table in &self.tables {
+                text.push_str(&rebuild::render(&table.after_load, roles, &schema));
+            }
+            for table in &self.tables {
+                text.push_str(&rebuild::render(&table.foreign_keys, roles, &schema));
+            }
+            text
+        })
+    }
+
+    /// One text per node, in the order of the copies.
+    fn for_each(
+        &self,
+        copies: &[Copy],
+        text: impl Fn(&Copy, &Node, &NodeRoles) -> String,
+    ) -> Vec<(NodeId, String)> {
+        let mut work: Vec<(NodeId, String)> = Vec::new();
+        for copy in copies {
+            let (node, roles) = &self.nodes[&copy.node];
+            let text = text(copy, node, roles);
+            match work.iter_mut().find(|(node, _)| *node == copy.node) {
+                Some((_, all)) => all.push_str(&text),
+                None => work.push((
+                    copy.node,
+                    format!("SET LOCAL client_min_messages = warning;\n{text}"),
+                )),
+            }
+        }
+        work.retain(|(_, text)| !text.is_empty());
+        work
+    }
+}
+
+/// Privileges on the schema of a shard, after those on the schema of its table.
+fn schema_steps(place: &Place) -> Result<Vec<Step>> {
+    let (Place::Shard(schema) | Place::Reference(schema)) = place;
+    let rows = spi::query(
+        "SELECT r.rolname, (n.nspowner = r.oid)::pg_catalog.text
+           FROM pg_catalog.pg_namespace n
+           LEFT JOIN pg_catalog.aclexplode(n.nspacl) x ON x.privilege_type = 'USAGE'
+           LEFT JOIN pg_catalog.pg_roles r ON r.oid = coalesce(x.grantee, n.nspowner)
+          WHERE n.nspname = $1 AND (x.grantee = 0 OR r.oid IS NOT NULL)
+          ORDER BY r.rolname",
+        &[Some(schema)],
+    )?;
+    let grant = |privilege: &str, role: &str| {
+        Sql::text(format!("GRANT {privilege} ON SCHEMA "))
+            .schema(place)
+            .push(format!(" TO {role}"))
+    };
+    let mut steps: Vec<Step> = rows
+        .iter()
+        .filter_map(|row| match row.as_slice() {
+            [Some(role), _] => Some(Step::ForRole(
+                role.clone(),
+                grant("USAGE", &quote_identifier(role)),
+            )),
+            [None, _] => Some(Step::Always(grant("USAGE", "PUBLIC"))),
+            _ => None,
+        })
+        .collect();
+    // whoever becomes the owner of a table must be allowed to create in its schema
+    let owners = spi::query(
+        "SELECT DISTINCT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE n.nspname = $1 AND c.relkind = 'r'",
+        &[Some(schema)],
+    )?;
+    for owner in owners.into_iter().flatten().flatten() {
+        let sql = grant("USAGE, CREATE", &quote_identifier(&owner));
+        steps.push(Step::ForOwner(owner, sql));
+    }
+    Ok(steps)
+}
+
+fn roles_on(node: NodeId, roles: &[String]) -> Result<NodeRoles> {
+    if roles.is_empty() {
+        return Ok(NodeRoles::new());
+    }
+    let names: Vec<String> = roles.iter().map(|role| quote_literal(role)).collect();
+    let rows = remote::query(
+        node,
+        &format!(
+            "SELECT rolname, pg_catalog.pg_has_role(current_user, oid, 'MEMBER')::pg_catalog.text
+               FROM pg_catalog.pg_roles WHERE rolname IN ({})",
+            names.join(", ")
+        ),
+        &[],
+    )?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| match row.as_slice() {
+            [Some(role), Some(member)] => Some((role.clone(), member == "true")),
+            _ => None,
+        })
+        .collect())
+}
