@@ -1,0 +1,22 @@
+-- Joins over real data: by the key, by reference, across.
+SELECT p.type, count(*), avg(f.distance), sum(f.air_time) FROM planes p JOIN flights f ON f.tailnum = p.tailnum GROUP BY p.type ORDER BY 1;
+SELECT p.manufacturer, a.name, count(*) FROM flights f JOIN planes p USING (tailnum) JOIN airlines a USING (carrier) GROUP BY 1, 2 HAVING count(*) > 100 ORDER BY 3 DESC, 1, 2;
+SELECT o.name, d.name, count(*) FROM flights f JOIN airports o ON o.faa = f.origin JOIN airports d ON d.faa = f.dest GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 10;
+SELECT f.dest, count(*) FROM flights f LEFT JOIN airports a ON a.faa = f.dest WHERE a.faa IS NULL GROUP BY 1 ORDER BY 1;
+SELECT a.faa FROM airports a LEFT JOIN flights f ON f.dest = a.faa WHERE f.dest IS NULL ORDER BY a.faa LIMIT 10;
+SELECT p.tailnum FROM planes p LEFT JOIN flights f USING (tailnum) WHERE f.tailnum IS NULL ORDER BY 1 LIMIT 10;
+SELECT count(*), count(p.tailnum) FROM flights f LEFT JOIN planes p ON p.tailnum = f.tailnum;
+SELECT count(*), count(f.tailnum), count(p.tailnum) FROM flights f FULL JOIN planes p ON p.tailnum = f.tailnum AND p.engines > 1;
+SELECT p.tailnum, f.n FROM planes p JOIN (SELECT tailnum, count(*) AS n FROM flights GROUP BY tailnum) f USING (tailnum) WHERE p.engines = 4 ORDER BY 1;
+SELECT p.year, count(DISTINCT p.tailnum), count(*) FROM planes p JOIN flights f USING (tailnum) WHERE p.year > 2008 GROUP BY p.year ORDER BY 1;
+SELECT a.flight, b.flight, a.time_hour FROM flights a JOIN flights b ON a.tailnum = b.tailnum AND a.time_hour = b.time_hour AND a.flight < b.flight ORDER BY 3, 1, 2 LIMIT 10;
+SELECT count(*) FROM flights a JOIN flights b ON a.tailnum = b.tailnum AND a.origin = b.dest;
+SELECT f.origin, w.visib < 5 AS poor, count(*), avg(f.dep_delay) FROM flights f JOIN weather w USING (origin, time_hour) GROUP BY 1, 2 ORDER BY 1, 2;
+SELECT count(*) FROM flights f LEFT JOIN weather w ON w.origin = f.origin AND w.time_hour = f.time_hour WHERE w.origin IS NULL;
+SELECT x.tailnum, x.dest, x.arr_delay FROM planes p CROSS JOIN LATERAL (SELECT * FROM flights f WHERE f.tailnum = p.tailnum AND f.arr_delay IS NOT NULL ORDER BY f.arr_delay DESC, f.time_hour, f.flight LIMIT 1) x WHERE p.manufacturer = 'EMBRAER' AND p.year = 2007 ORDER BY 1;
+SELECT a.carrier, (SELECT count(*) FROM flights f WHERE f.carrier = a.carrier) FROM airlines a ORDER BY 1;
+SELECT p.tailnum FROM planes p WHERE EXISTS (SELECT FROM flights f WHERE f.tailnum = p.tailnum AND f.dep_delay > 400) ORDER BY 1;
+SELECT p.tailnum FROM planes p WHERE p.seats > (SELECT avg(seats) * 2 FROM planes) ORDER BY 1;
+SELECT count(*) FROM flights WHERE dest IN (SELECT faa FROM airports WHERE tz = -8);
+SELECT count(*) FROM flights f WHERE (f.origin, f.time_hour) IN (SELECT origin, time_hour FROM weather WHERE precip > 0.2);
+SELECT v.carrier, count(f.flight) FROM (VALUES ('UA'), ('AA'), ('ZZ')) v (carrier) LEFT JOIN flights f ON f.carrier = v.carrier AND f.month = 1 GROUP BY 1 ORDER BY 1;

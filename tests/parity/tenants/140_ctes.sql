@@ -1,0 +1,22 @@
+-- WITH: inlined, materialised, recursive, several times referenced.
+WITH rich AS (SELECT tenant_id, sum(amount) AS s FROM orders GROUP BY tenant_id HAVING sum(amount) > 36000) SELECT t.name, r.s FROM rich r JOIN tenants t USING (tenant_id) ORDER BY 1;
+WITH rich AS MATERIALIZED (SELECT tenant_id, sum(amount) AS s FROM orders GROUP BY tenant_id) SELECT count(*) FROM rich a JOIN rich b ON a.s < b.s;
+WITH x AS NOT MATERIALIZED (SELECT * FROM orders) SELECT count(*) FROM x WHERE tenant_id = 5;
+WITH x AS MATERIALIZED (SELECT * FROM orders WHERE tenant_id = 5) SELECT status, count(*) FROM x GROUP BY status;
+WITH a AS (SELECT tenant_id FROM tenants WHERE plan = 'free'), b AS (SELECT tenant_id, count(*) AS n FROM users WHERE tenant_id IN (SELECT tenant_id FROM a) GROUP BY 1) SELECT sum(n), count(*) FROM b;
+WITH top AS (SELECT tenant_id, order_id, amount FROM orders ORDER BY amount DESC NULLS LAST, order_id LIMIT 10) SELECT t.name, top.amount FROM top JOIN tenants t USING (tenant_id) ORDER BY top.amount DESC, top.order_id;
+WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6) SELECT n.i, t.name FROM n JOIN tenants t ON t.tenant_id = n.i ORDER BY 1;
+WITH RECURSIVE next (tenant_id, depth) AS (SELECT 1, 0 UNION ALL SELECT t.tenant_id, n.depth + 1 FROM next n JOIN tenants t ON t.tenant_id = n.tenant_id * 2) SELECT * FROM next ORDER BY 2;
+WITH RECURSIVE chain AS (SELECT event_id, tenant_id FROM events WHERE event_id = 1 UNION SELECT e.event_id, e.tenant_id FROM chain c JOIN events e ON e.event_id = c.event_id + 100) SELECT count(*), max(event_id), sum(tenant_id) FROM chain;
+WITH RECURSIVE walk AS (SELECT tenant_id, user_id FROM users WHERE tenant_id = 3 AND user_id = 1 UNION ALL SELECT u.tenant_id, u.user_id FROM walk w JOIN users u ON u.tenant_id = w.tenant_id AND u.user_id = w.user_id + 3) SELECT * FROM walk ORDER BY 2;
+WITH t AS (SELECT * FROM tenants), u AS (SELECT * FROM users), o AS (SELECT * FROM orders) SELECT t.plan, count(DISTINCT u.user_id), count(*) FROM t JOIN u USING (tenant_id) JOIN o USING (tenant_id, user_id) GROUP BY 1 ORDER BY 1;
+WITH daily AS (SELECT day, avg(value) AS v FROM readings GROUP BY day) SELECT day, v, v - lag(v) OVER (ORDER BY day) FROM daily ORDER BY day LIMIT 10;
+WITH c AS (SELECT count(*) AS n FROM events) SELECT kind, count(*) * 100.0 / (SELECT n FROM c) FROM events GROUP BY kind ORDER BY 1;
+WITH x AS (SELECT 1 AS one) SELECT tenant_id FROM tenants, x WHERE tenant_id = one;
+WITH x (k) AS (VALUES (3), (4), (NULL)) SELECT name FROM tenants WHERE tenant_id IN (SELECT k FROM x) ORDER BY 1;
+WITH a AS (SELECT label FROM labels WHERE weight > 3), b AS (SELECT label FROM labels WHERE tenant_id < 5) SELECT label FROM a INTERSECT SELECT label FROM b ORDER BY 1;
+WITH ordered AS (SELECT tenant_id, created, row_number() OVER (PARTITION BY tenant_id ORDER BY created) AS n FROM orders) SELECT tenant_id, created FROM ordered WHERE n = 3 ORDER BY 1;
+WITH gone AS (DELETE FROM notes WHERE tenant_id = 40 RETURNING body) SELECT * FROM gone;
+WITH new AS (INSERT INTO notes (tenant_id, note_id, seq, body) VALUES (40, 6, 6, 'body 6') RETURNING *) SELECT tenant_id, note_id, seq, body FROM new;
+WITH up AS (UPDATE users SET score = score + 1 WHERE tenant_id = 33 AND user_id < 4 RETURNING user_id, score) SELECT count(*), sum(score) FROM up;
+WITH a AS (SELECT tenant_id FROM tenants WHERE tenant_id < 4) SELECT * FROM (WITH b AS (SELECT tenant_id * 2 AS d FROM a) SELECT d FROM b) x ORDER BY d;

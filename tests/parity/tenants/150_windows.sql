@@ -1,0 +1,21 @@
+-- Window functions: partitions with the key, without it, without partitions.
+SELECT tenant_id, order_id, row_number() OVER (PARTITION BY tenant_id ORDER BY created) FROM orders WHERE tenant_id IN (1, 2) ORDER BY 1, 3;
+SELECT tenant_id, order_id, rank() OVER (PARTITION BY tenant_id ORDER BY amount DESC NULLS LAST), dense_rank() OVER (PARTITION BY tenant_id ORDER BY amount DESC NULLS LAST) FROM orders WHERE order_id < 200 ORDER BY 1, 2;
+SELECT order_id, sum(amount) OVER (PARTITION BY tenant_id ORDER BY order_id ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) FROM orders WHERE tenant_id = 7 ORDER BY 1;
+SELECT order_id, avg(amount) OVER w, count(*) OVER w, first_value(order_id) OVER w, last_value(order_id) OVER w FROM orders WHERE user_id = 2 WINDOW w AS (ORDER BY order_id RANGE BETWEEN 100 PRECEDING AND 100 FOLLOWING) ORDER BY 1;
+SELECT status, order_id, lag(order_id) OVER (PARTITION BY status ORDER BY order_id), lead(amount, 2, 0) OVER (PARTITION BY status ORDER BY order_id) FROM orders WHERE order_id < 60 ORDER BY 2;
+SELECT tenant_id, count(*) OVER (), sum(tenant_id) OVER (ORDER BY tenant_id) FROM tenants ORDER BY 1;
+SELECT tenant_id, plan, ntile(4) OVER (PARTITION BY plan ORDER BY tenant_id), percent_rank() OVER (PARTITION BY plan ORDER BY tenant_id), cume_dist() OVER (PARTITION BY plan ORDER BY tenant_id) FROM tenants ORDER BY 1;
+SELECT tenant_id, sum(sum(amount)) OVER (ORDER BY tenant_id) FROM orders GROUP BY tenant_id ORDER BY 1;
+SELECT status, sum(count(*)) OVER (ORDER BY status), rank() OVER (ORDER BY count(*) DESC, status) FROM orders GROUP BY status ORDER BY 1;
+SELECT * FROM (SELECT tenant_id, user_id, amount, row_number() OVER (PARTITION BY tenant_id ORDER BY amount DESC NULLS LAST, order_id) AS n FROM orders) x WHERE n = 1 ORDER BY 1;
+SELECT * FROM (SELECT user_id, tenant_id, row_number() OVER (PARTITION BY user_id ORDER BY amount DESC NULLS LAST, order_id) AS n FROM orders) x WHERE n <= 2 AND user_id < 4 ORDER BY 1, 3;
+SELECT day, sensor, value, max(value) OVER (PARTITION BY sensor ORDER BY day, value ROWS UNBOUNDED PRECEDING) FROM readings WHERE day < '2024-01-14' ORDER BY 1, 2, 3;
+SELECT u.tenant_id, u.user_id, o.order_id, count(o.order_id) OVER (PARTITION BY u.tenant_id, u.user_id) FROM users u LEFT JOIN orders o USING (tenant_id, user_id) WHERE u.tenant_id = 14 ORDER BY 2, 3;
+SELECT tenant_id, name, nth_value(name, 2) OVER (PARTITION BY country ORDER BY tenant_id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) FROM tenants ORDER BY 1;
+SELECT region, sale_id, sum(amount) OVER (PARTITION BY region ORDER BY sale_id GROUPS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW) FROM sales WHERE sale_id < 30 ORDER BY 2;
+SELECT tenant_id, array_agg(user_id) OVER (PARTITION BY tenant_id ORDER BY user_id) FROM users WHERE tenant_id = 2 ORDER BY user_id;
+SELECT DISTINCT country, count(*) OVER (PARTITION BY country) FROM tenants;
+SELECT tenant_id, sum(amount) FILTER (WHERE status = 'paid') OVER (PARTITION BY tenant_id) FROM orders WHERE order_id < 100;
+SELECT kind, event_id, event_id - lag(event_id) OVER (PARTITION BY tenant_id ORDER BY at) FROM events WHERE tenant_id = 7 ORDER BY event_id LIMIT 10;
+SELECT label, tenant_id, row_number() OVER (PARTITION BY label ORDER BY tenant_id, weight) FROM labels WHERE tenant_id < 6 ORDER BY 1, 2, 3;

@@ -1,0 +1,23 @@
+-- UNION, INTERSECT, EXCEPT over every kind of table.
+SELECT tenant_id FROM tenants WHERE plan = 'free' UNION SELECT tenant_id FROM users WHERE age > 75 ORDER BY 1;
+SELECT tenant_id FROM tenants UNION ALL SELECT tenant_id FROM tenants WHERE tenant_id < 3 ORDER BY 1;
+SELECT tenant_id FROM tenants INTERSECT SELECT tenant_id FROM orders WHERE amount > 990 ORDER BY 1;
+SELECT tenant_id FROM tenants EXCEPT SELECT tenant_id FROM orders WHERE amount > 950 ORDER BY 1;
+SELECT user_id FROM orders WHERE tenant_id = 3 INTERSECT ALL SELECT user_id FROM users WHERE tenant_id = 3;
+SELECT user_id FROM orders WHERE tenant_id = 3 EXCEPT ALL SELECT user_id FROM users WHERE tenant_id = 3;
+SELECT country FROM tenants UNION SELECT code FROM countries UNION SELECT NULL;
+SELECT name FROM tenants WHERE tenant_id = 1 UNION ALL SELECT name FROM users WHERE tenant_id = 1 UNION ALL SELECT name FROM products WHERE product_id < 3;
+SELECT 'tenants' AS what, count(*) FROM tenants UNION ALL SELECT 'users', count(*) FROM users UNION ALL SELECT 'events', count(*) FROM events ORDER BY 1;
+(SELECT tenant_id, amount FROM orders ORDER BY amount DESC NULLS LAST, order_id LIMIT 3) UNION ALL (SELECT tenant_id, amount FROM orders ORDER BY amount, order_id LIMIT 3);
+SELECT * FROM (SELECT tenant_id, user_id FROM users UNION ALL SELECT tenant_id, user_id FROM orders) x WHERE tenant_id = 9;
+SELECT tenant_id, count(*) FROM (SELECT tenant_id, user_id FROM users UNION SELECT tenant_id, user_id FROM events) x GROUP BY 1;
+SELECT kind FROM events EXCEPT SELECT status::text FROM orders;
+SELECT tenant_id FROM users WHERE age > 70 UNION (SELECT tenant_id FROM users WHERE age < 20 EXCEPT SELECT tenant_id FROM orders WHERE status = 'new' AND amount > 980) ORDER BY 1;
+SELECT label FROM labels UNION SELECT name FROM tenants WHERE tenant_id < 4;
+SELECT count(*) FROM (SELECT label FROM labels EXCEPT SELECT 'label ' || g FROM generate_series(1, 10) g) x;
+SELECT currency FROM rates INTERSECT SELECT c.currency FROM countries c JOIN tenants t ON t.country = c.code ORDER BY 1;
+SELECT tenant_id::bigint FROM tenants WHERE tenant_id < 3 UNION SELECT order_id FROM orders WHERE order_id < 5 ORDER BY 1;
+SELECT NULL, tenant_id FROM tenants WHERE tenant_id < 3 UNION ALL SELECT 'x', 5;
+VALUES (1, 'a'), (2, 'b') UNION ALL SELECT tenant_id, plan FROM tenants WHERE tenant_id = 3;
+SELECT region FROM sales UNION SELECT plan FROM tenants ORDER BY 1 NULLS FIRST;
+SELECT day FROM readings WHERE sensor = 1 INTERSECT SELECT day FROM readings WHERE sensor = 4 ORDER BY 1;
