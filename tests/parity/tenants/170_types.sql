@@ -4,7 +4,7 @@ SELECT max(status), min(status) FROM orders WHERE tenant_id = 3;
 SELECT enum_range(status), status::text FROM orders WHERE tenant_id = 3 AND order_id = 2;
 SELECT DISTINCT status = ANY (ARRAY['new', 'paid']::order_status[]) FROM orders;
 SELECT email, email::text LIKE 'user1%', pg_typeof(email) FROM users WHERE tenant_id = 1 AND user_id < 4;
-SELECT user_id, tags, tags[1], cardinality(tags), tags || 'z', array_position(tags, 'b') FROM users WHERE tenant_id = 1;
+SELECT user_id, tags, tags[1], cardinality(tags), tags || 'z'::text, array_position(tags, 'b') FROM users WHERE tenant_id = 1;
 SELECT count(*) FROM users WHERE 'b' = ANY (tags);
 SELECT count(*) FROM users WHERE tags @> ARRAY['a'];
 SELECT count(*) FROM users WHERE tags && ARRAY['x3', 'x7'];

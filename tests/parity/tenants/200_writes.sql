@@ -40,7 +40,7 @@ UPDATE tenants SET name = name || '?', created = created + 1 WHERE tenant_id BET
 UPDATE users SET age = age + 1 WHERE age > 75 RETURNING tenant_id, user_id, age;
 UPDATE users SET (name, age) = ('both', 50) WHERE tenant_id = 100;
 UPDATE users SET (name, age) = (SELECT 'sub', count(*) FROM orders o WHERE o.tenant_id = users.tenant_id) WHERE tenant_id = 100 RETURNING name, age;
-UPDATE users SET age = NULL, tags = tags || 'new', profile = profile || '{"more": true}' WHERE tenant_id = 100 AND user_id = 1 RETURNING age, tags, profile;
+UPDATE users SET age = NULL, tags = tags || ARRAY['new'], profile = profile || '{"more": true}' WHERE tenant_id = 100 AND user_id = 1 RETURNING age, tags, profile;
 UPDATE users SET name = DEFAULT, active = DEFAULT WHERE tenant_id = 100;
 UPDATE users SET email = 'no at sign' WHERE tenant_id = 100 AND user_id = 1;
 UPDATE users SET email = 'c@d' WHERE tenant_id = 100 AND user_id = 1;

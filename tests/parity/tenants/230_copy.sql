@@ -140,10 +140,15 @@ COPY labels FROM STDIN WITH (FORMAT csv);
 "never closed,1,1
 \.
 COPY items (tenant_id, total) FROM STDIN;
+\.
 COPY labels (label, nothing) FROM STDIN;
+\.
 COPY labels (label, label) FROM STDIN;
+\.
 COPY labels FROM STDIN WITH (FORMAT xml);
+\.
 COPY labels FROM STDIN WITH (DELIMITER 'ab');
+\.
 COPY labels FROM '/nonexistent/file';
 SELECT count(*) FROM users WHERE user_id BETWEEN 110 AND 112;
 COPY tenants TO STDOUT;
