@@ -118,7 +118,8 @@ impl Error {
         self.report(pgrx::PgLogLevel::WARNING as i32);
     }
 
-    fn report(&self, level: i32) {
+    /// Reports it at a level of `elog.h`; returns when that is below ERROR.
+    pub fn report(&self, level: i32) {
         let fields = &self.0;
         let text = |value: &Option<String>| -> Option<CString> {
             value.as_ref().map(|v| c_string(v))

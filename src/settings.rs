@@ -16,7 +16,56 @@ pub fn shard_count() -> i32 {
     SHARD_COUNT.get()
 }
 
+static NODE_CONNECTION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
+static MAX_CACHED_CONNECTIONS: GucSetting<i32> = GucSetting::<i32>::new(1);
+static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(256);
+
+/// Milliseconds to establish a connection to a node.
+pub fn node_connection_timeout() -> u64 {
+    NODE_CONNECTION_TIMEOUT.get().max(1) as u64
+}
+
+/// Idle connections kept per node by each session between transactions.
+pub fn max_cached_connections_per_node() -> usize {
+    MAX_CACHED_CONNECTIONS.get().max(0) as usize
+}
+
+/// Named prepared statements per connection; 0: none are used.
+pub fn max_prepared_statements_per_connection() -> i32 {
+    MAX_PREPARED_STATEMENTS.get()
+}
+
 pub fn init() {
+    GucRegistry::define_int_guc(
+        c"shard_ext.node_connection_timeout",
+        c"Time to wait for a connection to a node to be established.",
+        c"Beyond it the statement fails. Also limits how long ending a transaction waits for a node that does not answer.",
+        &NODE_CONNECTION_TIMEOUT,
+        10,
+        3_600_000,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"shard_ext.max_cached_connections_per_node",
+        c"Connections to a node that a session keeps open between transactions.",
+        c"0 closes every connection at the end of its transaction.",
+        &MAX_CACHED_CONNECTIONS,
+        0,
+        1000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"shard_ext.max_prepared_statements_per_connection",
+        c"Prepared statements that a session keeps on each of its connections to nodes.",
+        c"The least recently used one makes room. 0 uses none, which a transaction pooler between coordinator and node may need.",
+        &MAX_PREPARED_STATEMENTS,
+        0,
+        100_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"shard_ext.shard_count",
         c"Number of shard groups of a table that create_distributed_table distributes by hash.",

@@ -3,14 +3,26 @@
 //! In: a node, SQL, parameters. Out: rows, affected counts, or an `Error` with every field the node sent. This
 //! folder knows nodes and SQL, no shards beyond their use as affinity. Nothing here blocks without an interrupt check.
 
+mod answer;
+pub mod connection;
 mod copy_in;
 mod copy_queue;
 mod gather;
+pub mod libpq;
 mod options;
+pub mod pool;
+mod prepared;
 mod probe;
+pub mod quiet;
+mod remote_error;
 mod request;
 mod row;
+pub mod scope;
+mod session;
 mod simple;
+#[cfg(feature = "pg_test")]
+mod testing;
+pub mod wait;
 
 pub use copy_in::CopyIn;
 pub use copy_queue::{CopyQueue, FailedBatch};

@@ -1,13 +1,14 @@
 //! One transaction over the coordinator and its nodes: begin, savepoints, two-phase commit, recovery.
+//!
+//! In: PostgreSQL's transaction and subtransaction events. BEGIN and savepoints travel with the statements, see
+//! `remote::scope`; here is the end: what each node is told before and after the local commit or abort.
 
-use pgrx::pg_sys;
+mod autocommit;
+mod callbacks;
+mod end;
 
-pub fn init() {}
+pub use autocommit::may_autocommit;
 
-/// Whether the remote work of `statement` may run on a node without BEGIN and COMMIT: it is the one statement that
-/// the client has sent, outside of any transaction block, function or procedure, and nothing can follow it in its
-/// transaction. The executor passes `estate->es_plannedstmt`.
-pub fn may_autocommit(statement: *const pg_sys::PlannedStmt) -> bool {
-    let _ = statement;
-    false
+pub fn init() {
+    callbacks::register();
 }

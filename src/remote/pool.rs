@@ -1,0 +1,298 @@
+//! The connections of the session: found, opened in parallel, replaced, closed.
+
+use super::connection::{Connection, Shared};
+use super::libpq::{PgConn, Polling};
+use super::options::{ConnectOptions, Origin};
+use super::wait::{self, FileSlot};
+use crate::catalog::NodeId;
+use crate::error::{sqlstate, Error, Result};
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+struct Entry {
+    node: NodeId,
+    user: pg_sys::Oid,
+    connection: Shared,
+}
+
+thread_local! {
+    static ENTRIES: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
+}
+
+thread_local! {
+    /// Whether the current transaction has used a connection.
+    static IN_USE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the current transaction has used a connection.
+pub fn in_use() -> bool {
+    IN_USE.get()
+}
+
+/// Nothing may be raised here. Closes what must not or need not be kept.
+pub fn transaction_ended() {
+    if !IN_USE.replace(false) {
+        return;
+    }
+    let most = crate::settings::max_cached_connections_per_node();
+    close_where(|c| c.lost().is_some() || c.stale || most == 0);
+}
+
+fn find(node: NodeId, user: pg_sys::Oid) -> Option<Shared> {
+    ENTRIES.with_borrow(|entries| {
+        entries
+            .iter()
+            .find(|e| e.node == node && e.user == user)
+            .map(|e| e.connection.clone())
+    })
+}
+
+/// All connections of the session.
+pub fn all() -> Vec<Shared> {
+    ENTRIES.with(|entries| match entries.try_borrow() {
+        Ok(entries) => entries.iter().map(|e| e.connection.clone()).collect(),
+        Err(_) => Vec::new(),
+    })
+}
+
+/// Closes those connections for which `doomed` is true.
+pub fn close_where(doomed: impl Fn(&Connection) -> bool) {
+    let mut closed = Vec::new();
+    ENTRIES.with(|entries| {
+        if let Ok(mut entries) = entries.try_borrow_mut() {
+            let mut i = 0;
+            while i < entries.len() {
+                if entries[i].connection.try_borrow().is_ok_and(|c| doomed(&c)) {
+                    closed.push(entries.swap_remove(i));
+                } else {
+                    i += 1;
+                }
+            }
+        }
+    });
+    if !closed.is_empty() {
+        super::gather::forget_wait_set();
+    }
+}
+
+/// One usable connection per node, opening in parallel those that are missing.
+pub fn acquire(nodes: &[NodeId]) -> Result<Vec<Shared>> {
+    // SAFETY: reads a variable.
+    let user = unsafe { pg_sys::GetSessionUserId() };
+    IN_USE.set(true);
+    let mut found: Vec<Option<Shared>> = Vec::with_capacity(nodes.len());
+    let mut missing = Vec::new();
+    for (i, node) in nodes.iter().enumerate() {
+        let connection = match find(*node, user) {
+            Some(connection) => usable(&connection)?.then_some(connection),
+            None => None,
+        };
+        if connection.is_none() && !missing.iter().any(|m| nodes[*m] == *node) {
+            missing.push(i);
+        }
+        found.push(connection);
+    }
+    if !missing.is_empty() {
+        let missing_nodes: Vec<NodeId> = missing.iter().map(|i| nodes[*i]).collect();
+        open(&missing_nodes, user)?;
+        for (i, node) in nodes.iter().enumerate() {
+            if found[i].is_none() {
+                found[i] = find(*node, user);
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|c| c.ok_or_else(|| Error::internal("a connection was closed while it was opened")))
+        .collect()
+}
+
+/// Whether the connection may serve the current transaction. One that may not, and has no part in the transaction, is
+/// closed to make room for another; one that has a part in it is an error.
+fn usable(connection: &Shared) -> Result<bool> {
+    let replace = {
+        let connection = connection.borrow();
+        if connection.participation().is_some() {
+            connection.check_usable()?;
+            return Ok(true);
+        }
+        let lost = connection.lost().is_some();
+        lost || (connection.stale && connection.is_idle())
+    };
+    if replace {
+        close_where(|c| std::ptr::eq(c, connection.as_ptr()));
+    }
+    Ok(!replace)
+}
+
+/// Being established.
+struct Attempt {
+    pg: PgConn,
+    file: FileSlot,
+    node: NodeId,
+    name: Rc<str>,
+    origin: Origin,
+    write: bool,
+}
+
+impl Attempt {
+    fn start(node: NodeId) -> Result<Attempt> {
+        let (server, name) = super::options::server_of(node)?;
+        let (options, origin) = ConnectOptions::of_server_with_origin(server)?;
+        let file = FileSlot::reserve()?;
+        let pg = PgConn::start(&options.for_session()?)
+            .ok_or_else(|| Error::new(*b"53200", "out of memory"))?;
+        let attempt = Attempt {
+            pg,
+            file,
+            node,
+            name,
+            origin,
+            write: true,
+        };
+        if attempt.pg.is_bad() {
+            return Err(attempt.failed());
+        }
+        Ok(attempt)
+    }
+
+    fn failed(&self) -> Error {
+        cannot_connect(&self.name, &self.pg.error_message())
+    }
+}
+
+fn cannot_connect(name: &str, why: &str) -> Error {
+    Error::new(
+        sqlstate::UNABLE_TO_CONNECT,
+        format!("could not connect to node \"{name}\""),
+    )
+    .detail(why)
+}
+
+/// Opens one connection per node, all at once.
+fn open(nodes: &[NodeId], user: pg_sys::Oid) -> Result<()> {
+    let limit = wait::after(crate::settings::node_connection_timeout());
+    let mut attempts = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        attempts.push(Attempt::start(*node)?);
+    }
+    establish(&mut attempts, limit, |attempt| {
+        let node = attempt.node;
+        let connection = into_connection(attempt, user)?;
+        ENTRIES.with_borrow_mut(|entries| {
+            entries.push(Entry {
+                node,
+                user,
+                connection: Rc::new(RefCell::new(connection)),
+            })
+        });
+        Ok(())
+    })
+}
+
+fn into_connection(attempt: Attempt, user: pg_sys::Oid) -> Result<Connection> {
+    Connection::new(
+        attempt.pg,
+        attempt.node,
+        attempt.name,
+        user,
+        attempt.origin,
+        attempt.file,
+    )
+}
+
+/// Drives the attempts to their end; each that succeeds goes to `done` at once.
+fn establish(
+    attempts: &mut Vec<Attempt>,
+    limit: Instant,
+    mut done: impl FnMut(Attempt) -> Result<()>,
+) -> Result<()> {
+    while !attempts.is_empty() {
+        let sockets: Vec<(i32, bool)> = attempts
+            .iter()
+            .map(|a| (a.pg.socket(), a.write))
+            .collect();
+        let mut ready = vec![false; attempts.len()];
+        if !wait::wait_connecting(&sockets, limit, |i| ready[i] = true) {
+            return Err(cannot_connect(&attempts[0].name, "The attempt timed out.").hint(
+                "The time limit is the setting shard_ext.node_connection_timeout.",
+            ));
+        }
+        for i in (0..attempts.len()).rev().filter(|i| ready[*i]) {
+            match attempts[i].pg.poll() {
+                Polling::Done => done(attempts.swap_remove(i))?,
+                Polling::Reading => attempts[i].write = false,
+                Polling::Writing => attempts[i].write = true,
+                Polling::Failed => return Err(attempts[i].failed()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Connects with given options, outside of the pool.
+pub fn connect_alone(options: &ConnectOptions, name: &str, limit: Instant) -> Result<(PgConn, FileSlot)> {
+    let file = FileSlot::reserve()?;
+    let pg = PgConn::start(&options.for_session()?)
+        .ok_or_else(|| Error::new(*b"53200", "out of memory"))?;
+    let mut attempts = vec![Attempt {
+        pg,
+        file,
+        node: 0,
+        name: name.into(),
+        origin: Origin::default(),
+        write: true,
+    }];
+    if attempts[0].pg.is_bad() {
+        return Err(attempts[0].failed());
+    }
+    let mut connected = None;
+    establish(&mut attempts, limit, |attempt| {
+        connected = Some((attempt.pg, attempt.file));
+        Ok(())
+    })?;
+    connected.ok_or_else(|| Error::internal("a connection attempt ended without a result"))
+}
+
+/// After `Step::Resend`: opens a new connection in the place of a dead one and sends again what was outstanding.
+pub fn resend(connection: &Shared) -> Result<()> {
+    let (node, user, answers) = {
+        let mut connection = connection.borrow_mut();
+        connection.unproven();
+        (
+            connection.node,
+            connection.user,
+            connection.outstanding().cloned().collect::<Vec<_>>(),
+        )
+    };
+    let limit = wait::after(crate::settings::node_connection_timeout());
+    let mut attempts = Vec::new();
+    let mut fresh = None;
+    let opened = Attempt::start(node).and_then(|attempt| {
+        attempts.push(attempt);
+        establish(&mut attempts, limit, |attempt| {
+            fresh = Some(into_connection(attempt, user)?);
+            Ok(())
+        })
+    });
+    let (Ok(()), Some(fresh)) = (opened.as_ref(), fresh) else {
+        // what was outstanding fails with the reason for which there is no new connection
+        let error = opened
+            .err()
+            .unwrap_or_else(|| Error::internal("a connection attempt ended without a result"));
+        let mut connection = connection.borrow_mut();
+        connection.give_up("");
+        return Err(error);
+    };
+    super::gather::forget_wait_set();
+    let mut connection = connection.borrow_mut();
+    *connection = fresh;
+    // when this fails too, the reader sees it
+    match answers.as_slice() {
+        [text] if text.text => connection.send_text(text.clone()),
+        _ => connection.send(&answers),
+    };
+    Ok(())
+}

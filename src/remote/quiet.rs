@@ -1,0 +1,153 @@
+//! Ending what is under way, where nothing may be raised: deadlines instead of interrupts, poll(2) instead of latches,
+//! rows thrown away instead of kept.
+
+use super::connection::{Connection, Shared, Step};
+use super::wait::{wait_quietly, Interest};
+use pgrx::pg_sys;
+use std::time::{Duration, Instant};
+
+/// How long to wait for nodes.
+#[derive(Clone, Copy)]
+pub enum Patience {
+    /// Until then; whoever has not answered is given up.
+    Until(Instant),
+    /// As long as it takes: an outcome is wanted. A pending cancel request shortens it to the grace, a pending
+    /// termination of the session to nothing.
+    ForOutcome { grace: Duration },
+}
+
+/// Discards all that is outstanding until the connections are idle or lost. A connection that another frame of this
+/// process has in its hands is left alone.
+pub fn drive_to_idle(connections: &[Shared], patience: Patience) {
+    let mut cancelled_at = None;
+    loop {
+        let mut interests: Vec<Interest> = Vec::new();
+        for connection in connections {
+            if let Ok(mut connection) = connection.try_borrow_mut() {
+                if discard(&mut connection) {
+                    interests.push(connection.interest());
+                }
+            }
+        }
+        if interests.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let limit = match patience {
+            Patience::Until(limit) => limit,
+            Patience::ForOutcome { grace } => {
+                // SAFETY: flags set by signal handlers.
+                let (cancel, die) =
+                    unsafe { (pg_sys::QueryCancelPending != 0, pg_sys::ProcDiePending != 0) };
+                if die {
+                    now
+                } else if cancel {
+                    *cancelled_at.get_or_insert(now) + grace
+                } else {
+                    now + Duration::from_secs(3600)
+                }
+            }
+        };
+        if now >= limit {
+            give_up(connections);
+            return;
+        }
+        // wakes up now and then to look at the flags
+        if wait_quietly(&interests, limit.min(now + Duration::from_millis(200))) {
+            for connection in connections {
+                if let Ok(mut connection) = connection.try_borrow_mut() {
+                    if !connection.is_idle() {
+                        connection.read();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// True when it needs more input.
+fn discard(connection: &mut Connection) -> bool {
+    loop {
+        match connection.advance() {
+            Step::Row(..) | Step::Ended => {}
+            Step::NeedsInput => return true,
+            Step::Idle | Step::Lost => return false,
+            Step::Resend => connection.give_up("The transaction has ended."),
+            Step::CopyIn => {
+                connection.fail_copy();
+            }
+        }
+    }
+}
+
+fn give_up(connections: &[Shared]) {
+    for connection in connections {
+        if let Ok(mut connection) = connection.try_borrow_mut() {
+            if !connection.is_idle() {
+                connection.give_up("It did not answer in time.");
+            }
+        }
+    }
+}
+
+/// Asks the nodes to stop what the connections are doing, all at the same time, and waits at most until `limit` for
+/// the requests to be delivered. Those that cannot be reached are given up.
+pub fn cancel(connections: &[Shared], limit: Instant) {
+    let mut requests = Vec::new();
+    for connection in connections {
+        let Ok(mut connection) = connection.try_borrow_mut() else {
+            continue;
+        };
+        if connection.is_idle() || connection.lost().is_some() {
+            continue;
+        }
+        for answer in connection.outstanding() {
+            answer.progress.abandoned.set(true);
+        }
+        match connection.canceller() {
+            Some(canceller) => requests.push(canceller),
+            None => connection.give_up("It could not be cancelled."),
+        }
+    }
+    deliver(requests, limit);
+}
+
+/// `PQcancel` blocks, for as long as a network takes to refuse, so each runs in a thread of its own. The threads touch
+/// nothing of the server and take no signals.
+fn deliver(requests: Vec<super::libpq::Canceller>, limit: Instant) {
+    let (send, receive) = std::sync::mpsc::channel();
+    let mut started = 0;
+    let mut inline = Vec::new();
+    // SAFETY: plain signal masks; threads inherit the full one, this thread gets its own back.
+    let old = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut old: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        old
+    };
+    for request in requests {
+        let send = send.clone();
+        let request = std::sync::Arc::new(request);
+        let copy = request.clone();
+        let thread = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || {
+            copy.cancel();
+            let _ = send.send(());
+        });
+        match thread {
+            Ok(_) => started += 1,
+            Err(_) => inline.push(request),
+        }
+    }
+    // SAFETY: the mask read above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
+    for request in inline {
+        request.cancel();
+    }
+    for _ in 0..started {
+        let left = limit.saturating_duration_since(Instant::now());
+        if receive.recv_timeout(left).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! PostgreSQL's transaction events, each handed on.
+
+use super::end;
+use crate::remote::scope;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::ffi::c_void;
+
+pub fn register() {
+    // SAFETY: called once, in the postmaster; backends inherit the registration.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(subtransaction_event), std::ptr::null_mut());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    match event {
+        XACT_EVENT_PRE_COMMIT => {
+            if let Err(error) = end::before_commit() {
+                error.raise();
+            }
+        }
+        XACT_EVENT_PRE_PREPARE => {
+            if let Err(error) = end::before_prepare() {
+                error.raise();
+            }
+        }
+        XACT_EVENT_COMMIT => {
+            end::after_commit();
+            scope::transaction_ended();
+        }
+        XACT_EVENT_ABORT => {
+            end::after_abort();
+            scope::transaction_ended();
+        }
+        XACT_EVENT_PREPARE => scope::transaction_ended(),
+        _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn subtransaction_event(
+    event: pg_sys::SubXactEvent::Type,
+    id: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _arg: *mut c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    match event {
+        SUBXACT_EVENT_START_SUB => scope::subtransaction_started(id),
+        SUBXACT_EVENT_COMMIT_SUB => scope::subtransaction_ended(id),
+        SUBXACT_EVENT_ABORT_SUB => {
+            end::after_subtransaction_abort(id);
+            scope::subtransaction_ended(id);
+        }
+        _ => {}
+    }
+}
