@@ -1,7 +1,7 @@
 //! Connection options of a node: those of its foreign server and of the session user's mapping.
 
 use crate::catalog::NodeId;
-use crate::error::{sqlstate, Error, Result};
+use crate::error::Result;
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 use std::ffi::{c_char, CStr};
@@ -146,15 +146,6 @@ unsafe fn mapping_of(user: Oid, server: Oid) -> Result<Option<(Vec<(String, Stri
 
 /// The foreign server of a node, and the node's name.
 pub(super) fn server_of(node: NodeId) -> Result<(Oid, Rc<str>)> {
-    let name = format!("worker_{node}");
-    let c_name = std::ffi::CString::new(name.clone()).unwrap_or_default();
-    // SAFETY: looks a name up.
-    let server = unsafe { pg_sys::get_foreign_server_oid(c_name.as_ptr(), true) };
-    if server == Oid::INVALID {
-        return Err(Error::new(
-            sqlstate::UNDEFINED_OBJECT,
-            format!("node {node} does not exist"),
-        ));
-    }
-    Ok((server, name.into()))
+    let node = crate::catalog::node(node)?;
+    Ok((node.server, node.name.as_str().into()))
 }
