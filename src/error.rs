@@ -26,6 +26,9 @@ pub mod sqlstate {
     pub const UNDEFINED_FUNCTION: SqlState = *b"42883";
     pub const UNDEFINED_COLUMN: SqlState = *b"42703";
     pub const DUPLICATE_OBJECT: SqlState = *b"42710";
+    pub const DEPENDENT_OBJECTS_STILL_EXIST: SqlState = *b"2BP01";
+    pub const NAME_TOO_LONG: SqlState = *b"42622";
+    pub const FDW_INVALID_OPTION_NAME: SqlState = *b"HV00D";
     pub const WRONG_OBJECT_TYPE: SqlState = *b"42809";
     pub const INSUFFICIENT_PRIVILEGE: SqlState = *b"42501";
     pub const INVALID_TABLE_DEFINITION: SqlState = *b"42P16";
@@ -116,6 +119,11 @@ impl Error {
     /// Reports the error as a WARNING and goes on.
     pub fn warn(&self) {
         self.report(pgrx::PgLogLevel::WARNING as i32);
+    }
+
+    /// Reports it as a NOTICE and goes on.
+    pub fn notice(&self) {
+        self.report(pgrx::PgLogLevel::NOTICE as i32);
     }
 
     /// Reports it at a level of `elog.h`; returns when that is below ERROR.

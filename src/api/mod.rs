@@ -1,1 +1,3 @@
+mod citus_nodes;
+mod nodes;
 mod tables;

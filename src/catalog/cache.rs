@@ -211,12 +211,18 @@ pub fn node(id: NodeId) -> Result<Rc<Node>> {
         .binary_search_by_key(&id, |node| node.id)
         .map(|i| nodes[i].clone())
         .map_err(|_| {
-            Error::new(sqlstate::UNDEFINED_OBJECT, format!("node {id} does not exist"))
+            Error::new(
+                sqlstate::UNDEFINED_OBJECT,
+                format!("node {id} does not exist"),
+            )
         })?;
     if node.server == pg_sys::InvalidOid {
         return Err(Error::new(
             sqlstate::UNDEFINED_OBJECT,
-            format!("foreign server \"{}\" of node {id} does not exist", node.name),
+            format!(
+                "foreign server \"{}\" of node {id} does not exist",
+                node.name
+            ),
         )
         .hint("Create the server again with CREATE SERVER ... FOREIGN DATA WRAPPER shard_ext."));
     }

@@ -22,7 +22,7 @@ use crate::error::{sqlstate, Error, Result};
 
 pub use cache::{colocation, group_node, init, invalidate_all, node, node_named, nodes, table};
 pub use key::{base_type, bound_text, parse_bound};
-pub use names::{hash_ranges, shard_schema};
+pub use names::shard_schema;
 pub use relations::installed;
 pub use types::{
     Bounds, Colocation, ColocationId, Method, Node, NodeId, ShardGroup, ShardGroupId, Table,
@@ -33,10 +33,15 @@ pub use types::{
 /// coordinator, where the table itself is, the copy lives beside it.
 pub fn reference_schema(schema: &str, node: &Node) -> String {
     if node.is_coordinator {
-        names::suffixed(schema, "_reference")
+        own_reference_schema(schema)
     } else {
         schema.to_string()
     }
+}
+
+/// The schema of copies of reference tables on the node that is the coordinator's database.
+pub fn own_reference_schema(schema: &str) -> String {
+    names::suffixed(schema, "_reference")
 }
 
 /// The tables of a colocation group, by oid. Reads the catalog.
@@ -63,6 +68,27 @@ fn some_tables(colocation: Option<ColocationId>, wanted: impl Fn(u8) -> bool) ->
         .filter(|table| wanted(table.kind))
         .map(|table| table.relid)
         .collect()
+}
+
+/// The shard groups placed on a node, by id. Reads the catalog.
+pub fn groups_on(node: NodeId) -> Result<Vec<ShardGroupId>> {
+    let relations = relations::relations().ok_or_else(not_installed)?;
+    Ok(read::groups_on(&relations, node))
+}
+
+/// How many prepared transactions are still to be committed on a node. Reads the catalog.
+pub fn commit_records_of(node: NodeId) -> Result<usize> {
+    let relations = relations::relations().ok_or_else(not_installed)?;
+    Ok(read::commit_records_of(&relations, node))
+}
+
+/// Nodes that may be the database with that system identifier and oid. Reads the catalog.
+pub fn nodes_of_database(
+    system_identifier: Option<&str>,
+    database: pg_sys::Oid,
+) -> Result<Vec<NodeId>> {
+    let relations = relations::relations().ok_or_else(not_installed)?;
+    Ok(read::nodes_of_database(&relations, system_identifier, database))
 }
 
 /// The oldest colocation group of that method, key and number of shards. Reads the catalog.

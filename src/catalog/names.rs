@@ -42,7 +42,11 @@ pub fn hash_ranges(count: u32) -> Vec<(i32, i32)> {
     (0..count)
         .map(|i| {
             let lower = lowest + i * width;
-            let upper = if i == count - 1 { i64::from(i32::MAX) } else { lower + width - 1 };
+            let upper = if i == count - 1 {
+                i64::from(i32::MAX)
+            } else {
+                lower + width - 1
+            };
             (lower as i32, upper as i32)
         })
         .collect()

@@ -22,6 +22,8 @@ pub(super) mod column {
     pub const NODE_IS_COORDINATOR: i16 = 4;
     pub const NODE_SAME_COLLATION: i16 = 5;
     pub const NODE_VERSION_NUM: i16 = 6;
+    pub const NODE_SYSTEM_IDENTIFIER: i16 = 7;
+    pub const NODE_DATABASE_OID: i16 = 8;
 
     pub const TABLE_RELID: i16 = 1;
     pub const TABLE_KIND: i16 = 2;
@@ -47,6 +49,8 @@ pub(super) mod column {
 
     pub const PLACEMENT_GROUP_ID: i16 = 1;
     pub const PLACEMENT_NODE_ID: i16 = 2;
+
+    pub const RECORD_NODE_ID: i16 = 2;
 }
 use column::*;
 
@@ -78,12 +82,16 @@ pub(super) fn equal_oid(attribute: i16, value: pg_sys::Oid) -> Option<Equal> {
 pub fn nodes(relations: &Relations) -> Result<Vec<Rc<Node>>> {
     let mut nodes = Vec::new();
     let mut bad = false;
-    scan(relations.node, relations.node_pkey, None, READ, |_, row| {
-        match node(row) {
+    scan(
+        relations.node,
+        relations.node_pkey,
+        None,
+        READ,
+        |_, row| match node(row) {
             Some(node) => nodes.push(node),
             None => bad = true,
-        }
-    });
+        },
+    );
     if bad {
         return Err(broken("node"));
     }
@@ -104,6 +112,55 @@ fn node(row: &Row) -> Option<Node> {
         same_collation: row.get(NODE_SAME_COLLATION)?,
         version_num: row.get(NODE_VERSION_NUM)?,
     })
+}
+
+/// Nodes in databases with that identity, or whose identity cannot be told apart from it.
+pub fn nodes_of_database(
+    relations: &Relations,
+    system_identifier: Option<&str>,
+    database: pg_sys::Oid,
+) -> Vec<NodeId> {
+    let mut nodes = Vec::new();
+    scan(relations.node, relations.node_pkey, None, READ, |_, row| {
+        let theirs: Option<String> = row.get(NODE_SYSTEM_IDENTIFIER);
+        let same_cluster = match (theirs.as_deref(), system_identifier) {
+            (Some(theirs), Some(ours)) => theirs == ours,
+            _ => true,
+        };
+        if same_cluster && row.get(NODE_DATABASE_OID) == Some(database) {
+            nodes.extend(row.get::<NodeId>(NODE_ID));
+        }
+    });
+    nodes
+}
+
+/// The shard groups on a node.
+pub fn groups_on(relations: &Relations, node: NodeId) -> Vec<ShardGroupId> {
+    let mut groups = Vec::new();
+    scan(
+        relations.placement,
+        relations.placement_node_id_idx,
+        equal_int4(PLACEMENT_NODE_ID, node),
+        READ,
+        |_, row| groups.extend(row.get::<ShardGroupId>(PLACEMENT_GROUP_ID)),
+    );
+    groups.sort_unstable();
+    groups
+}
+
+/// How many prepared transactions are still to be committed on a node.
+pub fn commit_records_of(relations: &Relations, node: NodeId) -> usize {
+    let mut records = 0;
+    scan(
+        relations.commit_record,
+        relations.commit_record_pkey,
+        None,
+        READ,
+        |_, row| {
+            records += usize::from(row.get(RECORD_NODE_ID) == Some(node));
+        },
+    );
+    records
 }
 
 /// The oid of a foreign server, or invalid.

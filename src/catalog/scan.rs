@@ -73,14 +73,8 @@ pub fn scan(
             }
             None => 0,
         };
-        let scan = pg_sys::systable_beginscan(
-            relation,
-            index,
-            true,
-            std::ptr::null_mut(),
-            keys,
-            &mut key,
-        );
+        let scan =
+            pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), keys, &mut key);
         let mut row = Row {
             values: vec![pg_sys::Datum::null(); natts],
             nulls: vec![true; natts],

@@ -20,7 +20,9 @@ impl HashRanges {
     }
 
     pub fn group_for(&self, hash: i32) -> Option<usize> {
-        self.lower.partition_point(|lower| *lower <= hash).checked_sub(1)
+        self.lower
+            .partition_point(|lower| *lower <= hash)
+            .checked_sub(1)
     }
 }
 
@@ -147,7 +149,11 @@ impl<K: Copy> ListMap<K> {
         compare: impl Fn(K, K) -> Ordering,
     ) -> ListMap<K> {
         keys.sort_by(|a, b| compare(a.0, b.0));
-        ListMap { keys, null, default }
+        ListMap {
+            keys,
+            null,
+            default,
+        }
     }
 
     pub fn group_for(&self, key: Option<K>, compare: impl Fn(K, K) -> Ordering) -> Option<usize> {
@@ -173,20 +179,25 @@ impl<K: Copy> ListMap<K> {
             return Vec::new();
         }
         let from = lower.map_or(0, |(lower, inclusive)| {
-            self.keys.partition_point(|entry| match compare(entry.0, lower) {
-                Ordering::Less => true,
-                Ordering::Equal => !inclusive,
-                Ordering::Greater => false,
-            })
+            self.keys
+                .partition_point(|entry| match compare(entry.0, lower) {
+                    Ordering::Less => true,
+                    Ordering::Equal => !inclusive,
+                    Ordering::Greater => false,
+                })
         });
         let to = upper.map_or(self.keys.len(), |(upper, inclusive)| {
-            self.keys.partition_point(|entry| match compare(entry.0, upper) {
-                Ordering::Less => true,
-                Ordering::Equal => inclusive,
-                Ordering::Greater => false,
-            })
+            self.keys
+                .partition_point(|entry| match compare(entry.0, upper) {
+                    Ordering::Less => true,
+                    Ordering::Equal => inclusive,
+                    Ordering::Greater => false,
+                })
         });
-        let mut groups: Vec<usize> = self.keys[from..to.max(from)].iter().map(|entry| entry.1).collect();
+        let mut groups: Vec<usize> = self.keys[from..to.max(from)]
+            .iter()
+            .map(|entry| entry.1)
+            .collect();
         // Keys of no list are anywhere between those of the lists.
         groups.extend(self.default);
         groups.sort_unstable();
@@ -278,7 +289,10 @@ mod tests {
         assert_eq!(between(Some((6, true)), Some((8, true))), [4]);
         assert_eq!(between(Some((8, true)), Some((6, true))), [] as [usize; 0]);
         assert_eq!(between(Some((8, true)), Some((8, false))), [] as [usize; 0]);
-        assert_eq!(ranges(None).groups_between(Some((6, true)), Some((8, true)), compare), [] as [usize; 0]);
+        assert_eq!(
+            ranges(None).groups_between(Some((6, true)), Some((8, true)), compare),
+            [] as [usize; 0]
+        );
     }
 
     #[test]
@@ -296,7 +310,10 @@ mod tests {
     #[test]
     fn intervals_find_the_lists_with_keys_in_them() {
         let map = ListMap::new(vec![(7, 0), (3, 0), (5, 1)], Some(2), Some(3), compare);
-        assert_eq!(map.groups_between(Some((4, true)), Some((6, true)), compare), [1, 3]);
+        assert_eq!(
+            map.groups_between(Some((4, true)), Some((6, true)), compare),
+            [1, 3]
+        );
         assert_eq!(map.groups_between(Some((5, false)), None, compare), [0, 3]);
         assert_eq!(map.groups_between(None, Some((5, false)), compare), [0, 3]);
         assert_eq!(map.groups_between(None, None, compare), [0, 1, 3]);

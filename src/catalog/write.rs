@@ -22,15 +22,25 @@ pub struct NewNode<'a> {
     pub is_coordinator: bool,
     pub same_collation: bool,
     pub version_num: i32,
-    pub system_identifier: &'a str,
+    /// Unknown where the node does not tell.
+    pub system_identifier: Option<&'a str>,
     pub database: pg_sys::Oid,
 }
 
 /// Bounds of a shard group to insert; keys as text that `key::bound_text` made.
 pub enum NewBounds {
-    Hash { lo: i32, hi: i32 },
-    Range { lower: Option<String>, upper: Option<String> },
-    List { values: Vec<String>, null: bool },
+    Hash {
+        lo: i32,
+        hi: i32,
+    },
+    Range {
+        lower: Option<String>,
+        upper: Option<String>,
+    },
+    List {
+        values: Vec<String>,
+        null: bool,
+    },
     Default,
 }
 
@@ -83,6 +93,7 @@ pub fn insert_node(node: &NewNode) -> Result<NodeId> {
 pub struct NodeChange<'a> {
     pub server_name: Option<&'a str>,
     pub should_have_shards: Option<bool>,
+    pub is_coordinator: Option<bool>,
     pub same_collation: Option<bool>,
     pub version_num: Option<i32>,
 }
@@ -91,7 +102,11 @@ pub fn update_node(id: NodeId, change: &NodeChange) -> Result<()> {
     let ours = ours()?;
     let changes: Vec<(i16, pg_sys::Datum)> = [
         (NODE_SERVER_NAME, change.server_name.map(name_datum)),
-        (NODE_SHOULD_HAVE_SHARDS, change.should_have_shards.into_datum()),
+        (
+            NODE_SHOULD_HAVE_SHARDS,
+            change.should_have_shards.into_datum(),
+        ),
+        (NODE_IS_COORDINATOR, change.is_coordinator.into_datum()),
         (NODE_SAME_COLLATION, change.same_collation.into_datum()),
         (NODE_VERSION_NUM, change.version_num.into_datum()),
     ]
@@ -173,9 +188,19 @@ pub fn delete_colocation(id: ColocationId) -> Result<()> {
 pub fn insert_hash_groups(colocation: ColocationId, nodes: &[NodeId]) -> Result<Vec<ShardGroupId>> {
     let ours = ours()?;
     let mut groups = Vec::with_capacity(nodes.len());
-    for (ordinal, ((lo, hi), node)) in hash_ranges(nodes.len() as u32).into_iter().zip(nodes).enumerate() {
+    for (ordinal, ((lo, hi), node)) in hash_ranges(nodes.len() as u32)
+        .into_iter()
+        .zip(nodes)
+        .enumerate()
+    {
         let bounds = NewBounds::Hash { lo, hi };
-        groups.push(insert_group(&ours, colocation, ordinal as i32, bounds, *node));
+        groups.push(insert_group(
+            &ours,
+            colocation,
+            ordinal as i32,
+            bounds,
+            *node,
+        ));
     }
     tell_tables(&ours, colocation)?;
     Ok(groups)
@@ -422,14 +447,13 @@ fn collation_name(collation: pg_sys::Oid) -> String {
     // SAFETY: look-ups of an existing collation; both return palloc'd C strings.
     unsafe {
         let name = pg_sys::get_collation_name(collation);
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::COLLOID as i32,
-            collation.into(),
-        );
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::COLLOID as i32, collation.into());
         if name.is_null() || tuple.is_null() {
             return "pg_catalog.\"default\"".to_string();
         }
-        let schema = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_collation>()).collnamespace;
+        let schema =
+            (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_collation>()).collnamespace;
         let schema = pg_sys::get_namespace_name(schema);
         let qualified = std::ffi::CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name))
             .to_string_lossy()

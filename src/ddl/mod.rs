@@ -9,10 +9,12 @@ mod dependencies;
 mod distribute;
 mod load;
 mod rebuild;
+mod replicate;
 mod shards;
 mod sql;
 
 pub use colocation::Colocate;
 pub use colocation::method_of;
+pub use replicate::{drop_reference_tables_from, replicate_reference_tables_to};
 pub use distribute::{distribute_reference_table, distribute_table};
 
