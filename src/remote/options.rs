@@ -58,6 +58,17 @@ impl ConnectOptions {
         Ok((ConnectOptions { keywords }, (server_hash, mapping_hash)))
     }
 
+    /// "host:port/dbname", as far as given, for errors about a node that has no name yet.
+    pub(super) fn place(&self) -> String {
+        let get = |keyword: &str| {
+            let pair = self.keywords.iter().rev().find(|(k, _)| k == keyword);
+            pair.map_or("", |(_, value)| value.as_str())
+        };
+        let host = if get("host").is_empty() { get("hostaddr") } else { get("host") };
+        let port = if get("port").is_empty() { "5432" } else { get("port") };
+        format!("{host}:{port}/{}", get("dbname"))
+    }
+
     /// With what every connection of a session needs: the encoding here, and a name to recognise it by.
     pub(super) fn for_session(&self) -> Result<Vec<(String, String)>> {
         // SAFETY: a static string, and variables of this process.

@@ -1,9 +1,10 @@
 //! Facts about a node, asked over a connection of their own: for adding and checking nodes.
 
+use super::lone::{LoneConnection, TextRows};
 use super::options::ConnectOptions;
 use crate::error::{Error, Result};
 use pgrx::pg_sys::Oid;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a node says about itself.
 #[derive(Debug, Clone)]
@@ -33,6 +34,47 @@ pub const COLLATION_QUERY: &str = "SELECT pg_catalog.concat_ws(' ',
  FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
 
 /// Connects, asks, disconnects. Errors say why the node cannot be reached, without the password.
-pub fn probe(_options: &ConnectOptions, _timeout: Duration) -> Result<NodeFacts> {
-    Err(Error::internal("remote requests are not there yet"))
+pub fn probe(options: &ConnectOptions, timeout: Duration) -> Result<NodeFacts> {
+    let limit = Instant::now() + timeout;
+    let name = options.place();
+    let mut connection = LoneConnection::open(options, &name, limit)?;
+    let facts = connection.query(
+        "SELECT pg_catalog.current_setting('server_version_num'), \
+                pg_catalog.pg_encoding_to_char(d.encoding), \
+                pg_catalog.current_setting('max_prepared_transactions'), d.oid, \
+                pg_catalog.has_database_privilege(d.oid, 'CREATE'), \
+                pg_catalog.pg_is_in_recovery(), \
+                pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE') \
+           FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
+        limit,
+    )?;
+    let Some([version, encoding, prepared, database, create, recovery, control]) =
+        facts.first().and_then(|row| <&[_; 7]>::try_from(row.as_slice()).ok())
+    else {
+        return Err(Error::internal("a node does not find its own database"));
+    };
+    let number = |text: &Option<String>| text.as_ref().and_then(|t| t.parse().ok()).unwrap_or(0);
+    let truth = |text: &Option<String>| text.as_deref() == Some("t");
+    let system_identifier = if truth(control) {
+        let sql = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
+        one_value(connection.query(sql, limit)?).and_then(|text| text.parse().ok())
+    } else {
+        None
+    };
+    Ok(NodeFacts {
+        version_num: number(version),
+        encoding: encoding.clone().unwrap_or_default(),
+        collation: one_value(connection.query(COLLATION_QUERY, limit)?).unwrap_or_default(),
+        max_prepared_transactions: number(prepared),
+        system_identifier,
+        database: Oid::from(
+            database.as_ref().and_then(|t| t.parse::<u32>().ok()).unwrap_or(0),
+        ),
+        may_create_schemas: truth(create),
+        in_recovery: truth(recovery),
+    })
+}
+
+fn one_value(rows: TextRows) -> Option<String> {
+    rows.into_iter().next()?.into_iter().next()?
 }
