@@ -8,7 +8,7 @@
 use super::input::Input;
 use super::lines::LineMap;
 use super::statement::Target;
-use crate::catalog::{self, Colocation, NodeId, ShardGroupId};
+use crate::catalog::{self, Colocation, NodeId};
 use crate::error::{sqlstate, Error, Result};
 use crate::remote::{CopyQueue, FailedBatch};
 use crate::settings;
@@ -26,6 +26,8 @@ const REPORT_EVERY: u64 = 1024;
 pub fn copy_from(target: &Target, key: i16, colocation: &Rc<Colocation>) -> Result<u64> {
     // SAFETY: the target is open for as long as the statement runs.
     let mut input = unsafe { Input::begin(target.relation, &target.source(Some(key)), true) };
+    // SAFETY: as above.
+    unsafe { input.check_freeze(target.relation)? };
     let mut shards = Shards::new(target, colocation);
     let mut rows = 0u64;
     while input.next() {
@@ -85,7 +87,6 @@ struct Batch {
 #[derive(Clone)]
 struct Place {
     node: NodeId,
-    groups: Rc<[ShardGroupId]>,
     command: Rc<str>,
 }
 
@@ -145,7 +146,7 @@ impl<'a> Shards<'a> {
         self.buffered -= size;
         let queued = self
             .queue
-            .push(place.node, place.groups, place.command, data, lines)
+            .push(place.node, place.command, data, lines)
             .and_then(|()| self.queue.wait_below(self.share));
         self.check(queued)
     }
@@ -158,7 +159,6 @@ impl<'a> Shards<'a> {
         let schema = catalog::shard_schema(&self.target.schema(), id);
         let place = Place {
             node: catalog::group_node(id)?,
-            groups: Rc::from([id]),
             command: Rc::from(input.copy_command(&super::qualified(&schema, &self.target.name()))),
         };
         self.shards[group].place = Some(place.clone());

@@ -7,7 +7,7 @@
 use super::columns::{Computed, Field, Key};
 use super::encode;
 use super::form::Form;
-use crate::error::{sqlstate, Error};
+use crate::error::{sqlstate, Error, Result};
 use crate::pg::copyfrom::{with_line_context, CopyFromState};
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int, CStr};
@@ -236,6 +236,38 @@ impl Input {
             let name = pg_sys::pstrdup(c"encoding".as_ptr());
             let option = pg_sys::makeDefElem(name, pg_sys::makeString(encoding).cast(), -1);
             pg_sys::lappend(options, option.cast())
+        }
+    }
+
+    /// FREEZE is accepted where PostgreSQL accepts it; rows are then stored as without it.
+    ///
+    /// # Safety
+    /// The relation is the one the input was begun with.
+    pub unsafe fn check_freeze(&self, relation: pg_sys::Relation) -> Result<()> {
+        // SAFETY: the same calls as in CopyFrom.
+        unsafe {
+            if !(*self.state).opts.freeze {
+                return Ok(());
+            }
+            pg_sys::InvalidateCatalogSnapshot();
+            if !pg_sys::ThereAreNoPriorRegisteredSnapshots() || !pg_sys::ThereAreNoReadyPortals() {
+                return Err(Error::new(
+                    sqlstate::INVALID_TRANSACTION_STATE,
+                    "cannot perform COPY FREEZE because of prior transaction activity",
+                ));
+            }
+            let current = pg_sys::GetCurrentSubTransactionId();
+            let new = [
+                (*relation).rd_createSubid,
+                (*relation).rd_newRelfilenodeSubid,
+            ];
+            if !new.contains(&current) {
+                return Err(Error::new(
+                    sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    "cannot perform COPY FREEZE because the table was not created or truncated in the current subtransaction",
+                ));
+            }
+            Ok(())
         }
     }
 

@@ -10,6 +10,8 @@ pub struct LineMap {
     last: u64,
 }
 
+impl crate::remote::Note for LineMap {}
+
 impl LineMap {
     /// Notes the next row: the user's line it ended on, and how many lines beyond one it takes in what
     /// the worker reads (newlines inside CSV quotes).

@@ -26,7 +26,7 @@ mod testing;
 pub mod wait;
 
 pub use copy_in::CopyIn;
-pub use copy_queue::{CopyQueue, FailedBatch};
+pub use copy_queue::{CopyQueue, FailedBatch, Note};
 pub use gather::Gather;
 pub use lone::{LoneConnection, TextRows};
 pub use options::ConnectOptions;
