@@ -117,7 +117,10 @@ fn kind(table: &Candidate) -> Result<()> {
         ));
     }
     if u32::from(table.relid) < pg_sys::FirstNormalObjectId
-        || matches!(text(3), Some("pg_catalog" | "information_schema" | "shard_ext"))
+        || matches!(
+            text(3),
+            Some("pg_catalog" | "information_schema" | "shard_ext")
+        )
     {
         return Err(Error::refused(
             format!("\"{name}\" is a system catalog and cannot be distributed"),
@@ -159,7 +162,10 @@ pub fn key(table: &Candidate, column: &str, method: Method) -> Result<Key> {
     else {
         return Err(Error::new(
             sqlstate::UNDEFINED_COLUMN,
-            format!("column \"{column}\" of relation \"{}\" does not exist", table.name),
+            format!(
+                "column \"{column}\" of relation \"{}\" does not exist",
+                table.name
+            ),
         ));
     };
     let number = |text: &String| text.parse::<i64>().unwrap_or(0);
@@ -213,15 +219,23 @@ pub fn unique_with_key(table: &Candidate, key: &Key) -> Result<()> {
     for row in spi::query(UNIQUE, &params)? {
         if let [Some(index), Some(with_key)] = row.as_slice() {
             if with_key != "true" {
-                return Err(without_key(table, key, &format!("unique index \"{index}\"")));
+                return Err(without_key(
+                    table,
+                    key,
+                    &format!("unique index \"{index}\""),
+                ));
             }
         }
     }
     for row in spi::query(EXCLUSION, &params)? {
         if let [Some(constraint), Some(with_key)] = row.as_slice() {
             if with_key != "true" {
-                return Err(without_key(table, key, &format!("exclusion constraint \"{constraint}\""))
-                    .detail("It has to compare the distribution column with =."));
+                return Err(without_key(
+                    table,
+                    key,
+                    &format!("exclusion constraint \"{constraint}\""),
+                )
+                .detail("It has to compare the distribution column with =."));
             }
         }
     }
@@ -394,7 +408,10 @@ fn incoming(table: &Candidate, key: &Key, foreign_key: &ForeignKey) -> Result<()
     }
     Error::new(
         sqlstate::WARNING,
-        format!("local table \"{referencing}\" references table \"{}\", which is distributed now", table.name),
+        format!(
+            "local table \"{referencing}\" references table \"{}\", which is distributed now",
+            table.name
+        ),
     )
     .hint(format!(
         "Distribute \"{referencing}\" as well: until then its foreign key finds no rows."

@@ -42,7 +42,10 @@ pub fn distribute_table(
     }
     write::insert_distributed_table(relid, &key.name, colocation.id)?;
     if rows > 0 {
-        pgrx::notice!("moved {rows} rows of table \"{}\" to its shards", table.name);
+        pgrx::notice!(
+            "moved {rows} rows of table \"{}\" to its shards",
+            table.name
+        );
     }
     Ok(())
 }

@@ -111,7 +111,10 @@ impl Row {
 
     fn text(&mut self, attnum: i16) -> Option<String> {
         let datum = self.datum(attnum)?;
-        let column = self.columns.iter_mut().find(|column| column.attnum == attnum)?;
+        let column = self
+            .columns
+            .iter_mut()
+            .find(|column| column.attnum == attnum)?;
         // SAFETY: the output function of the column's type returns a palloc'd C string.
         unsafe {
             Some(

@@ -107,7 +107,11 @@ impl Builder {
                         quote_identifier(&schema(&table.place))
                     ));
                     if copy.group.is_some() || node.is_coordinator {
-                        text.push_str(&rebuild::render(&self.schemas[&table.schema], roles, &schema));
+                        text.push_str(&rebuild::render(
+                            &self.schemas[&table.schema],
+                            roles,
+                            &schema,
+                        ));
                     }
                 }
                 text.push_str(&rebuild::render(&table.create, roles, &schema));

@@ -146,7 +146,11 @@ pub fn relations(text: &str) -> Result<Vec<(usize, NamedRelation)>> {
 
 /// SAFETY: `list` is null or a valid list of node pointers.
 unsafe fn elements(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::Node> {
-    let length = if list.is_null() { 0 } else { (*list).length as usize };
+    let length = if list.is_null() {
+        0
+    } else {
+        (*list).length as usize
+    };
     (0..length).map(move |i| (*(*list).elements.add(i)).ptr_value.cast())
 }
 
@@ -209,7 +213,8 @@ unsafe fn note(relation: *mut pg_sys::RangeVar, found: &mut Vec<(usize, NamedRel
     if relation.is_null() || (*relation).location < 0 {
         return;
     }
-    let string = |pointer: *mut std::ffi::c_char| CStr::from_ptr(pointer).to_string_lossy().into_owned();
+    let string =
+        |pointer: *mut std::ffi::c_char| CStr::from_ptr(pointer).to_string_lossy().into_owned();
     found.push((
         (*relation).location as usize,
         NamedRelation {
@@ -283,7 +288,10 @@ mod tests {
     #[test]
     fn holes_are_filled() {
         let place = Place::Shard("app".into());
-        let sql = Sql::cut("CREATE INDEX i ON app.users (a)", vec![(18, place, "users".into())]);
+        let sql = Sql::cut(
+            "CREATE INDEX i ON app.users (a)",
+            vec![(18, place, "users".into())],
+        );
         assert_eq!(
             sql.render(&|place| match place {
                 Place::Shard(schema) => format!("{schema}_1"),

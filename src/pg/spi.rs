@@ -46,7 +46,9 @@ pub fn query(sql: &str, params: &[Option<&str>]) -> Result<Vec<TextRow>> {
         );
         if code < 0 {
             pg_sys::SPI_finish();
-            return Err(Error::internal(format!("catalog query failed with SPI code {code}")));
+            return Err(Error::internal(format!(
+                "catalog query failed with SPI code {code}"
+            )));
         }
         let mut rows = Vec::new();
         let table = pg_sys::SPI_tuptable;

@@ -35,13 +35,11 @@ pub fn describe(address: &Address) -> Result<Option<Object>> {
         "pg_ts_dict" => named(oid, "pg_ts_dict", "dict")?,
         "pg_language" => unqualified(oid, "pg_language", "lan")?,
         "pg_am" => unqualified(oid, "pg_am", "am")?,
-        _ => {
-            return Err(refused(
-                description,
-                "Take it out of the table's definition, or move what the table needs into a function \
+        _ => return Err(refused(
+            description,
+            "Take it out of the table's definition, or move what the table needs into a function \
                  or type that depends on no table.",
-            ))
-        }
+        )),
     };
     Ok(Some(Object {
         description: description.clone(),
@@ -59,7 +57,9 @@ fn row(sql: &str, oid: &str) -> Result<TextRow> {
 
 /// The column at `index`; the queries here make NULL impossible where it is used.
 fn text(row: &TextRow, index: usize) -> &str {
-    row.get(index).and_then(|value| value.as_deref()).unwrap_or_default()
+    row.get(index)
+        .and_then(|value| value.as_deref())
+        .unwrap_or_default()
 }
 
 fn schema(oid: &str) -> Result<Found> {
@@ -71,7 +71,10 @@ fn schema(oid: &str) -> Result<Found> {
     )?;
     let name = text(&row, 0);
     if name.starts_with("pg_temp_") {
-        return Err(refused("an object in a temporary schema", "Move it to another schema."));
+        return Err(refused(
+            "an object in a temporary schema",
+            "Move it to another schema.",
+        ));
     }
     let mut create = format!("CREATE SCHEMA {}", quote_identifier(name));
     if text(&row, 1).contains("USAGE") {
@@ -106,7 +109,10 @@ fn extension(oid: &str) -> Result<Found> {
             "EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = {})",
             quote_literal(name)
         ),
-        Some(format!("CREATE EXTENSION {}{place} CASCADE", quote_identifier(name))),
+        Some(format!(
+            "CREATE EXTENSION {}{place} CASCADE",
+            quote_identifier(name)
+        )),
     ))
 }
 
@@ -137,7 +143,10 @@ fn data_type(oid: &str, description: &str) -> Result<Option<Found>> {
         }
         _ => None,
     };
-    Ok(Some((exists_in("pg_type", "typ", schema, name, ""), create)))
+    Ok(Some((
+        exists_in("pg_type", "typ", schema, name, ""),
+        create,
+    )))
 }
 
 fn enumeration(oid: &str, name: &str) -> Result<String> {
@@ -146,7 +155,10 @@ fn enumeration(oid: &str, name: &str) -> Result<String> {
         &[Some(oid)],
     )?;
     let labels: Vec<String> = rows.iter().map(|row| quote_literal(text(row, 0))).collect();
-    Ok(format!("CREATE TYPE {name} AS ENUM ({})", labels.join(", ")))
+    Ok(format!(
+        "CREATE TYPE {name} AS ENUM ({})",
+        labels.join(", ")
+    ))
 }
 
 /// The collation of the column or domain `alias` when it is not that of its type.
@@ -176,7 +188,11 @@ fn composite(relid: &str, name: &str) -> Result<String> {
                 .get(2)
                 .and_then(|value| value.as_deref())
                 .map_or(String::new(), |name| format!(" COLLATE {name}"));
-            format!("{} {}{collation}", quote_identifier(text(row, 0)), text(row, 1))
+            format!(
+                "{} {}{collation}",
+                quote_identifier(text(row, 0)),
+                text(row, 1)
+            )
         })
         .collect();
     Ok(format!("CREATE TYPE {name} AS ({})", columns.join(", ")))
@@ -249,7 +265,11 @@ fn range(oid: &str, name: &str) -> Result<String> {
         ));
     }
     let mut options = vec![format!("subtype = {}", text(&row, 0))];
-    for (option, index) in [("collation", 1), ("subtype_opclass", 2), ("subtype_diff", 3)] {
+    for (option, index) in [
+        ("collation", 1),
+        ("subtype_opclass", 2),
+        ("subtype_diff", 3),
+    ] {
         if !text(&row, index).is_empty() {
             options.push(format!("{option} = {}", text(&row, index)));
         }
@@ -260,7 +280,10 @@ fn range(oid: &str, name: &str) -> Result<String> {
             quote_qualified(text(&row, 6), text(&row, 4))
         ));
     }
-    Ok(format!("CREATE TYPE {name} AS RANGE ({})", options.join(", ")))
+    Ok(format!(
+        "CREATE TYPE {name} AS RANGE ({})",
+        options.join(", ")
+    ))
 }
 
 /// Names of argument types, schema-qualified, as an SQL array: the same text on every node.
@@ -345,13 +368,15 @@ fn operator(oid: &str) -> Result<Found> {
           WHERE o.oid = $1::pg_catalog.oid",
         oid,
     )?;
-    let side = |column: &str, index: usize| match row.get(index).and_then(|v| v.as_deref()) {
+    let side = |column: &str, index: usize| {
+        match row.get(index).and_then(|v| v.as_deref()) {
         Some(name) => format!(
             " AND o.{column} = (SELECT t2.oid FROM pg_catalog.pg_type t2 JOIN pg_catalog.pg_namespace n2 \
              ON n2.oid = t2.typnamespace WHERE n2.nspname || '.' || t2.typname = {})",
             quote_literal(name)
         ),
         None => format!(" AND o.{column} = 0"),
+    }
     };
     let arguments = format!("{}{}", side("oprleft", 2), side("oprright", 3));
     let left = match text(&row, 4) {
@@ -359,7 +384,13 @@ fn operator(oid: &str) -> Result<Found> {
         left => format!(", LEFTARG = {left}"),
     };
     Ok((
-        exists_in("pg_operator", "opr", text(&row, 0), text(&row, 1), &arguments),
+        exists_in(
+            "pg_operator",
+            "opr",
+            text(&row, 0),
+            text(&row, 1),
+            &arguments,
+        ),
         Some(format!(
             "CREATE OPERATOR {}.{} (FUNCTION = {}{left}, RIGHTARG = {})",
             quote_identifier(text(&row, 0)),
@@ -399,7 +430,10 @@ fn named(oid: &str, catalog: &str, prefix: &str) -> Result<Found> {
         ),
         oid,
     )?;
-    Ok((exists_in(catalog, prefix, text(&row, 0), text(&row, 1), ""), None))
+    Ok((
+        exists_in(catalog, prefix, text(&row, 0), text(&row, 1), ""),
+        None,
+    ))
 }
 
 /// Objects without a schema that are looked for, never created.

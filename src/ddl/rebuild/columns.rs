@@ -128,4 +128,3 @@ pub fn is_immutable(tree: &str) -> bool {
         !pg_sys::contain_mutable_functions(node)
     }
 }
-

@@ -72,7 +72,12 @@ pub fn keys_and_indexes(source: &Source, steps: &mut Vec<Step>) -> Result<()> {
             steps.push(Step::Always(alter_index().push(" ").push(statistics)));
         }
         if clustered.as_deref() == Some("true") {
-            steps.push(Step::Always(source.alter().push("CLUSTER ON ").push(quote_identifier(name))));
+            steps.push(Step::Always(
+                source
+                    .alter()
+                    .push("CLUSTER ON ")
+                    .push(quote_identifier(name)),
+            ));
         }
         if identity.as_deref() == Some("true") {
             steps.push(Step::Always(
@@ -98,10 +103,7 @@ pub fn keys_and_indexes(source: &Source, steps: &mut Vec<Step>) -> Result<()> {
 
 pub fn foreign_keys(source: &Source, steps: &mut Vec<Step>) -> Result<()> {
     let prefix = "ALTER TABLE x ADD ";
-    let rows = spi::query(
-        CONSTRAINTS,
-        &[Some(source.relid.as_str()), Some("{f}")],
-    )?;
+    let rows = spi::query(CONSTRAINTS, &[Some(source.relid.as_str()), Some("{f}")])?;
     for row in rows {
         let [Some(name), Some(definition), Some(referenced)] = row.as_slice() else {
             continue;

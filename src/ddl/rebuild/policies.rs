@@ -71,7 +71,9 @@ pub fn rebuild(source: &Source, steps: &mut Vec<Step>) -> Result<()> {
     }
     steps.append(&mut policies);
     if enabled {
-        steps.push(Step::Always(source.alter().push("ENABLE ROW LEVEL SECURITY")));
+        steps.push(Step::Always(
+            source.alter().push("ENABLE ROW LEVEL SECURITY"),
+        ));
     }
     Ok(())
 }
@@ -94,4 +96,3 @@ fn readable_on_nodes(source: &Source, relation: &NamedRelation) -> Result<Option
     let place = source.place_of(schema, relid)?;
     Ok(place.filter(|place| matches!(place, sql::Place::Reference(_))))
 }
-

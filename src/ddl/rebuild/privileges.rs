@@ -57,7 +57,11 @@ fn grants(source: &Source, steps: &mut Vec<Step>) -> Result<()> {
         let grantee = role
             .as_deref()
             .map_or_else(|| "PUBLIC".to_owned(), quote_identifier);
-        let option = if grantable == "true" { " WITH GRANT OPTION" } else { "" };
+        let option = if grantable == "true" {
+            " WITH GRANT OPTION"
+        } else {
+            ""
+        };
         let grant = source
             .table(&format!("GRANT {privileges} ON TABLE "))
             .push(format!(" TO {grantee}{option}"));
