@@ -77,6 +77,19 @@ pub fn relation_name(relid: pg_sys::Oid) -> Result<String> {
         .into_owned())
 }
 
+pub fn schema_name(relid: pg_sys::Oid) -> Result<String> {
+    // SAFETY: look-ups by oid; the name is palloc'd, or null for a relation that is gone.
+    unsafe {
+        let name = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relid));
+        if name.is_null() {
+            return relation_name(relid).and_then(|name| {
+                Err(Error::internal(format!("table \"{name}\" has no schema")))
+            });
+        }
+        Ok(std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
 const KIND: &str = "
 SELECT c.relkind::pg_catalog.text, c.relpersistence::pg_catalog.text, c.relispartition::pg_catalog.text,
        n.nspname,

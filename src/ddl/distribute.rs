@@ -63,7 +63,7 @@ pub fn distribute_reference_table(relid: pg_sys::Oid) -> Result<()> {
     let copies = Copy::references(&nodes);
     let builder = prepare(&table, Target::ReferenceCopy, &copies)?;
     remote::execute_all(&builder.create(&copies))?;
-    let rows = load::to_reference_copies(&table, &nodes)?;
+    let rows = load::to_reference_copies(relid, &table.name, &nodes)?;
     remote::execute_all(&builder.complete(&copies))?;
     write::insert_reference_table(relid)?;
     if rows > 0 {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 /// Routes every row of `table` to its shard. Returns how many there were.
 pub fn to_shards(table: &Candidate, key: &Key, colocation: &Colocation) -> Result<u64> {
-    let schema = schema_of(table.relid);
+    let schema = super::checks::schema_name(table.relid)?;
     let mut streams: Vec<Option<CopyIn>> = colocation.groups.iter().map(|_| None).collect();
     let rows = scan(table.relid, |row| {
         let value = row.datum(key.attnum);
@@ -35,15 +35,15 @@ pub fn to_shards(table: &Candidate, key: &Key, colocation: &Colocation) -> Resul
     Ok(rows)
 }
 
-/// Sends every row of `table` to each node.
-pub fn to_reference_copies(table: &Candidate, nodes: &[Rc<Node>]) -> Result<u64> {
-    let schema = schema_of(table.relid);
+/// Sends every row of a table to each node.
+pub fn to_reference_copies(relid: pg_sys::Oid, name: &str, nodes: &[Rc<Node>]) -> Result<u64> {
+    let schema = super::checks::schema_name(relid)?;
     let mut streams: Vec<CopyIn> = Vec::new();
-    let rows = scan(table.relid, |row| {
+    let rows = scan(relid, |row| {
         if streams.is_empty() {
             for node in nodes {
                 let schema = catalog::reference_schema(&schema, node);
-                streams.push(stream(node.id, &[], &schema, &table.name, row)?);
+                streams.push(stream(node.id, &[], &schema, name, row)?);
             }
         }
         streams
@@ -298,15 +298,6 @@ unsafe fn columns(relation: pg_sys::Relation) -> Vec<Column> {
         });
     }
     columns
-}
-
-fn schema_of(relid: pg_sys::Oid) -> String {
-    // SAFETY: the relation exists and is locked; its schema's name is a palloc'd C string.
-    unsafe {
-        CStr::from_ptr(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relid)))
-            .to_string_lossy()
-            .into_owned()
-    }
 }
 
 /// Empties the heap of a table in a way that a rollback undoes, as TRUNCATE does, but without following

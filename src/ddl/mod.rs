@@ -7,14 +7,20 @@ mod checks;
 mod colocation;
 mod dependencies;
 mod distribute;
+mod drop;
 mod load;
+mod privileges;
 mod rebuild;
+mod refuse;
 mod replicate;
 mod shards;
 mod sql;
+mod truncate;
 
-pub use colocation::Colocate;
-pub use colocation::method_of;
-pub use replicate::{drop_reference_tables_from, replicate_reference_tables_to};
+pub use colocation::{method_of, Colocate};
 pub use distribute::{distribute_reference_table, distribute_table};
-
+pub use drop::{about_to_drop, everything as drop_everything, Statement as DropStatement};
+pub use privileges::{after_grant, after_owner_change};
+pub use refuse::{check as refuse_change, ours as named_table};
+pub use replicate::{drop_reference_tables_from, replicate_reference_tables_to};
+pub use truncate::{analyze, truncate, with_referencing};

@@ -2,7 +2,7 @@
 
 use super::rebuild::{self, NodeRoles, Step, TableDdl, Target};
 use super::sql::{quote_identifier, quote_literal, Place, Sql};
-use crate::catalog::{self, Node, NodeId, ShardGroup, TableKind};
+use crate::catalog::{self, Node, NodeId, ShardGroup, Table, TableKind};
 use crate::error::Result;
 use crate::pg::spi;
 use crate::remote;
@@ -46,15 +46,47 @@ impl Copy {
             .collect()
     }
 
+    /// All copies of a distributed or reference table, where they are now.
+    pub fn of(table: &Table) -> Result<Vec<Copy>> {
+        Ok(match &table.kind {
+            TableKind::Distributed { colocation, .. } => Copy::shards(&colocation.groups),
+            TableKind::Reference => Copy::references(&catalog::nodes()?),
+        })
+    }
+
     /// Fills the holes of SQL for this copy.
     fn schema(&self, node: &Node, place: &Place) -> String {
-        match (place, self.group) {
-            (Place::Shard(schema), Some(group)) => catalog::shard_schema(schema, group),
-            (Place::Reference(schema), _) | (Place::Shard(schema), None) => {
-                catalog::reference_schema(schema, node)
-            }
+        match place {
+            Place::Shard(schema) => self.schema_of(schema, node),
+            Place::Reference(schema) => catalog::reference_schema(schema, node),
         }
     }
+
+    /// The schema on the node that holds this copy of a table of `schema`.
+    pub fn schema_of(&self, schema: &str, node: &Node) -> String {
+        match self.group {
+            Some(group) => catalog::shard_schema(schema, group),
+            None => catalog::reference_schema(schema, node),
+        }
+    }
+}
+
+/// The qualified, quoted names of all copies of `relid`, by node; none for a local table.
+pub fn on_nodes(relid: pg_sys::Oid) -> Result<Option<Vec<(NodeId, String)>>> {
+    let Some(table) = catalog::table(relid)? else {
+        return Ok(None);
+    };
+    let schema = super::checks::schema_name(relid)?;
+    let name = super::checks::relation_name(relid)?;
+    let mut names = Vec::new();
+    for copy in Copy::of(&table)? {
+        let node = catalog::node(copy.node)?;
+        names.push((
+            copy.node,
+            super::sql::quote_qualified(&copy.schema_of(&schema, &node), &name),
+        ));
+    }
+    Ok(Some(names))
 }
 
 /// Tables and their copies, with what rendering needs to know about each node.
@@ -117,6 +149,17 @@ impl Builder {
                 text.push_str(&rebuild::render(&table.create, roles, &schema));
             }
             text
+        })
+    }
+
+    /// Only the privileges on the schemas.
+    pub fn grant_schemas(&self, copies: &[Copy]) -> Vec<(NodeId, String)> {
+        self.for_each(copies, |copy, node, roles| {
+            let schema = |place: &Place| copy.schema(node, place);
+            self.schemas
+                .values()
+                .map(|steps| rebuild::render(steps, roles, &schema))
+                .collect()
         })
     }
 

@@ -1,1 +1,9 @@
-pub fn init() {}
+//! PostgreSQL's hooks: each decides whether a statement concerns the extension, delegates, and chains.
+
+mod objects;
+mod utility;
+
+pub fn init() {
+    utility::init();
+    objects::init();
+}

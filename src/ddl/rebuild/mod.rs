@@ -65,6 +65,11 @@ pub struct TableDdl {
 pub type NodeRoles = HashMap<String, bool>;
 
 impl TableDdl {
+    /// `<before> <the table>`
+    pub fn table(&self, before: &str) -> Sql {
+        Sql::text(before).relation(&self.place, &self.name)
+    }
+
     pub fn roles(&self) -> Vec<String> {
         let mut roles: Vec<String> = self
             .create
@@ -150,9 +155,48 @@ pub fn rebuild_table(
     target_of: &dyn Fn(pg_sys::Oid) -> Result<Option<Target>>,
 ) -> Result<TableDdl> {
     let _names = spi::Settings::qualified_names();
+    let (mut ddl, unlogged) = empty(relid, target)?;
+    let source = Source {
+        relid: u32::from(relid).to_string(),
+        name: &ddl.name,
+        place: &ddl.place,
+        target_of,
+    };
+    let (mut create, mut after_load, mut foreign_keys) = (Vec::new(), Vec::new(), Vec::new());
+    columns::create_table(&source, unlogged, &mut create)?;
+    constraints::keys_and_indexes(&source, &mut after_load)?;
+    constraints::statistics(&source, &mut after_load)?;
+    policies::rebuild(&source, &mut after_load)?;
+    comments::rebuild(&source, &mut after_load)?;
+    privileges::rebuild(&source, &mut after_load)?;
+    constraints::foreign_keys(&source, &mut foreign_keys)?;
+    ddl.create = create;
+    ddl.after_load = after_load;
+    ddl.foreign_keys = foreign_keys;
+    Ok(ddl)
+}
+
+/// Only the owner and the privileges of a table that is on the nodes.
+pub fn privileges_of(relid: pg_sys::Oid, target: Target) -> Result<TableDdl> {
+    let _names = spi::Settings::qualified_names();
+    let (mut ddl, _) = empty(relid, target)?;
+    let source = Source {
+        relid: u32::from(relid).to_string(),
+        name: &ddl.name,
+        place: &ddl.place,
+        target_of: &|_| Ok(None),
+    };
+    let mut after_load = Vec::new();
+    privileges::rebuild(&source, &mut after_load)?;
+    ddl.after_load = after_load;
+    Ok(ddl)
+}
+
+/// The table's names without any statements, and whether it is unlogged.
+fn empty(relid: pg_sys::Oid, target: Target) -> Result<(TableDdl, bool)> {
     let oid = u32::from(relid).to_string();
     let row = spi::query_one(
-        "SELECT n.nspname, c.relname, c.relpersistence::text
+        "SELECT n.nspname, c.relname, c.relpersistence::pg_catalog.text
            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
           WHERE c.oid = $1::pg_catalog.oid",
         &[Some(&oid)],
@@ -163,31 +207,14 @@ pub fn rebuild_table(
             format!("relation with OID {oid} does not exist"),
         ));
     };
-    let place = target.place(schema);
-    let source = Source {
-        relid: oid,
-        name,
-        place: &place,
-        target_of,
-    };
-
-    let mut create = Vec::new();
-    columns::create_table(&source, persistence == "u", &mut create)?;
-    let mut after_load = Vec::new();
-    constraints::keys_and_indexes(&source, &mut after_load)?;
-    constraints::statistics(&source, &mut after_load)?;
-    policies::rebuild(&source, &mut after_load)?;
-    comments::rebuild(&source, &mut after_load)?;
-    privileges::rebuild(&source, &mut after_load)?;
-    let mut foreign_keys = Vec::new();
-    constraints::foreign_keys(&source, &mut foreign_keys)?;
-    Ok(TableDdl {
+    let ddl = TableDdl {
         relid,
         schema: schema.clone(),
         name: name.clone(),
-        place: place.clone(),
-        create,
-        after_load,
-        foreign_keys,
-    })
+        place: target.place(schema),
+        create: Vec::new(),
+        after_load: Vec::new(),
+        foreign_keys: Vec::new(),
+    };
+    Ok((ddl, persistence == "u"))
 }
