@@ -21,5 +21,3 @@ COMMENT ON FUNCTION shard_ext.shard_schema(text, bigint) IS
     'schema on the node that holds a shard group''s tables of a schema';
 COMMENT ON FUNCTION shard_ext.reference_schema(text) IS
     'schema with the copies of a schema''s reference tables on a node that is this very database';
-COMMENT ON FUNCTION shard_ext.catalog_changed() IS
-    'trigger: makes all sessions read the extension''s catalogs anew';

@@ -11,3 +11,5 @@ CREATE TRIGGER catalog_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON s
     FOR EACH STATEMENT EXECUTE FUNCTION shard_ext.catalog_changed();
 CREATE TRIGGER catalog_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON shard_ext.placement
     FOR EACH STATEMENT EXECUTE FUNCTION shard_ext.catalog_changed();
+COMMENT ON FUNCTION shard_ext.catalog_changed() IS
+    'trigger: makes all sessions read the extension''s catalogs anew';

@@ -3,6 +3,7 @@
 
 use pgrx::prelude::*;
 
+use super::answer;
 use crate::catalog::{self, Node};
 use crate::cluster::{self, NewServer};
 use crate::error::{sqlstate, Error, Result};
@@ -53,10 +54,6 @@ fn add(host: &str, port: i32) -> Result<catalog::NodeId> {
     })
 }
 
-fn or_raise<T>(result: Result<T>) -> T {
-    result.unwrap_or_else(|error| error.raise())
-}
-
 #[pg_schema]
 mod pg_catalog {
     use super::*;
@@ -77,12 +74,12 @@ mod pg_catalog {
             )
             .raise();
         }
-        or_raise(add(nodename, nodeport))
+        answer(add(nodename, nodeport))
     }
 
     #[pg_extern]
     fn citus_remove_node(nodename: &str, nodeport: i32) {
-        or_raise(node_at(nodename, nodeport).and_then(|node| cluster::remove_node(&node.name)));
+        answer(node_at(nodename, nodeport).and_then(|node| cluster::remove_node(&node.name)));
     }
 
     #[pg_extern]
@@ -93,7 +90,7 @@ mod pg_catalog {
         node_cluster: default!(&str, "'default'"),
     ) {
         let _ = (node_role, node_cluster);
-        or_raise(add(host, port).and_then(|id| {
+        answer(add(host, port).and_then(|id| {
             let node = catalog::node(id)?;
             if !node.is_coordinator {
                 return Err(Error::new(
@@ -107,7 +104,7 @@ mod pg_catalog {
 
     #[pg_extern]
     fn citus_set_node_property(nodename: &str, nodeport: i32, property: &str, value: bool) {
-        or_raise(
+        answer(
             node_at(nodename, nodeport)
                 .and_then(|node| cluster::set_node_property(&node.name, property, value)),
         );
@@ -116,7 +113,7 @@ mod pg_catalog {
     #[pg_extern]
     fn citus_get_active_worker_nodes(
     ) -> TableIterator<'static, (name!(node_name, Option<String>), name!(node_port, i64))> {
-        let workers = or_raise(catalog::nodes())
+        let workers = answer(catalog::nodes())
             .into_iter()
             .filter(|node| !node.is_coordinator)
             .map(|node| {

@@ -3,12 +3,9 @@
 use pgrx::prelude::*;
 
 use crate::cluster;
-use crate::error::{sqlstate, Error, Result};
+use crate::error::{sqlstate, Error};
 
-/// Unwraps, or raises the error in the server.
-fn or_raise<T>(result: Result<T>) -> T {
-    result.unwrap_or_else(|error| error.raise())
-}
+use super::{answer, required};
 
 #[pg_schema]
 mod shard_ext {
@@ -18,7 +15,7 @@ mod shard_ext {
 
     #[pg_extern]
     fn add_node(
-        name: &str,
+        name: Option<&str>,
         host: default!(Option<&str>, "NULL"),
         port: default!(Option<i32>, "NULL"),
         dbname: default!(Option<&str>, "NULL"),
@@ -34,8 +31,8 @@ mod shard_ext {
             .hint("For example '{\"user\": \"app\", \"sslmode\": \"require\"}'.")
             .raise(),
         };
-        or_raise(cluster::add_node(&NewServer {
-            name,
+        answer(cluster::add_node(&NewServer {
+            name: answer(required(name, "name")),
             host,
             port,
             dbname,
@@ -44,19 +41,25 @@ mod shard_ext {
     }
 
     #[pg_extern]
-    fn remove_node(name: &str) {
-        or_raise(cluster::remove_node(name));
+    fn remove_node(name: Option<&str>) {
+        answer(required(name, "name").and_then(cluster::remove_node));
     }
 
     #[pg_extern]
-    fn set_node_property(name: &str, property: &str, value: bool) {
-        or_raise(cluster::set_node_property(name, property, value));
+    fn set_node_property(name: Option<&str>, property: Option<&str>, value: Option<bool>) {
+        answer((|| {
+            cluster::set_node_property(
+                required(name, "name")?,
+                required(property, "property")?,
+                required(value, "value")?,
+            )
+        })());
     }
 
     #[pg_extern]
     #[allow(clippy::type_complexity)]
     fn check_node(
-        name: &str,
+        name: Option<&str>,
     ) -> TableIterator<
         'static,
         (
@@ -67,7 +70,7 @@ mod shard_ext {
             name!(hint, Option<String>),
         ),
     > {
-        let rows = or_raise(cluster::check_node(name))
+        let rows = answer(cluster::check_node(name))
             .into_iter()
             .map(|check| {
                 let Check { name, fact, result } = check;
@@ -99,7 +102,7 @@ mod shard_ext {
             name!(size, Option<i64>),
         ),
     > {
-        let sizes = or_raise(cluster::shard_sizes());
+        let sizes = answer(cluster::shard_sizes());
         TableIterator::new(
             sizes
                 .into_iter()

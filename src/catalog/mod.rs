@@ -13,6 +13,8 @@ mod relations;
 mod scan;
 mod shard_map;
 mod sql;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 mod types;
 pub mod write;
 
