@@ -1,25 +1,11 @@
 //! SQL functions that distribute tables. In `pg_catalog`, so that every `search_path` finds them.
 
+use super::{answer, required};
 use crate::catalog::{self, Method};
 use crate::ddl::{self, Colocate};
 use crate::error::{sqlstate, Error, Result};
 use pgrx::prelude::*;
 use std::ffi::CString;
-
-/// Turns the result of a folder into that of an SQL function.
-fn answer<T>(result: Result<T>) -> T {
-    result.unwrap_or_else(|error| error.raise())
-}
-
-/// An argument that must not be NULL.
-fn required<T>(argument: Option<T>, name: &str) -> Result<T> {
-    argument.ok_or_else(|| {
-        Error::new(
-            sqlstate::NULL_VALUE_NOT_ALLOWED,
-            format!("{name} must not be null"),
-        )
-    })
-}
 
 fn check_installed() -> Result<()> {
     if catalog::installed() {
