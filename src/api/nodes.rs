@@ -70,7 +70,7 @@ mod shard_ext {
             name!(hint, Option<String>),
         ),
     > {
-        let rows = answer(cluster::check_node(name))
+        let rows = answer(required(name, "name").and_then(cluster::check_node))
             .into_iter()
             .map(|check| {
                 let Check { name, fact, result } = check;
