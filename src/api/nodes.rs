@@ -126,6 +126,7 @@ mod shard_ext {
         "../../sql/nodes.sql",
         name = "nodes",
         requires = [
+            "catalog_triggers",
             add_node,
             remove_node,
             set_node_property,
