@@ -9,40 +9,44 @@ use crate::cluster::{self, NewServer};
 use crate::error::{sqlstate, Error, Result};
 use std::rc::Rc;
 
-/// Nodes whose server points to that host and port.
-fn nodes_at(host: &str, port: i32) -> Result<Vec<Rc<Node>>> {
+/// Nodes whose server points to that host and port, those in a database of this one's name first.
+fn nodes_at(host: &str, port: i32) -> Result<Vec<(bool, Rc<Node>)>> {
     let port = port.to_string();
-    Ok(catalog::nodes()?
+    let dbname = cluster::current_database();
+    let mut nodes: Vec<(bool, Rc<Node>)> = catalog::nodes()?
         .into_iter()
-        .filter(|node| {
-            let endpoint = cluster::endpoint(node);
-            endpoint.host.as_deref() == Some(host)
-                && endpoint.port.as_deref().unwrap_or("5432") == port
+        .filter_map(|node| {
+            let endpoint = cluster::endpoint(&node);
+            let found = endpoint.host.as_deref() == Some(host)
+                && endpoint.port.as_deref().unwrap_or("5432") == port;
+            found.then(|| (endpoint.dbname.as_deref() == Some(&dbname), node))
         })
-        .collect())
+        .collect();
+    nodes.sort_by_key(|(same_name, node)| (!same_name, node.id));
+    Ok(nodes)
 }
 
-/// The one node at that host and port.
+/// The node that Citus would mean: in the database of this one's name, or the only one there.
 fn node_at(host: &str, port: i32) -> Result<Rc<Node>> {
-    let mut nodes = nodes_at(host, port)?;
-    if nodes.len() > 1 {
-        return Err(Error::new(
-            sqlstate::INVALID_PARAMETER_VALUE,
-            format!("more than one node is at \"{host}:{port}\""),
-        )
-        .hint("Use the functions of schema shard_ext, which take the names of nodes."));
-    }
-    nodes.pop().ok_or_else(|| {
-        Error::new(
+    let nodes = nodes_at(host, port)?;
+    match &nodes[..] {
+        [] => Err(Error::new(
             sqlstate::UNDEFINED_OBJECT,
             format!("node at \"{host}:{port}\" does not exist"),
         )
-        .hint("The view shard_ext.nodes lists the nodes.")
-    })
+        .hint("The view shard_ext.nodes lists the nodes.")),
+        [(true, node), ..] | [(_, node)] => Ok(node.clone()),
+        _ => Err(Error::new(
+            sqlstate::INVALID_PARAMETER_VALUE,
+            format!("more than one node is at \"{host}:{port}\""),
+        )
+        .hint("Use the functions of schema shard_ext, which take the names of nodes.")),
+    }
 }
 
+/// Adds a node, or finds it, as Citus does when it is there already.
 fn add(host: &str, port: i32) -> Result<catalog::NodeId> {
-    if let Some(node) = nodes_at(host, port)?.first() {
+    if let Some((true, node)) = nodes_at(host, port)?.first() {
         return Ok(node.id);
     }
     cluster::add_node(&NewServer {

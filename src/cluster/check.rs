@@ -48,17 +48,22 @@ pub fn probe(name: &str, server: pg_sys::Oid) -> Result<NodeFacts> {
             if error.fields().hint.is_some() {
                 return error;
             }
-            let hint = match &error.fields().sqlstate {
-                b"28000" | b"28P01" => format!(
+            let fields = error.fields();
+            let said = fields.detail.as_deref().unwrap_or(&fields.message);
+            // libpq hands on what a server said to a connection attempt without its SQLSTATE.
+            let hint = if said.contains("password") || said.contains("role") {
+                format!(
                     "Give the role and its password in the options of add_node, or with CREATE USER MAPPING FOR \
                      CURRENT_USER SERVER {} OPTIONS (user '...', password '...').",
                     pgrx::spi::quote_identifier(name)
-                ),
-                b"3D000" => "Create the database there first.".to_string(),
-                _ => format!(
+                )
+            } else if said.contains("database \"") {
+                "Create the database there first.".to_string()
+            } else {
+                format!(
                     "Check host, port and the node's pg_hba.conf; shard_ext.node_connection_timeout is {} ms.",
                     timeout.as_millis()
-                ),
+                )
             };
             error.hint(hint)
         })

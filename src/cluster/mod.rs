@@ -15,7 +15,7 @@ mod wrapper;
 pub use add::add_node;
 pub use check::{check_node, Check, Outcome};
 pub use remove::remove_node;
-pub use server::{endpoint, NewServer};
+pub use server::{current_database, endpoint, NewServer};
 pub use sizes::shard_sizes;
 pub use watch::init;
 
