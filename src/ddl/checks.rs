@@ -218,7 +218,7 @@ SELECT c.relname, ($2::pg_catalog.int2 = ANY ((i.indkey::pg_catalog.int2[])[0:i.
 
 const EXCLUSION: &str = "
 SELECT k.conname, (EXISTS (
-           SELECT FROM pg_catalog.unnest(k.conkey, k.conexclop) x (attnum, operator)
+           SELECT FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.conexclop)) x (attnum, operator)
              JOIN pg_catalog.pg_operator o ON o.oid = x.operator
             WHERE x.attnum = $2::pg_catalog.int2 AND o.oprname = '='))::pg_catalog.text
   FROM pg_catalog.pg_constraint k
