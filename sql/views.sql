@@ -52,6 +52,9 @@ LEFT JOIN (SELECT relid, sum(size)::bigint AS size FROM shard_ext.shard_sizes() 
 COMMENT ON VIEW shard_ext.tables IS 'distributed and reference tables; size is that of all shards or copies in bytes';
 
 CREATE VIEW shard_ext.shards AS
+WITH sizes AS MATERIALIZED (
+    SELECT relid, shard_group_id, node_id, size FROM shard_ext.shard_sizes()
+)
 SELECT t.relid AS table_name,
        g.shard_group_id,
        pg_catalog.quote_ident(shard_ext.shard_schema(s.nspname, g.shard_group_id)) || '.'
@@ -78,7 +81,7 @@ JOIN shard_ext.colocation_group cg ON cg.colocation_id = t.colocation_id
 JOIN shard_ext.shard_group g ON g.colocation_id = t.colocation_id
 LEFT JOIN shard_ext.placement p ON p.shard_group_id = g.shard_group_id
 LEFT JOIN shard_ext.node n ON n.node_id = p.node_id
-LEFT JOIN (SELECT relid, shard_group_id, max(size) AS size FROM shard_ext.shard_sizes()
+LEFT JOIN (SELECT relid, shard_group_id, max(size) AS size FROM sizes
            GROUP BY relid, shard_group_id) z
        ON z.relid = t.relid AND z.shard_group_id = g.shard_group_id
 UNION ALL
@@ -97,7 +100,7 @@ FROM shard_ext.distributed_table t
 JOIN pg_catalog.pg_class c ON c.oid = t.relid
 JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
 CROSS JOIN shard_ext.node n
-LEFT JOIN (SELECT relid, node_id, max(size) AS size FROM shard_ext.shard_sizes()
+LEFT JOIN (SELECT relid, node_id, max(size) AS size FROM sizes
            WHERE shard_group_id IS NULL GROUP BY relid, node_id) z
        ON z.relid = t.relid AND z.node_id = n.node_id
 WHERE t.kind = 'r';

@@ -147,8 +147,10 @@ mod tests {
             let group = catalog::colocation(colocation).unwrap().groups[0].id;
             let before = catalog::group_node(group).unwrap();
             rolled_back(|| {
-                write::update_placement(group, before + 1000).unwrap();
-                assert_eq!(catalog::group_node(group).unwrap(), before + 1000);
+                assert!(write::update_placement(group, before + 1000).is_err());
+                let after = node("elsewhere");
+                write::update_placement(group, after).unwrap();
+                assert_eq!(catalog::group_node(group).unwrap(), after);
             });
             assert_eq!(catalog::group_node(group).unwrap(), before);
         });

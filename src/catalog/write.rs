@@ -13,7 +13,7 @@ use super::read::{column::*, equal_int4, equal_int8, equal_oid};
 use super::relations::{relations, Relations};
 use super::scan::{scan, Equal};
 use super::types::{ColocationId, Method, NodeId, ShardGroupId};
-use super::{not_installed, tables_of};
+use super::{node as node_by_id, not_installed, tables_of};
 use crate::error::{Error, Result};
 
 /// A node to insert.
@@ -66,6 +66,13 @@ pub fn lock_nodes() -> Result<()> {
 fn lock(relation: pg_sys::Oid) {
     // SAFETY: the lock goes with the transaction.
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as i32) }
+}
+
+/// Keeps a node from being removed until the end of the transaction, which places a shard group there.
+fn keep_node(ours: &Relations, node: NodeId) -> Result<()> {
+    // SAFETY: as above; conflicts with `lock_nodes`, and waiting for it brings the cache up to date.
+    unsafe { pg_sys::LockRelationOid(ours.node, WRITE) }
+    node_by_id(node).map(|_| ())
 }
 
 pub fn insert_node(node: &NewNode) -> Result<NodeId> {
@@ -187,6 +194,9 @@ pub fn delete_colocation(id: ColocationId) -> Result<()> {
 /// Cuts the hash space of a colocation group into a shard group per entry of `nodes`, in this order.
 pub fn insert_hash_groups(colocation: ColocationId, nodes: &[NodeId]) -> Result<Vec<ShardGroupId>> {
     let ours = ours()?;
+    for node in nodes {
+        keep_node(&ours, *node)?;
+    }
     let mut groups = Vec::with_capacity(nodes.len());
     for (ordinal, ((lo, hi), node)) in hash_ranges(nodes.len() as u32)
         .into_iter()
@@ -214,6 +224,7 @@ pub fn insert_shard_group(
     node: NodeId,
 ) -> Result<ShardGroupId> {
     let ours = ours()?;
+    keep_node(&ours, node)?;
     let id = insert_group(&ours, colocation, ordinal, bounds, node);
     tell_tables(&ours, colocation)?;
     Ok(id)
@@ -273,6 +284,7 @@ pub fn delete_shard_group(colocation: ColocationId, group: ShardGroupId) -> Resu
 /// Moves a shard group's placement to another node.
 pub fn update_placement(group: ShardGroupId, node: NodeId) -> Result<()> {
     let ours = ours()?;
+    keep_node(&ours, node)?;
     update(
         ours.placement,
         ours.placement_pkey,

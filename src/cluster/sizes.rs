@@ -85,7 +85,7 @@ fn ask(
         "SELECT n.nspname, c.relname, pg_catalog.pg_total_relation_size(c.oid) + coalesce((\
            SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(p.relid)) \
            FROM pg_catalog.pg_partition_tree(c.oid) p WHERE p.relid <> c.oid), 0)::int8 \
-         FROM pg_catalog.unnest($1::text[], $2::text[]) AS shard(schema, name) \
+         FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS shard(schema, name) \
          JOIN pg_catalog.pg_namespace n ON n.nspname = shard.schema \
          JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = shard.name",
         &[Some(&schemas), Some(&names)],
