@@ -647,7 +647,9 @@ impl Connection {
 
     /// Ends a COPY FROM STDIN that nobody feeds any more, as a failure.
     pub fn fail_copy(&mut self) {
-        self.pg.put_copy_end(Some(c"the copy was abandoned"));
+        if self.pg.put_copy_end(Some(c"the copy was abandoned")) != Flush::Sent {
+            self.give_up("An abandoned copy could not be ended.");
+        }
     }
 
     // ---- transaction -------------------------------------------------------------------------------------------

@@ -109,3 +109,20 @@ fn test_write(node: i32, sql: &str) -> i64 {
     while or_raise(gather.next()).is_some() {}
     gather.affected(0) as i64
 }
+
+/// Copies `rows` rows into table t(a int, b text) of each node, through several streams per node.
+#[pg_extern]
+fn test_copy(nodes: Vec<i32>, streams: i32, rows: i32, last: &str) -> Vec<i64> {
+    let mut open = Vec::new();
+    for node in &nodes {
+        for _ in 0..streams {
+            open.push(or_raise(CopyIn::start(*node, Rc::from([]), "COPY t FROM STDIN")));
+        }
+    }
+    let count = open.len();
+    for i in 0..rows {
+        or_raise(open[i as usize % count].write(format!("{i}\tthis is row number {i}\n").as_bytes()));
+    }
+    or_raise(open[0].write(last.as_bytes()));
+    open.into_iter().map(|stream| or_raise(stream.finish()) as i64).collect()
+}
