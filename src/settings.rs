@@ -1,5 +1,7 @@
 //! Every setting of the extension, each with a typed getter.
 
+use std::ffi::CString;
+
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static SHARD_COUNT: GucSetting<i32> = GucSetting::<i32>::new(32);
@@ -19,6 +21,16 @@ pub fn shard_count() -> i32 {
 static NODE_CONNECTION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
 static MAX_CACHED_CONNECTIONS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(256);
+
+static CRASH_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+/// See `transaction::crash_point`.
+pub fn crash_point() -> Option<String> {
+    CRASH_POINT
+        .get()
+        .filter(|value| !value.is_empty())
+        .map(|value| value.to_string_lossy().into_owned())
+}
 
 /// Milliseconds to establish a connection to a node.
 pub fn node_connection_timeout() -> u64 {
@@ -45,6 +57,14 @@ pub fn init() {
         3_600_000,
         GucContext::Userset,
         GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_string_guc(
+        c"shard_ext.crash_point",
+        c"Place in two-phase commit where the session dies, fails or waits.",
+        c"For tests of recovery. The name of a place, alone or with \":error\" or \":sleep:<milliseconds>\".",
+        &CRASH_POINT,
+        GucContext::Suset,
+        GucFlags::NO_SHOW_ALL,
     );
     GucRegistry::define_int_guc(
         c"shard_ext.max_cached_connections_per_node",

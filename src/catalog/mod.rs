@@ -5,6 +5,7 @@
 //! The rows are written by `write` alone, which tells every session.
 
 mod cache;
+mod commit_records;
 mod key;
 mod memory;
 mod names;
@@ -23,6 +24,9 @@ use pgrx::pg_sys;
 use crate::error::{sqlstate, Error, Result};
 
 pub use cache::{colocation, group_node, init, invalidate_all, node, node_named, nodes, table};
+pub use commit_records::{
+    commit_record_exists, commit_records, delete_commit_record, insert_commit_record,
+};
 pub use key::{base_type, bound_text, parse_bound};
 pub use names::shard_schema;
 pub use relations::installed;

@@ -50,6 +50,7 @@ pub(super) mod column {
     pub const PLACEMENT_GROUP_ID: i16 = 1;
     pub const PLACEMENT_NODE_ID: i16 = 2;
 
+    pub const RECORD_GID: i16 = 1;
     pub const RECORD_NODE_ID: i16 = 2;
 }
 use column::*;

@@ -388,7 +388,7 @@ fn next(sequence: pg_sys::Oid) -> i64 {
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
 }
 
-fn insert(table: pg_sys::Oid, row: &mut [Option<pg_sys::Datum>]) {
+pub(super) fn insert(table: pg_sys::Oid, row: &mut [Option<pg_sys::Datum>]) {
     let mut values: Vec<pg_sys::Datum> = row
         .iter()
         .map(|value| value.unwrap_or(pg_sys::Datum::null()))
@@ -432,7 +432,7 @@ fn update(
     });
 }
 
-fn delete(table: pg_sys::Oid, index: pg_sys::Oid, equal: Option<Equal>) {
+pub(super) fn delete(table: pg_sys::Oid, index: pg_sys::Oid, equal: Option<Equal>) {
     scan(table, index, equal, WRITE, |relation, row| {
         delete_row(relation, row.tid);
     });

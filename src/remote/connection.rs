@@ -58,6 +58,8 @@ pub struct Participation {
     /// Savepoints open on the node, outermost first.
     savepoints: Vec<pg_sys::SubTransactionId>,
     pub wrote: bool,
+    /// The name under which the node has prepared, or may have prepared, its part.
+    pub prepared: Option<Rc<str>>,
     /// Settings of the connection before the transaction changed them.
     settings_before: Option<Option<Settings>>,
 }
@@ -148,8 +150,11 @@ impl Connection {
     }
 
     /// The node's view of the transaction, as of the last answer.
-    pub fn remote_state(&self) -> RemoteState {
-        self.pg.state()
+    pub fn is_in_transaction(&self) -> bool {
+        matches!(
+            self.pg.state(),
+            RemoteState::InTransaction | RemoteState::Aborted | RemoteState::Active
+        )
     }
 
     pub fn pg(&mut self) -> &mut PgConn {
@@ -307,6 +312,7 @@ impl Connection {
             Participation {
                 savepoints: Vec::new(),
                 wrote: false,
+                prepared: None,
                 settings_before: None,
             }
         });
@@ -453,6 +459,23 @@ impl Connection {
                 Some(result) => self.take_result(result),
                 None => self.end_of_item(),
             };
+        }
+    }
+
+    /// Throws away rows of abandoned requests that have arrived, and reads the ends of results.
+    pub fn discard_arrived(&mut self) {
+        if self.queue.is_empty() || self.lost.is_some() {
+            return;
+        }
+        self.read();
+        while self
+            .running()
+            .is_none_or(|answer| answer.progress.abandoned.get())
+        {
+            match self.advance() {
+                Step::Row(..) | Step::Ended => {}
+                _ => return,
+            }
         }
     }
 
@@ -634,17 +657,6 @@ impl Connection {
         }
     }
 
-    /// The answers to send again, after `Step::Resend`.
-    pub fn take_outstanding(&mut self) -> Vec<Rc<Answer>> {
-        self.queue
-            .drain(..)
-            .filter_map(|item| match item {
-                Item::Query(answer) | Item::Simple(answer) => Some(answer),
-                _ => None,
-            })
-            .collect()
-    }
-
     /// Ends a COPY FROM STDIN that nobody feeds any more, as a failure.
     pub fn fail_copy(&mut self) {
         if self.pg.put_copy_end(Some(c"the copy was abandoned")) != Flush::Sent {
@@ -675,6 +687,21 @@ impl Connection {
                 && self.send_command(format!("ROLLBACK TO SAVEPOINT s{subtransaction}").into())
                 && self.send_command(format!("RELEASE SAVEPOINT s{subtransaction}").into())
                 && self.send_sync();
+        }
+    }
+
+    /// Asks the node to prepare its part.
+    pub fn prepare(&mut self, gid: &str) {
+        if let Some(participation) = self.participation.as_mut() {
+            participation.prepared = Some(gid.into());
+            self.send_alone(format!("PREPARE TRANSACTION '{gid}'"));
+        }
+    }
+
+    /// The node has refused to prepare, and has rolled back.
+    pub fn not_prepared(&mut self) {
+        if let Some(participation) = self.participation.as_mut() {
+            participation.prepared = None;
         }
     }
 

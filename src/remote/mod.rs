@@ -3,6 +3,7 @@
 //! In: a node, SQL, parameters. Out: rows, affected counts, or an `Error` with every field the node sent. This
 //! folder knows nodes and SQL, no shards beyond their use as affinity. Nothing here blocks without an interrupt check.
 
+pub mod abandoned;
 mod answer;
 pub mod connection;
 mod copy_in;

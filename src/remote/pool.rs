@@ -57,6 +57,19 @@ pub fn all() -> Vec<Shared> {
     })
 }
 
+/// Those on which something is outstanding.
+pub fn busy() -> Vec<Shared> {
+    let busy = |e: &&Entry| e.connection.try_borrow().is_ok_and(|c| !c.is_idle());
+    ENTRIES.with(|entries| match entries.try_borrow() {
+        Ok(entries) => entries
+            .iter()
+            .filter(busy)
+            .map(|e| e.connection.clone())
+            .collect(),
+        Err(_) => Vec::new(),
+    })
+}
+
 /// Closes those connections for which `doomed` is true.
 pub fn close_where(doomed: impl Fn(&Connection) -> bool) {
     let mut closed = Vec::new();

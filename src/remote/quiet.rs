@@ -16,6 +16,13 @@ pub enum Patience {
     ForOutcome { grace: Duration },
 }
 
+impl Patience {
+    /// For the end of a transaction.
+    pub const COMMIT: Patience = Patience::ForOutcome {
+        grace: Duration::from_secs(10),
+    };
+}
+
 /// Discards all that is outstanding until the connections are idle or lost. A connection that another frame of this
 /// process has in its hands is left alone.
 pub fn drive_to_idle(connections: &[Shared], patience: Patience) {
@@ -98,11 +105,13 @@ pub fn cancel(connections: &[Shared], limit: Instant) {
         let Ok(mut connection) = connection.try_borrow_mut() else {
             continue;
         };
-        if connection.is_idle() || connection.lost().is_some() {
-            continue;
-        }
         for answer in connection.outstanding() {
             answer.progress.abandoned.set(true);
+        }
+        // often it has ended, and the end is here already
+        connection.discard_arrived();
+        if connection.running().is_none() || connection.lost().is_some() {
+            continue;
         }
         match connection.canceller() {
             Some(canceller) => requests.push(canceller),

@@ -1,5 +1,6 @@
 //! Statements run to their end in one call: DDL, catalogs, small queries.
 
+use super::abandoned;
 use super::answer::{Answer, State};
 use super::connection::{Shared, Step};
 use super::gather::{report_notices, wait, Gather};
@@ -27,6 +28,7 @@ struct Line {
 /// The same for many: in parallel over nodes, in order on each node. Answers are in the order of `work`.
 pub fn execute_all(work: &[(NodeId, String)]) -> Result<Vec<u64>> {
     let nodes: Vec<NodeId> = work.iter().map(|(node, _)| *node).collect();
+    abandoned::make_way()?;
     let connections = pool::acquire(&nodes)?;
     let mut lines: Vec<Line> = Vec::new();
     for (i, connection) in connections.into_iter().enumerate() {

@@ -1,6 +1,6 @@
 //! PostgreSQL's transaction events, each handed on.
 
-use super::end;
+use super::commit;
 use crate::remote::scope;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -19,21 +19,21 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
     use pg_sys::XactEvent::*;
     match event {
         XACT_EVENT_PRE_COMMIT => {
-            if let Err(error) = end::before_commit() {
+            if let Err(error) = commit::before_local_commit() {
                 error.raise();
             }
         }
         XACT_EVENT_PRE_PREPARE => {
-            if let Err(error) = end::before_prepare() {
+            if let Err(error) = commit::before_prepare_transaction() {
                 error.raise();
             }
         }
         XACT_EVENT_COMMIT => {
-            end::after_commit();
+            commit::after_local_commit();
             scope::transaction_ended();
         }
         XACT_EVENT_ABORT => {
-            end::after_abort();
+            commit::after_abort();
             scope::transaction_ended();
         }
         XACT_EVENT_PREPARE => scope::transaction_ended(),
@@ -53,7 +53,7 @@ unsafe extern "C-unwind" fn subtransaction_event(
         SUBXACT_EVENT_START_SUB => scope::subtransaction_started(id),
         SUBXACT_EVENT_COMMIT_SUB => scope::subtransaction_ended(id),
         SUBXACT_EVENT_ABORT_SUB => {
-            end::after_subtransaction_abort(id);
+            commit::after_subtransaction_abort(id);
             scope::subtransaction_ended(id);
         }
         _ => {}

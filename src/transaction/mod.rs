@@ -5,7 +5,9 @@
 
 mod autocommit;
 mod callbacks;
-mod end;
+mod commit;
+mod crash_point;
+pub mod gid;
 
 pub use autocommit::may_autocommit;
 

@@ -1,0 +1,82 @@
+//! Commit records: which transactions prepared on nodes are to be committed. A record is written by the transaction
+//! itself, so its visibility is the decision.
+
+use super::read::column::*;
+use super::relations::{relations, Relations};
+use super::scan::{scan, Equal};
+use super::types::NodeId;
+use super::write::{delete, insert};
+use super::not_installed;
+use crate::error::Result;
+use pgrx::pg_sys;
+use pgrx::IntoDatum;
+
+fn ours() -> Result<Relations> {
+    relations().ok_or_else(not_installed)
+}
+
+fn equal_gid(gid: &str) -> Equal {
+    Equal {
+        attribute: RECORD_GID,
+        function: pg_sys::F_TEXTEQ,
+        value: gid.into_datum().unwrap_or(pg_sys::Datum::null()),
+    }
+}
+
+/// Decides, if the current transaction commits, that the transaction prepared as `gid` commits.
+pub fn insert_commit_record(gid: &str, node: NodeId) -> Result<()> {
+    // SAFETY: a clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    insert(
+        ours()?.commit_record,
+        &mut [
+            gid.into_datum(),
+            node.into_datum(),
+            Some(pg_sys::Datum::from(now)),
+        ],
+    );
+    Ok(())
+}
+
+/// Whether a committed transaction has decided so. Sees commits up to this moment.
+pub fn commit_record_exists(gid: &str) -> Result<bool> {
+    let ours = ours()?;
+    let mut found = false;
+    scan(
+        ours.commit_record,
+        ours.commit_record_pkey,
+        Some(equal_gid(gid)),
+        pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+        |_, _| found = true,
+    );
+    Ok(found)
+}
+
+/// The gids decided for a node.
+pub fn commit_records(node: NodeId) -> Result<Vec<String>> {
+    let ours = ours()?;
+    let mut gids = Vec::new();
+    scan(
+        ours.commit_record,
+        ours.commit_record_pkey,
+        None,
+        pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+        |_, row| {
+            if row.get::<NodeId>(RECORD_NODE_ID) == Some(node) {
+                gids.extend(row.get::<String>(RECORD_GID));
+            }
+        },
+    );
+    Ok(gids)
+}
+
+/// The decision is carried out.
+pub fn delete_commit_record(gid: &str) -> Result<()> {
+    let ours = ours()?;
+    delete(
+        ours.commit_record,
+        ours.commit_record_pkey,
+        Some(equal_gid(gid)),
+    );
+    Ok(())
+}

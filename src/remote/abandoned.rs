@@ -1,0 +1,111 @@
+//! Requests that nobody reads any more, for instance because of a LIMIT: stopped as cheaply as the transaction allows.
+
+use super::connection::{Connection, Shared};
+use super::quiet::{self, Patience};
+use super::simple::drain;
+use super::{pool, wait};
+use crate::error::Result;
+use pgrx::pg_sys;
+
+/// What to do about a connection on which abandoned requests run.
+enum Remedy {
+    /// Nothing runs, or someone still reads.
+    None,
+    /// Only ends are missing, or a cancellation would abort what the node has written: read on.
+    Read,
+    /// Nothing is at stake: cancel, and begin anew when the node had a transaction.
+    Cancel,
+}
+
+fn remedy(connection: &Connection, transaction_ends: bool) -> Remedy {
+    if connection.is_idle() || connection.lost().is_some() {
+        return Remedy::None;
+    }
+    if connection.running().is_none() {
+        return if transaction_ends {
+            Remedy::Read
+        } else {
+            Remedy::None
+        };
+    }
+    let abandoned = connection
+        .outstanding()
+        .all(|answer| answer.progress.abandoned.get());
+    if !abandoned && !transaction_ends {
+        return Remedy::None;
+    }
+    match connection.participation() {
+        None => Remedy::Cancel,
+        Some(participation) if participation.wrote => {
+            if transaction_ends {
+                Remedy::Read
+            } else {
+                Remedy::None
+            }
+        }
+        Some(_) if transaction_ends || has_snapshot_per_statement() => Remedy::Cancel,
+        Some(_) => Remedy::None,
+    }
+}
+
+/// Then nobody can tell a new transaction from the old one, as long as it has not written.
+fn has_snapshot_per_statement() -> bool {
+    // SAFETY: reads a variable.
+    let level = unsafe { pg_sys::XactIsoLevel };
+    level < pg_sys::XACT_REPEATABLE_READ as i32
+}
+
+/// The transaction is about to commit: nothing is read from now on.
+pub fn settle_all() -> Result<()> {
+    let busy = pool::busy();
+    if busy.is_empty() {
+        return Ok(());
+    }
+    for connection in &busy {
+        for answer in connection.borrow().outstanding() {
+            answer.progress.abandoned.set(true);
+        }
+    }
+    clear(&busy, true)
+}
+
+/// Before new requests are sent.
+pub fn make_way() -> Result<()> {
+    let busy = pool::busy();
+    if busy.is_empty() {
+        return Ok(());
+    }
+    clear(&busy, false)
+}
+
+fn clear(connections: &[Shared], transaction_ends: bool) -> Result<()> {
+    let mut cancelled = Vec::new();
+    for connection in connections {
+        // often all that is missing is the end of a result, and it is here already
+        connection.borrow_mut().discard_arrived();
+        let remedy = remedy(&connection.borrow(), transaction_ends);
+        match remedy {
+            Remedy::None => {}
+            Remedy::Read => drain(connection)?,
+            Remedy::Cancel => cancelled.push(connection.clone()),
+        }
+    }
+    if cancelled.is_empty() {
+        return Ok(());
+    }
+    let limit = wait::after(crate::settings::node_connection_timeout());
+    quiet::cancel(&cancelled, limit);
+    quiet::drive_to_idle(&cancelled, Patience::Until(limit));
+    for connection in &cancelled {
+        let mut connection = connection.borrow_mut();
+        connection.take_command_error();
+        if connection.participation().is_some() {
+            if connection.is_in_transaction() {
+                connection.send_alone("ROLLBACK");
+            }
+            connection.end_participation(false);
+        }
+    }
+    quiet::drive_to_idle(&cancelled, Patience::Until(limit));
+    Ok(())
+}
