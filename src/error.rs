@@ -32,6 +32,7 @@ pub mod sqlstate {
     pub const FDW_INVALID_OPTION_NAME: SqlState = *b"HV00D";
     pub const WRONG_OBJECT_TYPE: SqlState = *b"42809";
     pub const INSUFFICIENT_PRIVILEGE: SqlState = *b"42501";
+    pub const INVALID_OBJECT_DEFINITION: SqlState = *b"42P17";
     pub const INVALID_TABLE_DEFINITION: SqlState = *b"42P16";
     pub const NULL_VALUE_NOT_ALLOWED: SqlState = *b"22004";
     pub const WARNING: SqlState = *b"01000";

@@ -2,7 +2,7 @@
 
 use super::{answer, required};
 use crate::catalog::{self, Method};
-use crate::ddl::{self, Colocate};
+use crate::ddl::{self, Colocate, Keys};
 use crate::error::{sqlstate, Error, Result};
 use pgrx::prelude::*;
 use std::ffi::CString;
@@ -121,6 +121,75 @@ fn create_reference_table(table_name: Option<pg_sys::Oid>) {
     let run = || -> Result<()> {
         check_installed()?;
         ddl::distribute_reference_table(required(table_name, "table_name")?)
+    };
+    answer(run())
+}
+
+#[pg_extern(sql = r#"
+CREATE FUNCTION pg_catalog.undistribute_table(
+    table_name regclass, cascade_via_foreign_keys boolean DEFAULT false
+) RETURNS void VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+COMMENT ON FUNCTION pg_catalog.undistribute_table(regclass, boolean)
+    IS 'make a distributed or reference table an ordinary one again, with its rows';
+"#)]
+fn undistribute_table(table_name: Option<pg_sys::Oid>, cascade_via_foreign_keys: Option<bool>) {
+    let run = || -> Result<()> {
+        check_installed()?;
+        ddl::undistribute_table(
+            required(table_name, "table_name")?,
+            required(cascade_via_foreign_keys, "cascade_via_foreign_keys")?,
+        )
+    };
+    answer(run())
+}
+
+#[pg_extern(sql = r#"
+CREATE FUNCTION shard_ext.add_range_shard(
+    table_name regclass, lower text, upper text, node text DEFAULT NULL
+) RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+COMMENT ON FUNCTION shard_ext.add_range_shard(regclass, text, text, text)
+    IS 'add a shard for keys from lower (inclusive; NULL: unbounded) to upper (exclusive; NULL: unbounded)';
+"#)]
+fn add_range_shard(
+    table_name: Option<pg_sys::Oid>,
+    lower: Option<&str>,
+    upper: Option<&str>,
+    node: Option<&str>,
+) -> i64 {
+    let keys = Keys::Range(lower.map(str::to_owned), upper.map(str::to_owned));
+    add_shard(table_name, Ok(keys), node)
+}
+
+#[pg_extern(sql = r#"
+CREATE FUNCTION shard_ext.add_list_shard(
+    table_name regclass, "values" text[], node text DEFAULT NULL
+) RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+COMMENT ON FUNCTION shard_ext.add_list_shard(regclass, text[], text)
+    IS 'add a shard for the keys listed, of which one may be NULL';
+"#)]
+fn add_list_shard(
+    table_name: Option<pg_sys::Oid>,
+    values: Option<Vec<Option<String>>>,
+    node: Option<&str>,
+) -> i64 {
+    let keys = required(values, "values").map(Keys::List);
+    add_shard(table_name, keys, node)
+}
+
+#[pg_extern(sql = r#"
+CREATE FUNCTION shard_ext.add_default_shard(table_name regclass, node text DEFAULT NULL)
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+COMMENT ON FUNCTION shard_ext.add_default_shard(regclass, text)
+    IS 'add a shard for the keys that no other shard takes';
+"#)]
+fn add_default_shard(table_name: Option<pg_sys::Oid>, node: Option<&str>) -> i64 {
+    add_shard(table_name, Ok(Keys::Default), node)
+}
+
+fn add_shard(table_name: Option<pg_sys::Oid>, keys: Result<Keys>, node: Option<&str>) -> i64 {
+    let run = || -> Result<i64> {
+        check_installed()?;
+        ddl::add_shard(required(table_name, "table_name")?, &keys?, node)
     };
     answer(run())
 }

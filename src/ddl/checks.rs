@@ -82,11 +82,12 @@ pub fn schema_name(relid: pg_sys::Oid) -> Result<String> {
     unsafe {
         let name = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relid));
         if name.is_null() {
-            return relation_name(relid).and_then(|name| {
-                Err(Error::internal(format!("table \"{name}\" has no schema")))
-            });
+            return relation_name(relid)
+                .and_then(|name| Err(Error::internal(format!("table \"{name}\" has no schema"))));
         }
-        Ok(std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned())
+        Ok(std::ffi::CStr::from_ptr(name)
+            .to_string_lossy()
+            .into_owned())
     }
 }
 

@@ -203,7 +203,10 @@ fn work_off(seen: Vec<Seen>) -> Result<()> {
     for (relid, description, referenced) in parts {
         // a foreign key to a table that is dropped with CASCADE goes on the nodes in the same way
         if !is_gone(relid) && !referenced.is_some_and(is_gone) {
-            return Err(super::refuse::not_yet(&format!("cannot drop {description}"), relid));
+            return Err(super::refuse::not_yet(
+                &format!("cannot drop {description}"),
+                relid,
+            ));
         }
     }
     write::lock_tables()?;
@@ -227,12 +230,25 @@ impl Gone {
     }
 }
 
-/// Drops the shards and copies of `tables` and deletes them from the catalogs, together with the colocation
-/// groups that have no tables any more. The caller holds `lock_tables`.
+/// Deletes `tables` from the catalogs, together with the colocation groups that have no tables any more, and
+/// drops their shards and copies. The caller holds `lock_tables`.
 pub fn forget(tables: &[Gone]) -> Result<()> {
-    let mut copies = Vec::new();
+    make_local(tables)?;
+    drop_from_nodes(tables)
+}
+
+/// From here on these are local tables; what they have on nodes is unreachable.
+pub fn make_local(tables: &[Gone]) -> Result<()> {
     for gone in tables {
         write::delete_table(gone.relid)?;
+    }
+    Ok(())
+}
+
+/// Drops the shards and copies of tables that the catalogs have forgotten.
+pub fn drop_from_nodes(tables: &[Gone]) -> Result<()> {
+    let mut copies = Vec::new();
+    for gone in tables {
         for copy in Copy::of(&gone.table)? {
             copies.push((gone, copy));
         }
@@ -252,8 +268,8 @@ pub fn forget(tables: &[Gone]) -> Result<()> {
     Ok(())
 }
 
-/// Drops copies of tables that the catalogs have forgotten, and schemas of shards that are empty then.
-pub fn drop_copies(copies: &[(&Gone, Copy)]) -> Result<()> {
+/// Drops copies, and the schemas of shards that are empty then.
+fn drop_copies(copies: &[(&Gone, Copy)]) -> Result<()> {
     let mut names: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     let mut schemas: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     for (gone, copy) in copies {
@@ -355,7 +371,10 @@ pub fn drop_reference_tables_from(node: NodeId) -> Result<()> {
         .iter()
         .map(|(gone, copy)| quote_qualified(&copy.schema_of(&gone.schema, &node), &gone.name))
         .collect();
-    text.push_str(&format!("DROP TABLE IF EXISTS {} CASCADE;\n", names.join(", ")));
+    text.push_str(&format!(
+        "DROP TABLE IF EXISTS {} CASCADE;\n",
+        names.join(", ")
+    ));
     if node.is_coordinator {
         let mut schemas: Vec<String> = all
             .iter()

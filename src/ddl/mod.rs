@@ -3,6 +3,7 @@
 //! In: oids and the arguments of the SQL functions in `api`. Out: DDL on nodes and rows in the catalogs, all
 //! in the distributed transaction. What cannot be done is an `Error` with its reason and a way out.
 
+mod add_shard;
 mod checks;
 mod colocation;
 mod dependencies;
@@ -16,7 +17,10 @@ mod replicate;
 mod shards;
 mod sql;
 mod truncate;
+mod undistribute;
+mod unload;
 
+pub use add_shard::{add_shard, Keys};
 pub use colocation::{method_of, Colocate};
 pub use distribute::{distribute_reference_table, distribute_table};
 pub use drop::{about_to_drop, everything as drop_everything, Statement as DropStatement};
@@ -24,3 +28,4 @@ pub use privileges::{after_grant, after_owner_change};
 pub use refuse::{check as refuse_change, ours as named_table};
 pub use replicate::{drop_reference_tables_from, replicate_reference_tables_to};
 pub use truncate::{analyze, truncate, with_referencing};
+pub use undistribute::undistribute_table;

@@ -21,12 +21,14 @@ pub unsafe fn after_grant(statement: *const pg_sys::GrantStmt) -> Result<()> {
     let mut grantees = Vec::new();
     for spec in super::refuse::elements((*statement).grantees) {
         let spec = spec.cast::<pg_sys::RoleSpec>();
-        grantees.push(if (*spec).roletype == pg_sys::RoleSpecType::ROLESPEC_PUBLIC {
-            None
-        } else {
-            let name = pg_sys::get_rolespec_name(spec);
-            Some(CStr::from_ptr(name).to_string_lossy().into_owned())
-        });
+        grantees.push(
+            if (*spec).roletype == pg_sys::RoleSpecType::ROLESPEC_PUBLIC {
+                None
+            } else {
+                let name = pg_sys::get_rolespec_name(spec);
+                Some(CStr::from_ptr(name).to_string_lossy().into_owned())
+            },
+        );
     }
     let objects = super::refuse::elements((*statement).objects);
     let string = |node: *mut pg_sys::Node| {

@@ -175,7 +175,10 @@ unsafe fn rename(statement: *mut pg_sys::RenameStmt) -> Result<()> {
         let schema = CStr::from_ptr((*statement).subname).to_string_lossy();
         return schema_without_tables(&schema);
     }
-    refuse("cannot rename or rename a part of table", (*statement).relation)
+    refuse(
+        "cannot rename or rename a part of table",
+        (*statement).relation,
+    )
 }
 
 /// The names of shards' schemas are made from the schema's.

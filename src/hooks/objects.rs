@@ -22,7 +22,9 @@ unsafe extern "C-unwind" fn object_access(
     argument: *mut std::ffi::c_void,
 ) {
     if let Some(previous) = PREVIOUS {
-        pg_sys::ffi::pg_guard_ffi_boundary(|| previous(access, class, object, sub_object, argument));
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            previous(access, class, object, sub_object, argument)
+        });
     }
     if access != pg_sys::ObjectAccessType::OAT_DROP {
         return;

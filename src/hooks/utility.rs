@@ -52,7 +52,8 @@ unsafe extern "C-unwind" fn process_utility(
         completion,
     };
     // COMMIT and ROLLBACK also come where no catalog may be read
-    if (*(*planned).utilityStmt).type_ == pg_sys::NodeTag::T_TransactionStmt || !catalog::installed()
+    if (*(*planned).utilityStmt).type_ == pg_sys::NodeTag::T_TransactionStmt
+        || !catalog::installed()
     {
         return utility.chain();
     }
@@ -199,7 +200,11 @@ impl Utility {
 
 /// SAFETY: `list` is null or a valid list of node pointers.
 unsafe fn elements(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::Node> {
-    let length = if list.is_null() { 0 } else { (*list).length as usize };
+    let length = if list.is_null() {
+        0
+    } else {
+        (*list).length as usize
+    };
     (0..length).map(move |i| (*(*list).elements.add(i)).ptr_value.cast())
 }
 
