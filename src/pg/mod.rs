@@ -1,2 +1,8 @@
+//! Safe-to-read views of PostgreSQL's structures: lists, nodes, types. Knows nothing of shards.
+
 pub mod copyfrom;
+pub mod expr;
+pub mod list;
+pub mod node;
 pub mod spi;
+pub mod types;

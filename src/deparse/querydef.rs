@@ -1,0 +1,157 @@
+//! Deparses a Query with PostgreSQL's own `pg_get_querydef`, then finds the names of our tables by parsing the
+//! text again: the `location` of a RangeVar or TypeName is the byte where the relation is named.
+
+use crate::catalog::{self, TableKind};
+use crate::deparse::{Hole, Place, SqlTemplate};
+use crate::error::{Error, Result};
+use crate::pg::{list, node};
+use pgrx::pg_sys::{self, Node};
+use std::ffi::{CStr, CString};
+
+/// The template of a Query (the caller's copy: deparsing may take locks but does not change it).
+///
+/// # Safety
+/// `query` is a valid, analysed and rewritten Query.
+pub unsafe fn template(query: *mut pg_sys::Query) -> Result<SqlTemplate> {
+    unsafe {
+        let text = deparse(query)?;
+        let holes = find_holes(&text)?;
+        Ok(SqlTemplate::new(text, holes))
+    }
+}
+
+/// The Query as SQL in which every relation, type and operator outside pg_catalog is schema-qualified.
+unsafe fn deparse(query: *mut pg_sys::Query) -> Result<String> {
+    // SAFETY: the override stack is popped below, and by the server itself when deparsing fails.
+    unsafe {
+        let mut path: pg_sys::OverrideSearchPath = std::mem::zeroed();
+        path.addCatalog = true;
+        pg_sys::PushOverrideSearchPath(&mut path);
+        let text = pg_sys::pg_get_querydef(query, false);
+        pg_sys::PopOverrideSearchPath();
+        if text.is_null() {
+            return Err(Error::internal("the query could not be deparsed"));
+        }
+        let owned = CStr::from_ptr(text)
+            .to_str()
+            .map_err(|_| Error::internal("the database encoding must be UTF8"))?
+            .to_owned();
+        pg_sys::pfree(text.cast());
+        Ok(owned)
+    }
+}
+
+unsafe fn find_holes(text: &str) -> Result<Vec<Hole>> {
+    let c_text = CString::new(text).map_err(|_| Error::internal("deparsed text with a NUL byte"))?;
+    let mut names: Vec<(usize, String, String)> = Vec::new();
+    // SAFETY: the text was deparsed by the server; the raw tree lives in the current memory context.
+    unsafe {
+        let statements = pg_sys::raw_parser(c_text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        for statement in list::iter::<pg_sys::RawStmt>(statements) {
+            collect_names((*statement).stmt, &mut names);
+        }
+        let mut holes = Vec::with_capacity(names.len());
+        for (start, schema, name) in names {
+            if let Some(place) = place_of(&schema, &name)? {
+                let end = start + qualified_name_length(&text[start..]);
+                holes.push(Hole { start, end, schema, name, place });
+            }
+        }
+        holes.sort_by_key(|hole| hole.start);
+        holes.dedup_by_key(|hole| hole.start);
+        Ok(holes)
+    }
+}
+
+unsafe fn collect_names(raw: *mut Node, names: &mut Vec<(usize, String, String)>) -> bool {
+    unsafe {
+        if raw.is_null() {
+            return false;
+        }
+        if let Some(relation) = node::cast::<pg_sys::RangeVar>(raw) {
+            if !(*relation).schemaname.is_null() && (*relation).location >= 0 {
+                names.push((
+                    (*relation).location as usize,
+                    CStr::from_ptr((*relation).schemaname).to_string_lossy().into_owned(),
+                    CStr::from_ptr((*relation).relname).to_string_lossy().into_owned(),
+                ));
+            }
+        } else if let Some(type_name) = node::cast::<pg_sys::TypeName>(raw) {
+            // The row type of a table (`whole_row::app.users`) lives beside it.
+            if list::len((*type_name).names) == 2 && (*type_name).location >= 0 {
+                let part = |i| {
+                    let string = list::nth::<pg_sys::String>((*type_name).names, i);
+                    CStr::from_ptr((*string).sval).to_string_lossy().into_owned()
+                };
+                names.push(((*type_name).location as usize, part(0), part(1)));
+            }
+        }
+        node::raw_children(raw, |child| collect_names(child, names))
+    }
+}
+
+/// How a name is placed on the nodes, if it is a table of ours.
+fn place_of(schema: &str, name: &str) -> Result<Option<Place>> {
+    let (Ok(schema), Ok(name)) = (CString::new(schema), CString::new(name)) else {
+        return Ok(None);
+    };
+    // SAFETY: syscache look-ups by name.
+    let relid = unsafe {
+        let namespace = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        if namespace == pg_sys::InvalidOid {
+            return Ok(None);
+        }
+        pg_sys::get_relname_relid(name.as_ptr(), namespace)
+    };
+    if relid == pg_sys::InvalidOid {
+        return Ok(None);
+    }
+    Ok(catalog::table(relid)?.map(|table| match table.kind {
+        TableKind::Distributed { .. } => Place::ShardGroup,
+        TableKind::Reference => Place::Reference,
+    }))
+}
+
+/// Length in bytes of the `schema.name` that `text` starts with, each part quoted or not.
+pub fn qualified_name_length(text: &str) -> usize {
+    let first = identifier_length(text);
+    match text.as_bytes().get(first) {
+        Some(b'.') => first + 1 + identifier_length(&text[first + 1..]),
+        _ => first,
+    }
+}
+
+fn identifier_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    if bytes.first() == Some(&b'"') {
+        let mut at = 1;
+        while at < bytes.len() {
+            if bytes[at] == b'"' {
+                if bytes.get(at + 1) == Some(&b'"') {
+                    at += 2;
+                    continue;
+                }
+                return at + 1;
+            }
+            at += 1;
+        }
+        return at;
+    }
+    bytes
+        .iter()
+        .position(|b| !(b.is_ascii_alphanumeric() || *b == b'_' || *b == b'$' || *b >= 0x80))
+        .unwrap_or(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::qualified_name_length;
+
+    #[test]
+    fn names_end_where_the_parser_ends_them() {
+        assert_eq!(qualified_name_length("app.users u"), 9);
+        assert_eq!(qualified_name_length("\"a.\"\"b\".\"t 1\" x"), 15 - 1);
+        assert_eq!(qualified_name_length("app.users"), 9);
+        assert_eq!(qualified_name_length("app.\"é\")"), 8);
+    }
+}

@@ -1,0 +1,139 @@
+//! Small constructors and questions about expressions.
+
+use crate::pg::{list, node};
+use pgrx::pg_sys::{self, Expr, Node};
+
+/// The conjuncts of a qual: nested ANDs and lists flattened.
+///
+/// # Safety
+/// `qual` is null, an expression, or an implicit-AND list.
+pub unsafe fn conjuncts(qual: *mut Node) -> Vec<*mut Node> {
+    let mut found = Vec::new();
+    unsafe { collect(qual, &mut found) };
+    found
+}
+
+unsafe fn collect(qual: *mut Node, found: &mut Vec<*mut Node>) {
+    unsafe {
+        if qual.is_null() {
+            return;
+        }
+        if node::tag(qual) == pg_sys::NodeTag::T_List {
+            for item in list::iter::<Node>(qual.cast()) {
+                collect(item, found);
+            }
+        } else if let Some(and) = node::cast::<pg_sys::BoolExpr>(qual)
+            .filter(|b| (**b).boolop == pg_sys::BoolExprType::AND_EXPR)
+        {
+            for item in list::iter::<Node>((*and).args) {
+                collect(item, found);
+            }
+        } else {
+            found.push(qual);
+        }
+    }
+}
+
+/// `expr` below any RelabelType (binary-compatible casts).
+///
+/// # Safety
+/// `expr` is null or a valid expression.
+pub unsafe fn strip_relabel(mut expr: *mut Node) -> *mut Node {
+    unsafe {
+        while let Some(relabel) = node::cast::<pg_sys::RelabelType>(expr) {
+            expr = (*relabel).arg.cast();
+        }
+    }
+    expr
+}
+
+/// An external Param `$number` of a type.
+///
+/// # Safety
+/// Allocates: call it inside the server.
+pub unsafe fn param(number: i32, type_oid: pg_sys::Oid, typmod: i32, collation: pg_sys::Oid) -> *mut pg_sys::Param {
+    unsafe {
+        let param = node::make::<pg_sys::Param>();
+        (*param).paramkind = pg_sys::ParamKind::PARAM_EXTERN;
+        (*param).paramid = number;
+        (*param).paramtype = type_oid;
+        (*param).paramtypmod = typmod;
+        (*param).paramcollid = collation;
+        (*param).location = -1;
+        param
+    }
+}
+
+/// A non-null int4 constant.
+///
+/// # Safety
+/// Allocates: call it inside the server.
+pub unsafe fn int4(value: i32) -> *mut pg_sys::Const {
+    unsafe {
+        pg_sys::makeConst(
+            pg_sys::INT4OID,
+            -1,
+            pg_sys::InvalidOid,
+            4,
+            pg_sys::Datum::from(value),
+            false,
+            true,
+        )
+    }
+}
+
+/// A non-null int8 constant.
+///
+/// # Safety
+/// Allocates: call it inside the server.
+pub unsafe fn int8(value: i64) -> *mut pg_sys::Const {
+    unsafe {
+        pg_sys::makeConst(
+            pg_sys::INT8OID,
+            -1,
+            pg_sys::InvalidOid,
+            8,
+            pg_sys::Datum::from(value),
+            false,
+            true,
+        )
+    }
+}
+
+/// Type, typmod and collation of an expression.
+///
+/// # Safety
+/// `expr` is a valid expression.
+pub unsafe fn signature(expr: *const Node) -> (pg_sys::Oid, i32, pg_sys::Oid) {
+    unsafe { (pg_sys::exprType(expr), pg_sys::exprTypmod(expr), pg_sys::exprCollation(expr)) }
+}
+
+/// `a AND b`; either may be null.
+///
+/// # Safety
+/// Both are null or valid boolean expressions.
+pub unsafe fn and(a: *mut Node, b: *mut Node) -> *mut Node {
+    unsafe {
+        if a.is_null() {
+            b
+        } else if b.is_null() {
+            a
+        } else {
+            pg_sys::makeBoolExpr(
+                pg_sys::BoolExprType::AND_EXPR,
+                list::from([a, b]),
+                -1,
+            )
+            .cast::<Expr>()
+            .cast()
+        }
+    }
+}
+
+/// A Var of this level.
+///
+/// # Safety
+/// Allocates: call it inside the server.
+pub unsafe fn var(varno: i32, attno: i16, (type_oid, typmod, collation): (pg_sys::Oid, i32, pg_sys::Oid)) -> *mut pg_sys::Var {
+    unsafe { pg_sys::makeVar(varno, attno, type_oid, typmod, collation, 0) }
+}

@@ -1,0 +1,82 @@
+//! What the wire formats need to know of a type.
+
+use pgrx::pg_sys::{self, Oid};
+
+/// First object id that is not PostgreSQL's own and equal on every server.
+pub const FIRST_USER_OID: u32 = pg_sys::FirstNormalObjectId;
+
+/// True for objects of PostgreSQL itself, which are the same on every node.
+pub fn is_builtin(oid: Oid) -> bool {
+    oid.to_u32() < pg_sys::FirstGenbkiObjectId
+}
+
+/// The base type below domains.
+pub fn base_type(type_oid: Oid) -> Oid {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::getBaseType(type_oid) }
+}
+
+/// Can values of the type travel in binary between servers? Scalars can; arrays, composites and ranges carry
+/// object ids inside unless their elements are built in; `reg*` types are object ids of one server.
+pub fn binary_is_portable(type_oid: Oid) -> bool {
+    use pg_sys::BuiltinOid as B;
+    let base = base_type(type_oid);
+    if let Ok(builtin) = B::try_from(base) {
+        if matches!(
+            builtin,
+            B::REGPROCOID
+                | B::REGPROCEDUREOID
+                | B::REGOPEROID
+                | B::REGOPERATOROID
+                | B::REGCLASSOID
+                | B::REGTYPEOID
+                | B::REGROLEOID
+                | B::REGNAMESPACEOID
+                | B::REGCONFIGOID
+                | B::REGDICTIONARYOID
+                | B::REGCOLLATIONOID
+                | B::ACLITEMOID
+                | B::RECORDOID
+                | B::RECORDARRAYOID
+                | B::ANYARRAYOID
+        ) {
+            return false;
+        }
+    }
+    // SAFETY: syscache look-ups by type oid.
+    unsafe {
+        let form_is_builtin = is_builtin(base);
+        let kind = pg_sys::get_typtype(base) as u8;
+        let element = pg_sys::get_element_type(base);
+        if element != Oid::INVALID {
+            return form_is_builtin && is_builtin(element) && element_is_plain(element);
+        }
+        match kind {
+            b'b' => has_binary_functions(base),
+            b'e' => true,
+            b'r' | b'm' => form_is_builtin,
+            _ => false,
+        }
+    }
+}
+
+fn element_is_plain(element: Oid) -> bool {
+    binary_is_portable(element)
+}
+
+fn has_binary_functions(type_oid: Oid) -> bool {
+    // SAFETY: a syscache look-up; the tuple is released before returning.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::TYPEOID as i32,
+            pg_sys::Datum::from(type_oid),
+        );
+        if tuple.is_null() {
+            return false;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>();
+        let answer = (*form).typsend != Oid::INVALID && (*form).typreceive != Oid::INVALID;
+        pg_sys::ReleaseSysCache(tuple);
+        answer
+    }
+}

@@ -1,0 +1,149 @@
+//! What the planner tells the executor: plain data that survives copyObject and cached plans as one JSON string.
+
+use crate::deparse::SqlTemplate;
+use crate::error::{Error, Result};
+use crate::pg::{list, node};
+use pgrx::pg_sys;
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// A statement, or part of one, that runs on shard groups.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct RemotePlan {
+    pub kind: Kind,
+    pub command: Command,
+    pub template: SqlTemplate,
+    /// The colocation group whose shard groups are asked.
+    pub colocation: i32,
+    pub prune: Prune,
+    /// How each parameter travels; its value is the expression at the same index of `custom_exprs`.
+    pub params: Vec<ParamType>,
+    /// Types of the columns that come back.
+    pub columns: Vec<u32>,
+    /// Sort order of each shard's rows, to be kept when they are merged.
+    pub merge: Vec<SortKey>,
+    /// What follows the UNION ALL of several shard groups' queries: `ORDER BY 1 LIMIT $2`.
+    pub union_tail: String,
+    /// Rows stay locked or change: the statement needs a transaction on the node.
+    pub writes: bool,
+    /// Why the statement was not routed, for EXPLAIN.
+    pub reason: String,
+}
+
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The whole statement, to one shard group.
+    Routed,
+    /// The same query to several shard groups.
+    Scattered,
+}
+
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    Select,
+    Insert,
+    Update,
+    Delete,
+}
+
+/// Which shard groups a statement needs. Numbers are indexes into `custom_exprs`.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub enum Prune {
+    All,
+    /// The shard group of a value (NULL: none, `=` never holds).
+    Equal(usize),
+    /// The shard group of a value, NULL included: an inserted row's key.
+    Key(usize),
+    /// The shard groups of an array's elements.
+    AnyOf(usize),
+    Null,
+    Below(usize, bool),
+    Above(usize, bool),
+    And(Vec<Prune>),
+    Or(Vec<Prune>),
+}
+
+/// How a parameter is sent.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParamType {
+    /// Type of the coordinator's value.
+    pub value: u32,
+    /// Type declared to the worker; 0: the text says it with a cast.
+    pub declared: u32,
+    pub binary: bool,
+}
+
+/// One column of a sort order, as `SortSupport` takes it.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortKey {
+    /// Index into the columns.
+    pub column: usize,
+    pub operator: u32,
+    pub collation: u32,
+    pub nulls_first: bool,
+}
+
+thread_local! {
+    static NEXT_ID: Cell<i32> = const { Cell::new(1) };
+    static KNOWN: RefCell<HashMap<i32, Rc<CachedPlan>>> = RefCell::new(HashMap::new());
+}
+
+/// A plan with what the executor derives from it once.
+pub struct CachedPlan {
+    pub plan: RemotePlan,
+    /// SQL per shard group (or list of shard groups), made on first use.
+    pub texts: RefCell<HashMap<Vec<i64>, Rc<str>>>,
+}
+
+/// Plans kept parsed; past that all are forgotten and parsed again from their text.
+const KNOWN_PLANS: usize = 1000;
+
+impl RemotePlan {
+    /// As `custom_private`: an id under which this backend finds the parsed plan, and the plan itself.
+    ///
+    /// # Safety
+    /// Allocates: call it inside the server.
+    pub unsafe fn to_private(&self) -> Result<*mut pg_sys::List> {
+        let json = serde_json::to_string(self).map_err(|e| Error::internal(format!("plan to JSON: {e}")))?;
+        let id = NEXT_ID.with(|next| {
+            let id = next.get();
+            next.set(id.wrapping_add(1).max(1));
+            id
+        });
+        KNOWN.with(|known| known.borrow_mut().remove(&id));
+        unsafe {
+            let id_node: *mut pg_sys::Node = pg_sys::makeInteger(id).cast();
+            let text: *mut pg_sys::Node = pg_sys::makeString(node::pstrdup(&json)).cast();
+            Ok(list::from([id_node, text]))
+        }
+    }
+
+    /// The plan of a `custom_private`.
+    ///
+    /// # Safety
+    /// `private` was made by `to_private`, perhaps copied since.
+    pub unsafe fn from_private(private: *mut pg_sys::List) -> Result<Rc<CachedPlan>> {
+        // SAFETY: two nodes, an Integer and a String.
+        let (id, json) = unsafe {
+            let id = (*list::nth::<pg_sys::Integer>(private, 0)).ival;
+            (id, CStr::from_ptr((*list::nth::<pg_sys::String>(private, 1)).sval))
+        };
+        if let Some(plan) = KNOWN.with(|known| known.borrow().get(&id).cloned()) {
+            return Ok(plan);
+        }
+        let plan: RemotePlan = serde_json::from_slice(json.to_bytes())
+            .map_err(|e| Error::internal(format!("plan from JSON: {e}")))?;
+        let plan = Rc::new(CachedPlan { plan, texts: RefCell::default() });
+        KNOWN.with(|known| {
+            let mut known = known.borrow_mut();
+            if known.len() >= KNOWN_PLANS {
+                known.clear();
+            }
+            known.insert(id, plan.clone());
+        });
+        Ok(plan)
+    }
+}

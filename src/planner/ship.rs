@@ -1,0 +1,382 @@
+//! What may be evaluated on a worker, and what becomes a parameter: stable expressions without columns are
+//! computed once on the coordinator, volatile ones and objects the workers may lack keep the expression here.
+
+use crate::error::{Error, Result};
+use crate::pg::node::Step;
+use crate::pg::{expr, list, node, types};
+use crate::planner::plan::ParamType;
+use pgrx::pg_sys::{self, Node, NodeTag, Oid};
+use std::ffi::c_void;
+
+/// A reason in words, for EXPLAIN and for errors.
+pub type Reason = String;
+
+/// Why a tree cannot run on workers, or None when it can.
+///
+/// # Safety
+/// `tree` is null, an expression, a list or a Query.
+pub unsafe fn obstacle(tree: *mut Node) -> Option<Reason> {
+    let mut reason = None;
+    unsafe {
+        node::walk(tree, &mut |item, _| match check(item) {
+            Some(found) => {
+                reason = Some(found);
+                Step::Stop
+            }
+            // A stable expression without columns becomes a parameter whole, whatever it calls.
+            None if is_expression(item) && becomes_parameter(item) => Step::Over,
+            None => Step::Into,
+        });
+    }
+    reason
+}
+
+unsafe fn check(item: *mut Node) -> Option<Reason> {
+    unsafe {
+        if is_expression(item) && becomes_parameter(item) {
+            return None;
+        }
+        match node::tag(item) {
+            NodeTag::T_Query => return None,
+            NodeTag::T_RangeTblEntry => return None,
+            NodeTag::T_NextValueExpr => return Some("nextval runs on the coordinator".into()),
+            NodeTag::T_CurrentOfExpr => return Some("WHERE CURRENT OF names a cursor of the coordinator".into()),
+            NodeTag::T_SQLValueFunction => return Some("a value of the session is computed on the coordinator".into()),
+            NodeTag::T_Var => {
+                let var = item.cast::<pg_sys::Var>();
+                if (*var).varattno < 0 {
+                    return Some("a system column means one shard's row only".into());
+                }
+            }
+            NodeTag::T_Const => {
+                let constant = item.cast::<pg_sys::Const>();
+                if is_object_id_type((*constant).consttype) && !(*constant).constisnull {
+                    return Some("an object id is the coordinator's".into());
+                }
+            }
+            NodeTag::T_Param => {
+                let param = item.cast::<pg_sys::Param>();
+                if (*param).paramkind == pg_sys::ParamKind::PARAM_EXTERN && is_object_id_type((*param).paramtype) {
+                    return Some("an object id is the coordinator's".into());
+                }
+            }
+            _ => {}
+        }
+        if let Some(function) = unshippable_function(item) {
+            return Some(format!("function {} runs on the coordinator", function_name(function)));
+        }
+        None
+    }
+}
+
+fn is_object_id_type(type_oid: Oid) -> bool {
+    matches!(
+        type_oid,
+        pg_sys::REGCLASSOID
+            | pg_sys::REGPROCOID
+            | pg_sys::REGPROCEDUREOID
+            | pg_sys::REGOPEROID
+            | pg_sys::REGOPERATOROID
+            | pg_sys::REGTYPEOID
+            | pg_sys::REGROLEOID
+            | pg_sys::REGNAMESPACEOID
+            | pg_sys::REGCOLLATIONOID
+    )
+}
+
+unsafe fn is_expression(item: *mut Node) -> bool {
+    !matches!(
+        unsafe { node::tag(item) },
+        NodeTag::T_Query
+            | NodeTag::T_RangeTblEntry
+            | NodeTag::T_List
+            | NodeTag::T_IntList
+            | NodeTag::T_OidList
+            | NodeTag::T_TargetEntry
+            | NodeTag::T_FromExpr
+            | NodeTag::T_JoinExpr
+            | NodeTag::T_RangeTblRef
+            | NodeTag::T_SortGroupClause
+            | NodeTag::T_GroupingSet
+            | NodeTag::T_WindowClause
+            | NodeTag::T_CommonTableExpr
+            | NodeTag::T_SetOperationStmt
+            | NodeTag::T_RangeTblFunction
+            | NodeTag::T_OnConflictExpr
+            | NodeTag::T_WithCheckOption
+            | NodeTag::T_TableSampleClause
+            | NodeTag::T_RowMarkClause
+            | NodeTag::T_InferenceElem
+            | NodeTag::T_TableFunc
+            | NodeTag::T_CTESearchClause
+            | NodeTag::T_CTECycleClause
+            | NodeTag::T_MergeAction
+    )
+}
+
+/// Is the expression free of columns, and to be computed once on the coordinator?
+unsafe fn becomes_parameter(item: *mut Node) -> bool {
+    unsafe {
+        match node::tag(item) {
+            NodeTag::T_Const | NodeTag::T_Var | NodeTag::T_Param => return false,
+            _ => {}
+        }
+        if depends_on_rows(item) || pg_sys::contain_volatile_functions(item) || pg_sys::expression_returns_set(item) {
+            return false;
+        }
+        pg_sys::contain_mutable_functions(item) || has_unshippable_function(item)
+    }
+}
+
+unsafe fn depends_on_rows(tree: *mut Node) -> bool {
+    unsafe {
+        node::walk(tree, &mut |item, _| match node::tag(item) {
+            NodeTag::T_Var
+            | NodeTag::T_Aggref
+            | NodeTag::T_WindowFunc
+            | NodeTag::T_GroupingFunc
+            | NodeTag::T_SubLink
+            | NodeTag::T_Query
+            | NodeTag::T_PlaceHolderVar
+            | NodeTag::T_SetToDefault
+            | NodeTag::T_CaseTestExpr
+            | NodeTag::T_CoerceToDomainValue => Step::Stop,
+            NodeTag::T_Param => {
+                if (*item.cast::<pg_sys::Param>()).paramkind == pg_sys::ParamKind::PARAM_EXTERN {
+                    Step::Into
+                } else {
+                    Step::Stop
+                }
+            }
+            _ => Step::Into,
+        })
+    }
+}
+
+unsafe fn has_unshippable_function(tree: *mut Node) -> bool {
+    unsafe {
+        node::walk(tree, &mut |item, _| {
+            if unshippable_function(item).is_some() {
+                Step::Stop
+            } else {
+                Step::Into
+            }
+        })
+    }
+}
+
+unsafe extern "C-unwind" fn function_is_unshippable(function: Oid, context: *mut c_void) -> bool {
+    // SAFETY: called by check_functions_in_node with the Oid cell of unshippable_function.
+    unsafe {
+        pg_sys::panic::pgrx_extern_c_guard(|| {
+            let bad = !function_ships(function);
+            if bad {
+                *context.cast::<Oid>() = function;
+            }
+            bad
+        })
+    }
+}
+
+/// The function that this node itself calls and workers should not.
+unsafe fn unshippable_function(item: *mut Node) -> Option<Oid> {
+    let mut found = pg_sys::InvalidOid;
+    // SAFETY: item is a valid node; the callback writes the cell on this stack.
+    unsafe {
+        pg_sys::check_functions_in_node(item, Some(function_is_unshippable), (&raw mut found).cast())
+            .then_some(found)
+    }
+}
+
+/// PostgreSQL's own functions that do not change rows' meaning between servers. Volatile ones run here; stable ones
+/// too unless they only read settings that follow the session to the workers.
+fn function_ships(function: Oid) -> bool {
+    // SAFETY: syscache look-ups.
+    unsafe {
+        let volatility = pg_sys::func_volatile(function) as u8;
+        if volatility == b'v' {
+            return false;
+        }
+        if types::is_builtin(function) {
+            return !reads_the_catalog(function);
+        }
+        volatility == b'i' && belongs_to_extension(function)
+    }
+}
+
+/// Stable built-in functions that look into a server's catalogs or files; object ids differ between nodes.
+unsafe fn reads_the_catalog(function: Oid) -> bool {
+    unsafe {
+        if pg_sys::func_volatile(function) as u8 == b'i' {
+            return false;
+        }
+        let name = function_name(function);
+        name.starts_with("pg_")
+            || name.starts_with("has_")
+            || name.starts_with("txid_")
+            || name.ends_with("_to_xml")
+            || name.starts_with("database_to")
+            || name.starts_with("to_reg")
+            || name.starts_with("reg")
+            || name.contains("_description")
+            || matches!(
+                name.as_str(),
+                "format_type" | "version" | "current_schema" | "current_schemas" | "current_database" | "inet_server_addr"
+                    | "inet_client_addr" | "inet_server_port" | "inet_client_port" | "row_security_active" | "currval" | "lastval"
+            )
+    }
+}
+
+/// Functions of extensions: types of an extension are used by distributed tables only after the extension was
+/// created on the nodes.
+unsafe fn belongs_to_extension(function: Oid) -> bool {
+    unsafe { pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) != pg_sys::InvalidOid }
+}
+
+fn function_name(function: Oid) -> String {
+    // SAFETY: get_func_name answers a palloc'ed string or null.
+    unsafe {
+        let name = pg_sys::get_func_name(function);
+        if name.is_null() {
+            return function.to_u32().to_string();
+        }
+        std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+    }
+}
+
+/// Collects the parameters of one remote statement while its tree is rewritten.
+#[derive(Default)]
+pub struct Parameters {
+    /// The coordinator's expressions: external Params, stable expressions, constants lifted from the text.
+    pub exprs: Vec<*mut Node>,
+    pub types: Vec<ParamType>,
+}
+
+impl Parameters {
+    /// The parameter that stands for `value` in the remote text: `$n`, or `$n::type` for types of the user.
+    ///
+    /// # Safety
+    /// `value` is a valid expression.
+    pub unsafe fn parameter(&mut self, value: *mut Node) -> *mut Node {
+        unsafe {
+            let (type_oid, typmod, collation) = expr::signature(value);
+            let known = self.exprs.iter().position(|e| node::equal(*e, value));
+            let index = known.unwrap_or_else(|| {
+                self.exprs.push(value);
+                self.types.push(param_type(type_oid));
+                self.exprs.len() - 1
+            });
+            let number = index as i32 + 1;
+            if types::is_builtin(type_oid) {
+                return expr::param(number, type_oid, typmod, collation).cast();
+            }
+            let cast = node::make::<pg_sys::CoerceViaIO>();
+            (*cast).arg = expr::param(number, pg_sys::TEXTOID, -1, pg_sys::DEFAULT_COLLATION_OID).cast();
+            (*cast).resulttype = type_oid;
+            (*cast).resultcollid = collation;
+            (*cast).coerceformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
+            (*cast).location = -1;
+            cast.cast()
+        }
+    }
+
+    /// Index of an expression in `custom_exprs`, added when it is not there (a pruning value).
+    ///
+    /// # Safety
+    /// `value` is a valid expression.
+    pub unsafe fn index_of(&self, value: *mut Node) -> Option<usize> {
+        self.exprs.iter().position(|e| unsafe { node::equal(*e, value) })
+    }
+
+    /// Replaces what the coordinator computes in `query` (changed in place) by parameters. With `lift`, constants
+    /// compared with columns become parameters too, so that the text is the same for every value.
+    ///
+    /// # Safety
+    /// `query` is a valid Query that the caller owns.
+    pub unsafe fn extract(&mut self, query: *mut pg_sys::Query, lift: bool) {
+        unsafe { node::map_query(query, |child| self.change(child, lift)) }
+    }
+
+    /// The same for an expression; answers the changed copy.
+    ///
+    /// # Safety
+    /// `item` is null or a valid expression.
+    pub unsafe fn change(&mut self, item: *mut Node, lift: bool) -> *mut Node {
+        unsafe {
+            if item.is_null() {
+                return item;
+            }
+            if let Some(query) = node::cast::<pg_sys::Query>(item) {
+                self.extract(query, lift);
+                return item;
+            }
+            if let Some(param) = node::cast::<pg_sys::Param>(item) {
+                if matches!(
+                    (*param).paramkind,
+                    pg_sys::ParamKind::PARAM_EXTERN | pg_sys::ParamKind::PARAM_EXEC
+                ) {
+                    return self.parameter(item);
+                }
+                return item;
+            }
+            if is_expression(item) && becomes_parameter(item) {
+                return self.parameter(item);
+            }
+            if lift {
+                if let Some(lifted) = self.lift_constants(item) {
+                    return lifted;
+                }
+            }
+            node::map_children(item, |child| self.change(child, lift))
+        }
+    }
+
+    /// `column op constant`: the constant as a parameter.
+    unsafe fn lift_constants(&mut self, item: *mut Node) -> Option<*mut Node> {
+        unsafe {
+            let op = node::cast::<pg_sys::OpExpr>(item)?;
+            let args: Vec<*mut Node> = list::iter((*op).args).collect();
+            if args.len() != 2 || !args.iter().any(|a| node::cast::<pg_sys::Const>(*a).is_some_and(|c| liftable(c))) {
+                return None;
+            }
+            if !args.iter().any(|a| node::cast::<pg_sys::Var>(expr::strip_relabel(*a)).is_some()) {
+                return None;
+            }
+            let changed = node::copy(op);
+            let new_args: Vec<*mut Node> = args
+                .iter()
+                .map(|arg| match node::cast::<pg_sys::Const>(*arg) {
+                    Some(constant) if liftable(constant) => self.parameter(*arg),
+                    _ => self.change(*arg, true),
+                })
+                .collect();
+            (*changed).args = list::from(new_args);
+            Some(changed.cast())
+        }
+    }
+}
+
+unsafe fn liftable(constant: *mut pg_sys::Const) -> bool {
+    unsafe { !(*constant).constisnull && types::is_builtin((*constant).consttype) && (*constant).consttype != pg_sys::UNKNOWNOID }
+}
+
+/// How values of a type travel as parameters.
+pub fn param_type(type_oid: Oid) -> ParamType {
+    let builtin = types::is_builtin(type_oid);
+    ParamType {
+        value: type_oid.to_u32(),
+        declared: if builtin { type_oid.to_u32() } else { 0 },
+        binary: builtin && types::binary_is_portable(type_oid),
+    }
+}
+
+/// Fails when a tree names a type whose values cannot be read back from a worker.
+pub fn readable_type(type_oid: Oid) -> Result<()> {
+    if matches!(type_oid, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID | pg_sys::UNKNOWNOID) || is_object_id_type(type_oid) {
+        return Err(Error::refused(
+            "a value without a named type cannot be read back from a worker",
+            "Cast it to a named type.",
+        ));
+    }
+    Ok(())
+}
