@@ -13,8 +13,19 @@ use std::ffi::{CStr, CString};
 /// # Safety
 /// `query` is a valid, analysed and rewritten Query.
 pub unsafe fn template(query: *mut pg_sys::Query) -> Result<SqlTemplate> {
+    unsafe { template_edited(query, Ok) }
+}
+
+/// The same, with the deparsed text changed before names are looked for.
+///
+/// # Safety
+/// As `template`.
+pub unsafe fn template_edited(
+    query: *mut pg_sys::Query,
+    edit: impl FnOnce(String) -> Result<String>,
+) -> Result<SqlTemplate> {
     unsafe {
-        let text = deparse(query)?;
+        let text = edit(deparse(query)?)?;
         let holes = find_holes(&text)?;
         Ok(SqlTemplate::new(text, holes))
     }
@@ -61,6 +72,37 @@ unsafe fn find_holes(text: &str) -> Result<Vec<Hole>> {
         holes.dedup_by_key(|hole| hole.start);
         Ok(holes)
     }
+}
+
+/// Byte where parameter `$number` first stands in a statement.
+///
+/// # Safety
+/// Called inside the server; `text` is a statement that it deparsed.
+pub unsafe fn parameter_location(text: &str, number: i32) -> Option<usize> {
+    unsafe fn search(raw: *mut Node, number: i32, best: &mut Option<usize>) -> bool {
+        unsafe {
+            if raw.is_null() {
+                return false;
+            }
+            if node::tag(raw) == pg_sys::NodeTag::T_ParamRef {
+                let param = raw.cast::<pg_sys::ParamRef>();
+                if (*param).number == number && (*param).location >= 0 {
+                    let at = (*param).location as usize;
+                    *best = Some(best.map_or(at, |b| b.min(at)));
+                }
+            }
+            node::raw_children(raw, |child| search(child, number, best))
+        }
+    }
+    let c_text = CString::new(text).ok()?;
+    let mut best = None;
+    unsafe {
+        let statements = pg_sys::raw_parser(c_text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        for statement in list::iter::<pg_sys::RawStmt>(statements) {
+            search((*statement).stmt, number, &mut best);
+        }
+    }
+    best
 }
 
 unsafe fn collect_names(raw: *mut Node, names: &mut Vec<(usize, String, String)>) -> bool {

@@ -1,0 +1,141 @@
+//! From a Query to a plan. Comes in: what PostgreSQL's analyser and rewriter made. Goes out: a PlannedStmt whose
+//! remote parts are custom scans. A statement is tried as *routed* (whole, one shard group), then rewritten with
+//! leaves and given to PostgreSQL's planner. Whoever cannot answer says why; only the last one raises.
+
+mod aggregate;
+mod analysis;
+mod insert;
+mod leaf;
+mod modify;
+pub mod plan;
+mod remote;
+pub mod route;
+mod ship;
+mod split;
+mod statement;
+
+use crate::catalog::{self, TableKind};
+use crate::error::Result;
+use crate::pg::node::Step;
+use crate::pg::{list, node};
+use analysis::Analysis;
+use pgrx::pg_sys::{self, PlannedStmt, Query, RTEKind};
+use remote::Order;
+
+pub use leaf::set_paths;
+
+/// PostgreSQL's planner, or the next extension's.
+pub type Planner<'a> = &'a dyn Fn(*mut Query) -> *mut PlannedStmt;
+
+/// Plans a statement that names tables of ours; None: it names none.
+///
+/// # Safety
+/// `query` is what a planner hook is given; `standard` plans a Query that mentions no distributed table as rows to
+/// be scanned.
+pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut PlannedStmt>> {
+    unsafe {
+        match interest(query)? {
+            Interest::None => Ok(None),
+            Interest::ReferenceOnly => modify::plan_reference(query, standard),
+            Interest::Distributed => plan_distributed(query, standard).map(Some),
+        }
+    }
+}
+
+unsafe fn plan_distributed(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
+    unsafe {
+        match (*query).commandType {
+            pg_sys::CmdType::CMD_SELECT => {
+                if let Some(statement) = plan_routed(query)? {
+                    return Ok(statement);
+                }
+                plan_select(query, standard)
+            }
+            pg_sys::CmdType::CMD_INSERT => insert::plan(query, standard),
+            _ => modify::plan(query, standard),
+        }
+    }
+}
+
+/// The whole SELECT on one shard group.
+unsafe fn plan_routed(query: *mut Query) -> Result<Option<*mut PlannedStmt>> {
+    unsafe {
+        let analysis = Analysis::of(query)?;
+        if analysis.local.is_some() {
+            return Ok(None);
+        }
+        let Some(route) = route::route(&analysis)? else { return Ok(None) };
+        if !route.single || route.colocation.groups.is_empty() || ship::obstacle(query.cast()).is_some() || !is_readable(query) {
+            return Ok(None);
+        }
+        let copy = node::copy(query);
+        let order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let remote = remote::finish(copy, &route, order, String::new())?;
+        statement::planned(query, remote, None).map(Some)
+    }
+}
+
+unsafe fn is_readable(query: *mut Query) -> bool {
+    unsafe {
+        list::iter::<pg_sys::TargetEntry>((*query).targetList)
+            .filter(|entry| !(**entry).resjunk)
+            .all(|entry| ship::readable_type(pg_sys::exprType((*entry).expr.cast())).is_ok())
+    }
+}
+
+/// A SELECT as a coordinator query over leaves.
+///
+/// # Safety
+/// As `plan`.
+pub unsafe fn plan_select(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
+    unsafe {
+        let session = leaf::Session::start();
+        split::transform(query)?;
+        let statement = standard(query);
+        statement::add_relations(statement, &session.relations());
+        Ok(statement)
+    }
+}
+
+enum Interest {
+    None,
+    ReferenceOnly,
+    Distributed,
+}
+
+/// Which tables of ours a statement names, at any depth.
+unsafe fn interest(query: *mut Query) -> Result<Interest> {
+    let mut answer = Interest::None;
+    let mut failure = None;
+    unsafe {
+        node::walk(query.cast(), &mut |item, _| {
+            let Some(level) = node::cast::<Query>(item) else { return Step::Into };
+            for rte in list::iter::<pg_sys::RangeTblEntry>((*level).rtable) {
+                if (*rte).rtekind != RTEKind::RTE_RELATION {
+                    continue;
+                }
+                match catalog::table((*rte).relid) {
+                    Ok(None) => {}
+                    Ok(Some(table)) => match table.kind {
+                        TableKind::Distributed { .. } => {
+                            answer = Interest::Distributed;
+                            return Step::Stop;
+                        }
+                        TableKind::Reference => answer = Interest::ReferenceOnly,
+                    },
+                    Err(error) => {
+                        failure = Some(error);
+                        return Step::Stop;
+                    }
+                }
+            }
+            Step::Into
+        });
+    }
+    failure.map_or(Ok(answer), Err)
+}
+
+/// Does the tree name a distributed table?
+unsafe fn mentions_distributed(query: *mut Query) -> bool {
+    matches!(unsafe { interest(query) }, Ok(Interest::Distributed))
+}

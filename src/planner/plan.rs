@@ -10,6 +10,9 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
 
+/// As a colocation group's id: the statement goes to every node, for the copies of reference tables.
+pub const ALL_NODES: i32 = 0;
+
 /// A statement, or part of one, that runs on shard groups.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct RemotePlan {
@@ -100,6 +103,69 @@ pub struct CachedPlan {
 
 /// Plans kept parsed; past that all are forgotten and parsed again from their text.
 const KNOWN_PLANS: usize = 1000;
+
+/// Rows that the coordinator computes and the workers insert.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct InsertPlan {
+    /// `INSERT INTO t (a, b) SELECT … FROM unnest($1, $2) … ON CONFLICT … RETURNING …`
+    pub template: SqlTemplate,
+    /// The colocation group, or ALL_NODES.
+    pub colocation: i32,
+    /// Column of the rows that is the distribution column; None: the row's key is NULL.
+    pub key: Option<usize>,
+    pub columns: Vec<InsertColumn>,
+    /// Parameters after those of the columns; their values are `custom_exprs` after the checks.
+    pub params: Vec<ParamType>,
+    pub returned: Vec<u32>,
+    /// Conditions on each row, in `custom_exprs`.
+    pub checks: Vec<RowCheck>,
+    /// Rows are handed on to the plan above, which inserts them here too.
+    pub tee: bool,
+    /// ON CONFLICT: fewer rows may come back than were sent.
+    pub conflict: bool,
+}
+
+/// A column of the rows to insert.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy)]
+pub struct InsertColumn {
+    /// Index in the rows that the plan below gives.
+    pub source: usize,
+    pub value: u32,
+    /// Element type of the array parameter: the type itself, or text.
+    pub element: u32,
+}
+
+/// A WITH CHECK condition of a policy or view.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct RowCheck {
+    pub view: bool,
+    pub relation: String,
+    pub policy: Option<String>,
+}
+
+impl InsertPlan {
+    /// As `custom_private`.
+    ///
+    /// # Safety
+    /// Allocates: call it inside the server.
+    pub unsafe fn to_private(&self) -> Result<*mut pg_sys::List> {
+        let json = serde_json::to_string(self).map_err(|e| Error::internal(format!("plan to JSON: {e}")))?;
+        unsafe {
+            let text: *mut pg_sys::Node = pg_sys::makeString(node::pstrdup(&json)).cast();
+            Ok(list::from([text]))
+        }
+    }
+
+    /// The plan of a `custom_private`.
+    ///
+    /// # Safety
+    /// `private` was made by `to_private`, perhaps copied since.
+    pub unsafe fn from_private(private: *mut pg_sys::List) -> Result<InsertPlan> {
+        // SAFETY: one String node.
+        let json = unsafe { CStr::from_ptr((*list::nth::<pg_sys::String>(private, 0)).sval) };
+        serde_json::from_slice(json.to_bytes()).map_err(|e| Error::internal(format!("plan from JSON: {e}")))
+    }
+}
 
 impl RemotePlan {
     /// As `custom_private`: an id under which this backend finds the parsed plan, and the plan itself.

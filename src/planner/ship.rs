@@ -280,6 +280,51 @@ impl Parameters {
         }
     }
 
+    /// A parameter of its own for `value`, even when an equal expression is there.
+    ///
+    /// # Safety
+    /// As `parameter`.
+    pub unsafe fn fresh(&mut self, value: *mut Node) -> *mut Node {
+        unsafe {
+            let before = std::mem::take(&mut self.exprs);
+            let offset = before.len();
+            self.exprs = vec![std::ptr::null_mut(); offset];
+            let made = self.parameter(value);
+            let added = self.exprs.split_off(offset);
+            self.exprs = before;
+            self.exprs.extend(added);
+            made
+        }
+    }
+
+    /// Takes a number without an expression: the value comes with the rows.
+    pub fn reserve(&mut self) {
+        self.exprs.push(std::ptr::null_mut());
+        self.types.push(ParamType { value: 0, declared: 0, binary: false });
+    }
+
+    /// Index of what `parameter` made.
+    ///
+    /// # Safety
+    /// `made` is an answer of `parameter` or `fresh`.
+    pub unsafe fn position_of(&self, made: *mut Node) -> usize {
+        unsafe {
+            let inner = node::cast::<pg_sys::CoerceViaIO>(made).map_or(made, |c| (*c).arg.cast());
+            node::cast::<pg_sys::Param>(inner).map_or(0, |p| (*p).paramid as usize - 1)
+        }
+    }
+
+    /// Extracts from the clauses behind an INSERT's rows only.
+    ///
+    /// # Safety
+    /// `query` is an INSERT that the caller owns.
+    pub unsafe fn extract_clauses(&mut self, query: *mut pg_sys::Query) {
+        unsafe {
+            (*query).onConflict = self.change((*query).onConflict.cast(), false).cast();
+            (*query).returningList = self.change((*query).returningList.cast(), false).cast();
+        }
+    }
+
     /// Index of an expression in `custom_exprs`, added when it is not there (a pruning value).
     ///
     /// # Safety

@@ -1,0 +1,465 @@
+//! Leaves in a coordinator query: a placeholder function in the range table while PostgreSQL plans, a custom scan
+//! afterwards. A distributed table that no larger leaf covers is a leaf of its own.
+
+use crate::catalog::{self, Table, TableKind};
+use crate::error::{Error, Result};
+use crate::pg::{expr, list, node};
+use crate::planner::analysis::Analysis;
+use crate::planner::remote::{self, Order, Remote};
+use crate::planner::route::{self, Route};
+use crate::planner::ship;
+use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RTEKind};
+use pgrx::{pg_guard, pg_extern};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// One statement being planned: the leaves that its placeholders number.
+#[derive(Default)]
+pub struct Planning {
+    leaves: Vec<Leaf>,
+    /// Relations that leaves cover, for permission checks and invalidation.
+    relations: Vec<*mut pg_sys::RangeTblEntry>,
+}
+
+struct Leaf {
+    remote: Rc<Remote>,
+    /// The rows come in the order that the query around the leaf asks for.
+    sorted: bool,
+}
+
+thread_local! {
+    static PLANNING: RefCell<Vec<Planning>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs PostgreSQL's planner with the leaves of one statement at hand.
+pub struct Session;
+
+impl Session {
+    pub fn start() -> Session {
+        PLANNING.with(|stack| stack.borrow_mut().push(Planning::default()));
+        Session
+    }
+
+    /// The relations that leaves cover.
+    pub fn relations(&self) -> Vec<*mut pg_sys::RangeTblEntry> {
+        PLANNING.with(|stack| stack.borrow().last().map(|p| p.relations.clone()).unwrap_or_default())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        PLANNING.with(|stack| stack.borrow_mut().pop());
+    }
+}
+
+fn add_leaf(remote: Remote, sorted: bool) -> i32 {
+    PLANNING.with(|stack| {
+        let mut stack = stack.borrow_mut();
+        let planning = match stack.last_mut() {
+            Some(planning) => planning,
+            None => return -1,
+        };
+        planning.relations.extend(remote.relations.iter().copied());
+        planning.leaves.push(Leaf { remote: Rc::new(remote), sorted });
+        planning.leaves.len() as i32 - 1
+    })
+}
+
+/// The range table entry that stands for a leaf until the path hook sees it.
+///
+/// # Safety
+/// Called while planning; allocates in the planner's memory context.
+pub unsafe fn placeholder(remote: Remote, sorted: bool) -> *mut pg_sys::RangeTblEntry {
+    unsafe {
+        let columns = remote.columns.clone();
+        let names = remote.names.clone();
+        let number = add_leaf(remote, sorted);
+        let call = pg_sys::makeFuncExpr(
+            leaf_function(),
+            pg_sys::RECORDOID,
+            list::from([expr::int4(number)]),
+            pg_sys::InvalidOid,
+            pg_sys::InvalidOid,
+            pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+        );
+        (*call).funcretset = true;
+        let function = node::make::<pg_sys::RangeTblFunction>();
+        (*function).funcexpr = call.cast();
+        (*function).funccolcount = columns.len() as i32;
+        let strings = || list::from(names.iter().map(|n| unsafe { pg_sys::makeString(node::pstrdup(n)) }).collect::<Vec<_>>());
+        (*function).funccolnames = strings();
+        (*function).funccoltypes = list::from_oids(columns.iter().map(|c| c.0));
+        (*function).funccoltypmods = list::from_ints(columns.iter().map(|c| c.1));
+        (*function).funccolcollations = list::from_oids(columns.iter().map(|c| c.2));
+        let rte = node::make::<pg_sys::RangeTblEntry>();
+        (*rte).rtekind = RTEKind::RTE_FUNCTION;
+        (*rte).functions = list::from([function]);
+        (*rte).inFromCl = true;
+        let alias = node::make::<pg_sys::Alias>();
+        (*alias).aliasname = node::pstrdup("remote");
+        (*alias).colnames = strings();
+        (*rte).eref = alias;
+        (*rte).alias = node::copy(alias);
+        rte
+    }
+}
+
+/// Oid of `shard_ext.leaf(integer)`.
+unsafe fn leaf_function() -> Oid {
+    unsafe {
+        let name = list::from([
+            pg_sys::makeString(node::pstrdup("shard_ext")),
+            pg_sys::makeString(node::pstrdup("leaf")),
+        ]);
+        let argument = pg_sys::INT4OID;
+        pg_sys::LookupFuncName(name, 1, &argument, false)
+    }
+}
+
+#[pgrx::pg_schema]
+mod shard_ext {
+    use super::*;
+
+    /// Stands for remote rows inside a plan; never runs.
+    #[pg_extern(
+        sql = "CREATE FUNCTION shard_ext.leaf(integer) RETURNS SETOF record LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+               COMMENT ON FUNCTION shard_ext.leaf(integer) IS 'placeholder of the planner for rows of worker nodes; cannot be called';
+               REVOKE ALL ON FUNCTION shard_ext.leaf(integer) FROM PUBLIC;"
+    )]
+    fn leaf(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+        Error::new(
+            crate::error::sqlstate::FEATURE_NOT_SUPPORTED,
+            "shard_ext.leaf is a placeholder of the planner and cannot be called",
+        )
+        .raise()
+    }
+}
+
+/// The number of the leaf that a range table entry stands for.
+unsafe fn leaf_number(rte: *mut pg_sys::RangeTblEntry) -> Option<i32> {
+    unsafe {
+        if (*rte).rtekind != RTEKind::RTE_FUNCTION || list::len((*rte).functions) != 1 {
+            return None;
+        }
+        let function = list::nth::<pg_sys::RangeTblFunction>((*rte).functions, 0);
+        let call = node::cast::<pg_sys::FuncExpr>((*function).funcexpr)?;
+        if !(*call).funcretset || (*call).funcresulttype != pg_sys::RECORDOID || list::len((*call).args) != 1 {
+            return None;
+        }
+        let constant = node::cast::<pg_sys::Const>(list::nth::<Node>((*call).args, 0))?;
+        ((*call).funcid == leaf_function()).then(|| (*constant).constvalue.value() as i32)
+    }
+}
+
+/// What `set_rel_pathlist_hook` does for a relation: ours get a custom path and nothing else.
+///
+/// # Safety
+/// Called by the hook with PostgreSQL's own arguments.
+pub unsafe fn set_paths(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo, rte: *mut pg_sys::RangeTblEntry) -> Result<()> {
+    unsafe {
+        if (*rte).rtekind == RTEKind::RTE_FUNCTION {
+            let leaf = PLANNING.with(|stack| {
+                let stack = stack.borrow();
+                let planning = stack.last()?;
+                planning
+                    .leaves
+                    .get(usize::try_from(leaf_number(rte)?).ok()?)
+                    .map(|leaf| (leaf.remote.clone(), leaf.sorted))
+            });
+            if let Some((remote, sorted)) = leaf {
+                let pathkeys = if sorted { (*root).query_pathkeys } else { std::ptr::null_mut() };
+                add_custom_path(root, rel, estimate_rows(&remote), pathkeys);
+            }
+            return Ok(());
+        }
+        if (*rte).rtekind == RTEKind::RTE_RELATION && (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL {
+            if let Some(table) = catalog::table((*rte).relid)? {
+                if matches!(table.kind, TableKind::Distributed { .. }) {
+                    check_relation(root, rel)?;
+                    add_custom_path(root, rel, (*rel).rows, std::ptr::null_mut());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a leaf of a single table cannot give.
+unsafe fn check_relation(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
+    unsafe {
+        let parse = (*root).parse;
+        if (*rel).relid as i32 == (*parse).resultRelation {
+            return Err(Error::refused(
+                "this statement changes a distributed table in a way that cannot be sent to its shards yet",
+                "Name the distribution column in the WHERE clause, or read the rows first and change them by key.",
+            ));
+        }
+        for mark in list::iter::<pg_sys::RowMarkClause>((*parse).rowMarks) {
+            if (*mark).rti == (*rel).relid {
+                return Err(Error::refused(
+                    "FOR UPDATE and FOR SHARE over several shard groups are not supported yet",
+                    "Restrict the query to one value of the distribution column.",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+unsafe fn estimate_rows(remote: &Remote) -> f64 {
+    if remote.plan.kind == crate::planner::plan::Kind::Routed { 10.0 } else { 1000.0 }
+}
+
+unsafe fn add_custom_path(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo, rows: f64, pathkeys: *mut pg_sys::List) {
+    unsafe {
+        (*rel).pathlist = std::ptr::null_mut();
+        (*rel).partial_pathlist = std::ptr::null_mut();
+        (*rel).consider_parallel = false;
+        (*rel).rows = rows.max(1.0);
+        let path = pg_sys::palloc0(std::mem::size_of::<pg_sys::CustomPath>()).cast::<pg_sys::CustomPath>();
+        (*path).path.type_ = NodeTag::T_CustomPath;
+        (*path).path.pathtype = NodeTag::T_CustomScan;
+        (*path).path.parent = rel;
+        (*path).path.pathtarget = (*rel).reltarget;
+        (*path).path.param_info = pg_sys::get_baserel_parampathinfo(root, rel, (*rel).lateral_relids);
+        (*path).path.rows = (*rel).rows;
+        // A round trip to start with; a row costs what it costs to receive and decode.
+        (*path).path.startup_cost = 100.0;
+        (*path).path.total_cost = 100.0 + (*rel).rows * 0.05;
+        (*path).path.pathkeys = pathkeys;
+        (*path).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        (*path).methods = &raw const PATH_METHODS.0;
+        pg_sys::add_path(rel, path.cast());
+    }
+}
+
+struct Methods(pg_sys::CustomPathMethods);
+// SAFETY: constant data, read by one backend.
+unsafe impl Sync for Methods {}
+
+static PATH_METHODS: Methods = Methods(pg_sys::CustomPathMethods {
+    CustomName: c"shard_ext".as_ptr(),
+    PlanCustomPath: Some(plan_custom_path),
+    ReparameterizeCustomPathByChild: None,
+});
+
+#[pg_guard]
+unsafe extern "C-unwind" fn plan_custom_path(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    _path: *mut pg_sys::CustomPath,
+    tlist: *mut pg_sys::List,
+    clauses: *mut pg_sys::List,
+    _plans: *mut pg_sys::List,
+) -> *mut pg_sys::Plan {
+    // SAFETY: called by create_customscan_plan with its own arguments.
+    match unsafe { plan_scan(root, rel, tlist, clauses) } {
+        Ok(plan) => plan,
+        Err(error) => error.raise(),
+    }
+}
+
+unsafe fn plan_scan(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    tlist: *mut pg_sys::List,
+    clauses: *mut pg_sys::List,
+) -> Result<*mut pg_sys::Plan> {
+    unsafe {
+        let rti = (*rel).relid as i32;
+        let rte = *(*root).simple_rte_array.add(rti as usize);
+        let scan = node::make::<pg_sys::CustomScan>();
+        (*scan).scan.plan.targetlist = tlist;
+        (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        (*scan).methods = crate::executor::scan_methods();
+        if let Some(number) = leaf_number(rte) {
+            let remote = PLANNING
+                .with(|stack| stack.borrow().last().and_then(|p| p.leaves.get(number as usize).map(|l| l.remote.clone())))
+                .ok_or_else(|| Error::internal("a leaf without its plan"))?;
+            (*scan).scan.plan.qual = pg_sys::extract_actual_clauses(clauses, false);
+            (*scan).custom_scan_tlist = scan_tlist(rti, &remote);
+            (*scan).custom_exprs = list::from(remote.exprs.iter().map(|e| unsafe { node::copy(*e) }).collect::<Vec<_>>());
+            (*scan).custom_private = remote.plan.to_private()?;
+            return Ok(scan.cast());
+        }
+        let table = catalog::table((*rte).relid)?.ok_or_else(|| Error::internal("a leaf that is no table of ours"))?;
+        plan_relation(scan, rel, rte, &table, tlist, clauses)?;
+        Ok(scan.cast())
+    }
+}
+
+unsafe fn scan_tlist(rti: i32, remote: &Remote) -> *mut pg_sys::List {
+    unsafe {
+        list::from(
+            remote
+                .columns
+                .iter()
+                .enumerate()
+                .map(|(index, signature)| {
+                    let attno = index as i16 + 1;
+                    let var = expr::var(rti, attno, *signature);
+                    pg_sys::makeTargetEntry(var.cast(), attno, node::pstrdup(&remote.names[index]), false)
+                })
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+/// The leaf of one table: the conditions that PostgreSQL's planner pushed down to it, and the columns it needs.
+unsafe fn plan_relation(
+    scan: *mut pg_sys::CustomScan,
+    rel: *mut pg_sys::RelOptInfo,
+    rte: *mut pg_sys::RangeTblEntry,
+    table: &Table,
+    tlist: *mut pg_sys::List,
+    clauses: *mut pg_sys::List,
+) -> Result<()> {
+    unsafe {
+        let rti = (*rel).relid as i32;
+        let mut kept = Vec::new();
+        let mut shipped: *mut Node = std::ptr::null_mut();
+        for info in list::iter::<pg_sys::RestrictInfo>(clauses) {
+            if (*info).pseudoconstant {
+                continue;
+            }
+            let clause = (*info).clause.cast::<Node>();
+            // A condition that might leak rows must not run before those of row-level security.
+            let secure = (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
+            if secure && clause_ships(clause, rti) {
+                let clause: *mut Node = node::copy(clause);
+                pg_sys::ChangeVarNodes(clause, rti, 1, 0);
+                shipped = expr::and(shipped, clause);
+            } else {
+                kept.push(clause);
+            }
+        }
+        let kept = list::from(kept);
+        let columns = needed_columns(rti, (*rte).relid, tlist, kept)?;
+        let entry: *mut pg_sys::RangeTblEntry = node::copy(rte);
+        (*entry).securityQuals = std::ptr::null_mut();
+        (*entry).inFromCl = true;
+        let query = remote::select_from(entry, shipped, Some(&columns));
+        let whole_row = whole_row_needed(rti, tlist, kept);
+        if whole_row {
+            let var = pg_sys::makeWholeRowVar(entry, 1, 0, false);
+            let position = columns.len() as i16 + 1;
+            (*query).targetList = pg_sys::lappend(
+                (*query).targetList,
+                pg_sys::makeTargetEntry(var.cast(), position, node::pstrdup("whole_row"), false).cast(),
+            );
+        }
+        let analysis = Analysis::of(query)?;
+        let route = route::route(&analysis)?.unwrap_or(everything(table)?);
+        let order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let finished = remote::finish(query, &route, order, "one table of a query that the coordinator joins".into())?;
+        let mut entries = Vec::new();
+        for (index, attno) in columns.iter().copied().chain(whole_row.then_some(0)).enumerate() {
+            let var = expr::var(rti, attno, finished.columns[index]);
+            entries.push(pg_sys::makeTargetEntry(var.cast(), index as i16 + 1, node::pstrdup(&finished.names[index]), false));
+        }
+        (*scan).custom_scan_tlist = list::from(entries);
+        (*scan).scan.plan.qual = kept;
+        (*scan).custom_exprs = list::from(finished.exprs.iter().copied());
+        (*scan).custom_private = finished.plan.to_private()?;
+        Ok(())
+    }
+}
+
+fn everything(table: &Table) -> Result<Route> {
+    match &table.kind {
+        TableKind::Distributed { colocation, .. } => Ok(Route {
+            colocation: colocation.clone(),
+            prune: crate::planner::plan::Prune::All,
+            values: Vec::new(),
+            single: false,
+        }),
+        TableKind::Reference => Err(Error::internal("a reference table is read where it is")),
+    }
+}
+
+/// Only this relation's columns and parameters, and nothing that must run on the coordinator.
+unsafe fn clause_ships(clause: *mut Node, rti: i32) -> bool {
+    unsafe {
+        let mut foreign = false;
+        node::walk(clause, &mut |item, _| {
+            let stop = match node::tag(item) {
+                NodeTag::T_Var => (*item.cast::<pg_sys::Var>()).varno != rti || (*item.cast::<pg_sys::Var>()).varlevelsup != 0,
+                NodeTag::T_SubPlan | NodeTag::T_AlternativeSubPlan | NodeTag::T_SubLink | NodeTag::T_PlaceHolderVar => true,
+                NodeTag::T_Param => !matches!(
+                    (*item.cast::<pg_sys::Param>()).paramkind,
+                    pg_sys::ParamKind::PARAM_EXTERN | pg_sys::ParamKind::PARAM_EXEC
+                ),
+                _ => false,
+            };
+            foreign |= stop;
+            if stop { node::Step::Stop } else { node::Step::Into }
+        });
+        !foreign && ship::obstacle(clause).is_none() && !mentions_whole_row(clause)
+    }
+}
+
+unsafe fn mentions_whole_row(tree: *mut Node) -> bool {
+    unsafe {
+        node::walk(tree, &mut |item, _| match node::cast::<pg_sys::Var>(item) {
+            Some(var) if (*var).varattno <= 0 => node::Step::Stop,
+            _ => node::Step::Into,
+        })
+    }
+}
+
+unsafe fn needed_columns(rti: i32, relid: Oid, tlist: *mut pg_sys::List, quals: *mut pg_sys::List) -> Result<Vec<i16>> {
+    unsafe {
+        let mut columns = Vec::new();
+        let mut system = false;
+        for tree in [tlist, quals] {
+            node::walk(tree.cast(), &mut |item, _| {
+                if let Some(var) = node::cast::<pg_sys::Var>(item) {
+                    if (*var).varno == rti && (*var).varlevelsup == 0 {
+                        system |= (*var).varattno < 0;
+                        if (*var).varattno > 0 && !columns.contains(&(*var).varattno) {
+                            columns.push((*var).varattno);
+                        }
+                    }
+                }
+                node::Step::Into
+            });
+        }
+        if system {
+            return Err(Error::refused(
+                "a system column of a distributed table means a row of one shard only",
+                "Restrict the query to one value of the distribution column, or leave the system column out.",
+            ));
+        }
+        columns.sort_unstable();
+        let _ = relid;
+        Ok(columns)
+    }
+}
+
+unsafe fn whole_row_needed(rti: i32, tlist: *mut pg_sys::List, quals: *mut pg_sys::List) -> bool {
+    unsafe {
+        [tlist, quals].into_iter().any(|tree| {
+            node::walk(tree.cast(), &mut |item, _| match node::cast::<pg_sys::Var>(item) {
+                Some(var) if (*var).varno == rti && (*var).varattno == 0 => node::Step::Stop,
+                _ => node::Step::Into,
+            })
+        })
+    }
+}
+
+/// Makes the leaf the whole of a query level: `SELECT columns FROM leaf`, with names and sort references kept.
+///
+/// # Safety
+/// `query` is owned by the caller; `entry` is a placeholder with a column per target entry.
+pub unsafe fn from_leaf(query: *mut Query, entry: *mut pg_sys::RangeTblEntry, quals: *mut Node) {
+    unsafe {
+        (*entry).inFromCl = true;
+        (*query).rtable = list::from([entry]);
+        let reference = node::make::<pg_sys::RangeTblRef>();
+        (*reference).rtindex = 1;
+        (*query).jointree = pg_sys::makeFromExpr(list::from([reference]), quals);
+        (*query).cteList = std::ptr::null_mut();
+        (*query).hasModifyingCTE = false;
+        (*query).hasRecursive = false;
+    }
+}

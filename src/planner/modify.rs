@@ -1,0 +1,289 @@
+//! UPDATE and DELETE on distributed tables, sent whole to one shard group or to all; writes to reference tables,
+//! run here and on every copy.
+
+use crate::catalog::{self, TableKind};
+use crate::error::{Error, Result};
+use crate::pg::node::Step;
+use crate::pg::{list, node};
+use crate::planner::analysis::Analysis;
+use crate::planner::remote::{self, Order};
+use crate::planner::{Planner, route, ship, split, statement};
+use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query};
+use std::rc::Rc;
+
+/// The table that a statement changes.
+///
+/// # Safety
+/// `query` is an INSERT, UPDATE, DELETE or MERGE.
+pub unsafe fn target(query: *mut Query) -> Result<Option<Rc<catalog::Table>>> {
+    unsafe {
+        let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*query).resultRelation as usize - 1);
+        catalog::table((*rte).relid)
+    }
+}
+
+/// Plans UPDATE, DELETE or MERGE in which a distributed table is named.
+///
+/// # Safety
+/// As `planner::plan`.
+pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
+    unsafe {
+        let Some(target) = target(query)? else {
+            // A local table changed by what distributed tables say.
+            return super::plan_select(query, standard);
+        };
+        if (*query).commandType == CmdType::CMD_MERGE {
+            return Err(Error::refused(
+                "MERGE on a distributed or reference table is not supported yet",
+                "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
+            ));
+        }
+        let TableKind::Distributed { key, .. } = &target.kind else {
+            return Err(Error::refused(
+                "a reference table cannot be changed by what a distributed table says yet",
+                "Read the values first and use them in the statement.",
+            ));
+        };
+        let analysis = Analysis::of(query)?;
+        let route = route::route(&analysis)?.ok_or_else(|| Error::internal("a distributed target without a route"))?;
+        if route.colocation.groups.is_empty() {
+            return Ok(standard(query));
+        }
+        let refused = |reason: String| {
+            Error::refused(
+                "this statement changes a distributed table in a way that cannot be sent to its shards yet",
+                "Name the distribution column in the WHERE clause, or read the rows first and change them by key.",
+            )
+            .detail(reason)
+        };
+        if let Some(reason) = analysis.local.clone() {
+            return Err(refused(reason));
+        }
+        if !route.single {
+            if let Some(reason) = analysis.scatter_obstacle() {
+                return Err(refused(reason));
+            }
+        }
+        if !(*query).withCheckOptions.is_null() {
+            return Err(refused("a row security policy or view checks the new rows".into()));
+        }
+        for tree in [
+            (*query).targetList.cast::<Node>(),
+            (*query).jointree.cast(),
+            (*query).rtable.cast(),
+            (*query).cteList.cast(),
+        ] {
+            if let Some(reason) = obstacle_in(tree, query) {
+                return Err(refused(reason));
+            }
+        }
+        if security_leaks(query) {
+            return Err(refused("row security conditions must run before functions that could leak rows".into()));
+        }
+        keeps_key(query, *key, &analysis)?;
+        let copy = node::copy(query);
+        let returning = push_returning(copy)?;
+        let order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let remote = remote::finish(copy, &route, order, String::new())?;
+        statement::planned(query, remote, returning)
+    }
+}
+
+/// `ship::obstacle` of everything a statement evaluates on workers; range table entries are not expressions.
+unsafe fn obstacle_in(tree: *mut Node, query: *mut Query) -> Option<ship::Reason> {
+    unsafe {
+        if tree == (*query).rtable.cast() {
+            for rte in list::iter::<pg_sys::RangeTblEntry>((*query).rtable) {
+                let found = [
+                    ship::obstacle((*rte).subquery.cast()),
+                    ship::obstacle((*rte).functions.cast()),
+                    ship::obstacle((*rte).values_lists.cast()),
+                    ship::obstacle((*rte).tablefunc.cast()),
+                    ship::obstacle((*rte).securityQuals.cast()),
+                ];
+                if let Some(reason) = found.into_iter().flatten().next() {
+                    return Some(reason);
+                }
+            }
+            return None;
+        }
+        ship::obstacle(tree)
+    }
+}
+
+unsafe fn security_leaks(query: *mut Query) -> bool {
+    unsafe {
+        let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*query).resultRelation as usize - 1);
+        if (*rte).securityQuals.is_null() {
+            return false;
+        }
+        let copy: *mut Query = node::copy(query);
+        (*copy).returningList = std::ptr::null_mut();
+        remote::calls_leaky_function(copy)
+    }
+}
+
+/// An UPDATE may name the distribution column only to set it to what it is: `SET k = k`, or to the value that the
+/// WHERE clause asks for, as frameworks do.
+unsafe fn keeps_key(query: *mut Query, key: i16, analysis: &Analysis) -> Result<()> {
+    unsafe {
+        if (*query).commandType != CmdType::CMD_UPDATE {
+            return Ok(());
+        }
+        for entry in list::iter::<pg_sys::TargetEntry>((*query).targetList) {
+            if (*entry).resjunk || (*entry).resno != key {
+                continue;
+            }
+            let value = (*entry).expr.cast::<Node>();
+            if let Some(var) = node::cast::<pg_sys::Var>(value) {
+                if (*var).varno == (*query).resultRelation && (*var).varattno == key {
+                    continue;
+                }
+            }
+            let same = analysis.distributed.first().is_some_and(|table| {
+                analysis
+                    .facts_about(table.key)
+                    .iter()
+                    .any(|fact| matches!(fact, super::analysis::Fact::Equal(asked) if unsafe { node::equal(*asked, value) }))
+            });
+            if !same {
+                return Err(Error::refused(
+                    "the distribution column of a row cannot be changed yet",
+                    "Delete the row and insert it with the new value, in one transaction.",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// RETURNING computed here: the workers return the columns it needs. Answers the list over those columns; the
+/// query's own list becomes the columns. None when there is no RETURNING.
+///
+/// # Safety
+/// `query` is owned by the caller.
+pub unsafe fn push_returning(query: *mut Query) -> Result<Option<*mut pg_sys::List>> {
+    unsafe {
+        if (*query).returningList.is_null() {
+            return Ok(None);
+        }
+        let list_of: *mut pg_sys::List = node::copy((*query).returningList);
+        let mut units = Vec::new();
+        if !split::collect_units(list_of.cast(), &mut units) {
+            return Err(Error::refused(
+                "this subquery in RETURNING cannot be computed on the shards",
+                "Run it as a statement of its own.",
+            ));
+        }
+        for unit in &units {
+            if let Some(reason) = ship::obstacle(*unit) {
+                return Err(Error::refused("a value in RETURNING cannot be read from the shards", "Leave it out.").detail(reason));
+            }
+        }
+        if units.is_empty() {
+            // RETURNING now(): a row each, of no column; a constant column keeps every protocol happy.
+            units.push(crate::pg::expr::int4(1).cast());
+        }
+        (*query).returningList = split::targets(&units);
+        Ok(Some(split::replace(list_of.cast(), &units, 0).cast()))
+    }
+}
+
+/// A statement in which only reference tables are ours: reads are PostgreSQL's own business; writes go to all
+/// copies. None: nothing to do.
+///
+/// # Safety
+/// As `planner::plan`.
+pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<Option<*mut PlannedStmt>> {
+    unsafe {
+        refuse_modifying_cte(query)?;
+        if (*query).commandType == CmdType::CMD_SELECT {
+            return Ok(None);
+        }
+        if target(query)?.is_none() {
+            return Ok(None);
+        }
+        match (*query).commandType {
+            CmdType::CMD_INSERT => super::insert::plan_reference(query, standard).map(Some),
+            CmdType::CMD_UPDATE | CmdType::CMD_DELETE => replicate(query, standard).map(Some),
+            _ => Err(Error::refused(
+                "MERGE on a distributed or reference table is not supported yet",
+                "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
+            )),
+        }
+    }
+}
+
+/// WITH clauses that change a table of ours would change the coordinator's copy only.
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn refuse_modifying_cte(query: *mut Query) -> Result<()> {
+    unsafe {
+        let mut found = Ok(());
+        if !(*query).hasModifyingCTE {
+            return found;
+        }
+        for cte in list::iter::<pg_sys::CommonTableExpr>((*query).cteList) {
+            let body = (*cte).ctequery.cast::<Query>();
+            if (*body).commandType != CmdType::CMD_SELECT && target(body)?.is_some() {
+                found = Err(Error::refused(
+                    "a WITH clause that changes a distributed or reference table is not supported here yet",
+                    "Run it as a statement of its own, in the same transaction.",
+                ));
+            }
+        }
+        found
+    }
+}
+
+/// UPDATE or DELETE of a reference table: PostgreSQL's plan for the table here, and the same statement on every
+/// copy afterwards. Its values must be the same everywhere.
+unsafe fn replicate(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
+    unsafe {
+        let refused = |reason: String| {
+            Error::refused(
+                "this statement may change the copies of a reference table in different ways",
+                "Compute the values first and use them in the statement.",
+            )
+            .detail(reason)
+        };
+        let all_reference = |level: *mut Query| -> Result<bool> {
+            for rte in list::iter::<pg_sys::RangeTblEntry>((*level).rtable) {
+                if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+                    && (*rte).relkind as u8 != b'v'
+                    && catalog::table((*rte).relid)?.is_none()
+                {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        let mut local = false;
+        let mut limited = false;
+        node::walk(query.cast(), &mut |item, _| {
+            if let Some(level) = node::cast::<Query>(item) {
+                local |= !matches!(all_reference(level), Ok(true));
+                limited |= !(*level).limitCount.is_null();
+            }
+            Step::Into
+        });
+        if local {
+            return Err(refused("it reads a table that the nodes do not have".into()));
+        }
+        if limited {
+            return Err(refused("it takes some of several rows".into()));
+        }
+        for tree in [(*query).targetList.cast::<Node>(), (*query).jointree.cast(), (*query).rtable.cast(), (*query).cteList.cast()] {
+            if let Some(reason) = obstacle_in(tree, query) {
+                return Err(refused(reason));
+            }
+        }
+        let copy: *mut Query = node::copy(query);
+        (*copy).returningList = std::ptr::null_mut();
+        let remote = remote::finish_reference(copy)?;
+        let statement = standard(query);
+        super::insert::above(statement, remote)?;
+        Ok(statement)
+    }
+}

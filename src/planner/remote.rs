@@ -1,0 +1,361 @@
+//! Finishes a statement for the workers: parameters out, security barriers in, text with holes, pruning.
+
+use crate::deparse;
+use crate::error::Result;
+use crate::pg::node::Step;
+use crate::pg::{expr, list, node, types};
+use crate::planner::plan::{ALL_NODES, Command, Kind, Prune, RemotePlan, SortKey};
+use crate::planner::route::Route;
+use crate::planner::ship::{self, Parameters};
+use pgrx::pg_sys::{self, Node, NodeTag, Query, RTEKind};
+
+/// A remote statement on its way into a CustomScan.
+pub struct Remote {
+    pub plan: RemotePlan,
+    /// `custom_exprs`: parameters first, then values that only pruning needs.
+    pub exprs: Vec<*mut Node>,
+    /// Type, typmod and collation of each column.
+    pub columns: Vec<(pg_sys::Oid, i32, pg_sys::Oid)>,
+    pub names: Vec<String>,
+    /// Every relation that the statement reads, for permission checks and invalidation.
+    pub relations: Vec<*mut pg_sys::RangeTblEntry>,
+}
+
+/// What `finish` is told of a statement.
+pub struct Order {
+    pub keys: Vec<SortKey>,
+    /// `limit + offset`, an expression without columns.
+    pub limit: *mut Node,
+}
+
+/// Turns `query` (which the caller owns; it is changed) into a remote statement.
+///
+/// # Safety
+/// `query` is a valid Query whose trees are shippable; `route` was found for it.
+pub unsafe fn finish(query: *mut Query, route: &Route, order: Order, reason: String) -> Result<Remote> {
+    unsafe { finish_with(query, route, order, reason, Parameters::default()) }
+}
+
+/// The same when parts of the statement are parameters already.
+///
+/// # Safety
+/// As `finish`; `parameters` made those parts.
+pub unsafe fn finish_with(
+    query: *mut Query,
+    route: &Route,
+    order: Order,
+    reason: String,
+    mut parameters: Parameters,
+) -> Result<Remote> {
+    unsafe {
+        let ready = !parameters.exprs.is_empty();
+        let relations = relations_of(query);
+        let mut columns = Vec::new();
+        let mut names = Vec::new();
+        let outputs = if (*query).commandType == pg_sys::CmdType::CMD_SELECT {
+            (*query).targetList
+        } else {
+            (*query).returningList
+        };
+        for entry in list::iter::<pg_sys::TargetEntry>(outputs).filter(|e| !(**e).resjunk) {
+            let signature = expr::signature((*entry).expr.cast());
+            ship::readable_type(signature.0)?;
+            columns.push(signature);
+            names.push(name_of(entry));
+        }
+        let tail = union_tail(&order, query, &mut parameters);
+        if ready || (*query).commandType == pg_sys::CmdType::CMD_INSERT {
+            parameters.extract_clauses(query);
+        } else {
+            parameters.extract(query, route.single);
+        }
+        fence(query);
+        let template = deparse::template(query)?;
+        let mut exprs = parameters.exprs.clone();
+        let numbers: Vec<usize> = route
+            .values
+            .iter()
+            .map(|value| {
+                parameters.index_of(*value).unwrap_or_else(|| {
+                    exprs.push(node::copy(*value));
+                    exprs.len() - 1
+                })
+            })
+            .collect();
+        let exprs = own(exprs);
+        let command = match (*query).commandType {
+            pg_sys::CmdType::CMD_INSERT => Command::Insert,
+            pg_sys::CmdType::CMD_UPDATE => Command::Update,
+            pg_sys::CmdType::CMD_DELETE => Command::Delete,
+            _ => Command::Select,
+        };
+        let plan = RemotePlan {
+            kind: if route.single { Kind::Routed } else { Kind::Scattered },
+            command,
+            template,
+            colocation: route.colocation.id,
+            prune: if numbers.is_empty() { route.prune.clone() } else { route.prune.renumbered(&|i| numbers[i]) },
+            params: parameters.types,
+            columns: columns.iter().map(|(t, _, _)| t.to_u32()).collect(),
+            merge: order.keys,
+            union_tail: tail,
+            writes: command != Command::Select || locks_rows(query),
+            reason,
+        };
+        Ok(Remote { plan, exprs, columns, names, relations })
+    }
+}
+
+unsafe fn name_of(entry: *mut pg_sys::TargetEntry) -> String {
+    unsafe {
+        if (*entry).resname.is_null() {
+            "?column?".to_owned()
+        } else {
+            std::ffi::CStr::from_ptr((*entry).resname).to_string_lossy().into_owned()
+        }
+    }
+}
+
+/// `ORDER BY 2 DESC LIMIT $1`, for the union of several shard groups' rows.
+unsafe fn union_tail(order: &Order, query: *mut Query, parameters: &mut Parameters) -> String {
+    unsafe {
+        let mut tail = String::new();
+        for (index, key) in order.keys.iter().enumerate() {
+            tail.push_str(if index == 0 { " ORDER BY " } else { ", " });
+            tail.push_str(&(key.column + 1).to_string());
+            if pg_sys::Oid::from(key.operator) == greater_than(key, query) {
+                tail.push_str(" DESC");
+            }
+            tail.push_str(if key.nulls_first { " NULLS FIRST" } else { " NULLS LAST" });
+        }
+        if !order.limit.is_null() {
+            let limit = parameters.parameter(order.limit);
+            if let Some(param) = node::cast::<pg_sys::Param>(limit) {
+                tail.push_str(&format!(" LIMIT ${}", (*param).paramid));
+            }
+            (*query).limitCount = node::copy(order.limit);
+        }
+        tail
+    }
+}
+
+unsafe fn greater_than(key: &SortKey, query: *mut Query) -> pg_sys::Oid {
+    unsafe {
+        let entry = list::nth::<pg_sys::TargetEntry>((*query).targetList, key.column);
+        let type_oid = pg_sys::exprType((*entry).expr.cast());
+        (*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_GT_OPR as i32)).gt_opr
+    }
+}
+
+unsafe fn locks_rows(query: *mut Query) -> bool {
+    unsafe {
+        node::walk(query.cast(), &mut |item, _| match node::cast::<Query>(item) {
+            Some(q) if !(*q).rowMarks.is_null() || (*q).commandType != pg_sys::CmdType::CMD_SELECT => Step::Stop,
+            _ => Step::Into,
+        })
+    }
+}
+
+/// Copies of all relation entries of a tree, views included: the executor checks their permissions.
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn relations_of(query: *mut Query) -> Vec<*mut pg_sys::RangeTblEntry> {
+    let mut found = Vec::new();
+    unsafe {
+        node::walk(query.cast(), &mut |item, _| {
+            if let Some(q) = node::cast::<Query>(item) {
+                for rte in list::iter::<pg_sys::RangeTblEntry>((*q).rtable) {
+                    if (*rte).rtekind == RTEKind::RTE_RELATION {
+                        let copy = node::copy(rte);
+                        // What the executor does not need would only cost.
+                        (*copy).securityQuals = std::ptr::null_mut();
+                        (*copy).tablesample = std::ptr::null_mut();
+                        found.push(copy);
+                    }
+                }
+            }
+            Step::Into
+        });
+    }
+    found
+}
+
+/// Puts row-level security's conditions, which deparsing leaves out, into a subquery in place of the relation. Where
+/// the query calls functions that could leak what they see, the subquery is fenced.
+///
+/// # Safety
+/// `query` is owned by the caller.
+pub unsafe fn fence(query: *mut Query) {
+    unsafe {
+        let leaky = calls_leaky_function(query);
+        node::walk(query.cast(), &mut |item, _| {
+            if let Some(q) = node::cast::<Query>(item) {
+                for (index, rte) in list::iter::<pg_sys::RangeTblEntry>((*q).rtable).enumerate() {
+                    if (*rte).rtekind == RTEKind::RTE_RELATION && !(*rte).securityQuals.is_null() {
+                        if index as i32 + 1 == (*q).resultRelation {
+                            let quals = (*rte).securityQuals;
+                            (*rte).securityQuals = std::ptr::null_mut();
+                            for qual in list::iter::<Node>(quals) {
+                                (*(*q).jointree).quals = expr::and(qual, (*(*q).jointree).quals);
+                            }
+                        } else {
+                            fence_relation(rte, index as i32 + 1, leaky);
+                        }
+                    }
+                }
+            }
+            Step::Into
+        });
+    }
+}
+
+/// Is every function in the statement leakproof, its security conditions aside?
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn calls_leaky_function(query: *mut Query) -> bool {
+    unsafe extern "C-unwind" fn leaks(function: pg_sys::Oid, _: *mut std::ffi::c_void) -> bool {
+        // SAFETY: a syscache look-up, guarded.
+        unsafe { pg_sys::panic::pgrx_extern_c_guard(|| !pg_sys::get_func_leakproof(function)) }
+    }
+    unsafe {
+        node::walk(query.cast(), &mut |item, _| {
+            if node::tag(item) != NodeTag::T_Query && pg_sys::check_functions_in_node(item, Some(leaks), std::ptr::null_mut()) {
+                Step::Stop
+            } else {
+                Step::Into
+            }
+        })
+    }
+}
+
+unsafe fn fence_relation(rte: *mut pg_sys::RangeTblEntry, varno: i32, leaky: bool) {
+    unsafe {
+        let inner: *mut pg_sys::RangeTblEntry = node::copy(rte);
+        (*inner).securityQuals = std::ptr::null_mut();
+        let mut quals: *mut Node = std::ptr::null_mut();
+        for qual in list::iter::<Node>((*rte).securityQuals) {
+            let qual: *mut Node = node::copy(qual);
+            pg_sys::ChangeVarNodes(qual, varno, 1, 0);
+            quals = expr::and(quals, qual);
+        }
+        let sub = select_from(inner, quals, None);
+        if leaky {
+            (*sub).limitOffset = expr::int8(0).cast();
+        }
+        if (*rte).alias.is_null() {
+            let alias = node::make::<pg_sys::Alias>();
+            (*alias).aliasname = pg_sys::pstrdup((*(*rte).eref).aliasname);
+            (*rte).alias = alias;
+        }
+        (*rte).rtekind = RTEKind::RTE_SUBQUERY;
+        (*rte).subquery = sub;
+        (*rte).securityQuals = std::ptr::null_mut();
+        (*rte).relid = pg_sys::InvalidOid;
+        (*rte).relkind = 0;
+        (*rte).requiredPerms = 0;
+        (*rte).inh = false;
+    }
+}
+
+/// `SELECT columns FROM relation WHERE quals`; all columns by attribute number unless `columns` names some.
+///
+/// # Safety
+/// `rte` is a relation's entry that the new Query may own; `quals` speaks of varno 1.
+pub unsafe fn select_from(rte: *mut pg_sys::RangeTblEntry, quals: *mut Node, columns: Option<&[i16]>) -> *mut Query {
+    unsafe {
+        let query = node::make::<Query>();
+        (*query).commandType = pg_sys::CmdType::CMD_SELECT;
+        (*query).canSetTag = true;
+        (*query).rtable = list::from([rte]);
+        let reference = node::make::<pg_sys::RangeTblRef>();
+        (*reference).rtindex = 1;
+        (*query).jointree = pg_sys::makeFromExpr(list::from([reference]), quals);
+        let all: Vec<i16>;
+        let wanted = match columns {
+            Some(some) => some,
+            None => {
+                all = (1..=pg_sys::get_relnatts((*rte).relid) as i16).collect();
+                &all
+            }
+        };
+        let mut entries = Vec::new();
+        for (index, attno) in wanted.iter().enumerate() {
+            let value = column((*rte).relid, *attno);
+            let name = pg_sys::get_attname((*rte).relid, *attno, true);
+            let name = if name.is_null() { node::pstrdup("dropped") } else { name };
+            entries.push(pg_sys::makeTargetEntry(value.cast(), index as i16 + 1, name, false));
+        }
+        (*query).targetList = list::from(entries);
+        query
+    }
+}
+
+/// Column `attno` of the relation at varno 1; NULL where the column was dropped.
+unsafe fn column(relid: pg_sys::Oid, attno: i16) -> *mut Node {
+    unsafe {
+        let (mut type_oid, mut typmod, mut collation) = (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+        pg_sys::get_atttypetypmodcoll(relid, attno, &mut type_oid, &mut typmod, &mut collation);
+        if type_oid == pg_sys::InvalidOid {
+            return pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid).cast();
+        }
+        expr::var(1, attno, (type_oid, typmod, collation)).cast()
+    }
+}
+
+/// May rows sorted on a worker be merged here? Not when a node's default collation sorts otherwise.
+pub fn sorts_alike(type_oid: pg_sys::Oid, collation: pg_sys::Oid) -> Result<bool> {
+    if !types::is_builtin(types::base_type(type_oid)) {
+        // Enums sort by their order of creation, which the nodes share.
+        // SAFETY: a syscache look-up.
+        return Ok(unsafe { pg_sys::type_is_enum(type_oid) });
+    }
+    if collation == pg_sys::InvalidOid || collation == pg_sys::C_COLLATION_OID || collation == pg_sys::POSIX_COLLATION_OID {
+        return Ok(true);
+    }
+    Ok(crate::catalog::nodes()?.iter().all(|node| node.same_collation))
+}
+
+/// The statement for every copy of a reference table, as a plan for all nodes.
+///
+/// # Safety
+/// As `finish`; the statement has no RETURNING.
+pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
+    unsafe {
+        let relations = relations_of(query);
+        let mut parameters = Parameters::default();
+        parameters.extract(query, false);
+        fence(query);
+        let plan = RemotePlan {
+            kind: Kind::Scattered,
+            command: Command::Update,
+            template: deparse::template(query)?,
+            colocation: ALL_NODES,
+            prune: Prune::All,
+            params: parameters.types,
+            columns: Vec::new(),
+            merge: Vec::new(),
+            union_tail: String::new(),
+            writes: true,
+            reason: String::new(),
+        };
+        let exprs = own(parameters.exprs);
+        Ok(Remote { plan, exprs, columns: Vec::new(), names: Vec::new(), relations })
+    }
+}
+
+/// Copies of expressions, ready for the executor.
+///
+/// # Safety
+/// They are valid expressions.
+pub unsafe fn own(exprs: Vec<*mut Node>) -> Vec<*mut Node> {
+    exprs
+        .into_iter()
+        .map(|e| unsafe {
+            let e: *mut Node = node::copy(e);
+            pg_sys::fix_opfuncids(e);
+            e
+        })
+        .collect()
+}

@@ -1,0 +1,497 @@
+//! Rewrites a query that is not routed: each level whose tables are tied becomes a leaf, with what must be done
+//! over all shards (aggregates, DISTINCT, ORDER BY, LIMIT) left above it for PostgreSQL's planner.
+
+use crate::error::Result;
+use crate::pg::node::Step;
+use crate::pg::{expr, list, node};
+use crate::planner::aggregate;
+use crate::planner::analysis::Analysis;
+use crate::planner::leaf;
+use crate::planner::plan::SortKey;
+use crate::planner::remote::{self, Order};
+use crate::planner::route::{self, Route};
+use crate::planner::ship::{self, Reason};
+use pgrx::pg_sys::{self, Node, NodeTag, Query, RTEKind};
+
+/// Puts leaves into `query` (changed in place), as large as they can be.
+///
+/// # Safety
+/// `query` is a valid Query that the caller owns; a `leaf::Session` is open.
+pub unsafe fn transform(query: *mut Query) -> Result<()> {
+    unsafe {
+        if !super::mentions_distributed(query) {
+            return Ok(());
+        }
+        let reason = match split_level(query)? {
+            None => return Ok(()),
+            Some(reason) => reason,
+        };
+        let _ = reason;
+        transform_children(query)
+    }
+}
+
+unsafe fn transform_children(query: *mut Query) -> Result<()> {
+    unsafe {
+        let mut children: Vec<*mut Query> = Vec::new();
+        node::query_children(query, 0, |child| {
+            node::walk(child, &mut |item, _| match node::cast::<Query>(item) {
+                Some(sub) => {
+                    children.push(sub);
+                    Step::Over
+                }
+                None => Step::Into,
+            });
+            false
+        });
+        for child in children {
+            if (*child).commandType == pg_sys::CmdType::CMD_SELECT {
+                transform(child)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Does the query use columns of levels above it?
+unsafe fn is_correlated(query: *mut Query) -> bool {
+    unsafe {
+        node::walk(query.cast(), &mut |item, level| {
+            // `level` counts queries entered, the outermost one included.
+            let up = match node::tag(item) {
+                NodeTag::T_Var => (*item.cast::<pg_sys::Var>()).varlevelsup,
+                NodeTag::T_Aggref => (*item.cast::<pg_sys::Aggref>()).agglevelsup,
+                _ => return Step::Into,
+            };
+            if up >= level && level > 0 && up > level - 1 { Step::Stop } else { Step::Into }
+        })
+    }
+}
+
+unsafe fn reads_outer_cte(query: *mut Query) -> bool {
+    unsafe {
+        node::walk(query.cast(), &mut |item, level| {
+            if let Some(q) = node::cast::<Query>(item) {
+                for rte in list::iter::<pg_sys::RangeTblEntry>((*q).rtable) {
+                    if (*rte).rtekind == RTEKind::RTE_CTE && (*rte).ctelevelsup > level {
+                        return Step::Stop;
+                    }
+                }
+            }
+            Step::Into
+        })
+    }
+}
+
+/// Tries to make this level a leaf; answers why it could not.
+unsafe fn split_level(query: *mut Query) -> Result<Option<Reason>> {
+    unsafe {
+        let refuse = |reason: &str| Ok(Some(reason.to_owned()));
+        if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
+            return refuse("it changes rows");
+        }
+        if is_correlated(query) || reads_outer_cte(query) {
+            return refuse("it uses columns of the query around it");
+        }
+        if !(*query).rowMarks.is_null() {
+            return refuse("it locks rows");
+        }
+        let analysis = Analysis::of(query)?;
+        let Some(route) = route::route(&analysis)? else { return refuse("nothing in it is distributed") };
+        if let Some(reason) = analysis.local.clone() {
+            return Ok(Some(reason));
+        }
+        if route.colocation.groups.is_empty() {
+            return refuse("its tables have no shards");
+        }
+        if !route.single {
+            if let Some(reason) = analysis.scatter_obstacle() {
+                return Ok(Some(reason));
+            }
+        }
+        if let Some(reason) = obstacle_below(query) {
+            return Ok(Some(reason));
+        }
+        if !(*query).setOperations.is_null() {
+            return whole(query, &analysis, &route);
+        }
+        if shippable_above(query) && (route.single || keeps_groups_whole(query, &analysis)) {
+            return whole(query, &analysis, &route);
+        }
+        if let Some(done) = aggregate::split(query, &route)? {
+            return Ok(done);
+        }
+        ship_rows(query, &route)
+    }
+}
+
+/// What prevents FROM, WITH and the join conditions from running on workers. The top WHERE is not looked at.
+unsafe fn obstacle_below(query: *mut Query) -> Option<Reason> {
+    unsafe {
+        for rte in list::iter::<pg_sys::RangeTblEntry>((*query).rtable) {
+            let found = match (*rte).rtekind {
+                RTEKind::RTE_SUBQUERY => ship::obstacle((*rte).subquery.cast()),
+                RTEKind::RTE_FUNCTION => ship::obstacle((*rte).functions.cast()),
+                RTEKind::RTE_VALUES => ship::obstacle((*rte).values_lists.cast()),
+                RTEKind::RTE_TABLEFUNC => ship::obstacle((*rte).tablefunc.cast()),
+                _ => None,
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        if let Some(found) = ship::obstacle((*query).cteList.cast()) {
+            return Some(found);
+        }
+        if !(*query).setOperations.is_null() {
+            return None;
+        }
+        for item in list::iter::<Node>((*(*query).jointree).fromlist) {
+            if let Some(found) = ship::obstacle(item) {
+                return Some(found);
+            }
+        }
+        None
+    }
+}
+
+/// May everything above FROM run on workers as well?
+unsafe fn shippable_above(query: *mut Query) -> bool {
+    unsafe {
+        let trees: [*mut Node; 7] = [
+            (*query).targetList.cast(),
+            (*(*query).jointree).quals,
+            (*query).havingQual,
+            (*query).windowClause.cast(),
+            (*query).groupingSets.cast(),
+            (*query).limitCount,
+            (*query).limitOffset,
+        ];
+        trees.into_iter().all(|tree| ship::obstacle(tree).is_none())
+            && list::iter::<pg_sys::TargetEntry>((*query).targetList)
+                .all(|entry| ship::readable_type(pg_sys::exprType((*entry).expr.cast())).is_ok())
+    }
+}
+
+/// Does no group, duplicate or window frame of this level span shards?
+unsafe fn keeps_groups_whole(query: *mut Query, analysis: &Analysis) -> bool {
+    unsafe {
+        let exprs = |clauses: *mut pg_sys::List| -> Vec<*mut Node> {
+            list::iter::<pg_sys::SortGroupClause>(clauses)
+                .map(|clause| pg_sys::get_sortgroupclause_expr(clause, (*query).targetList))
+                .collect()
+        };
+        if !(*query).groupingSets.is_null() {
+            return false;
+        }
+        let aggregates = (*query).hasAggs || !(*query).groupClause.is_null() || !(*query).havingQual.is_null();
+        if aggregates && !analysis.contains_key(query, &exprs((*query).groupClause)) {
+            return false;
+        }
+        if !(*query).distinctClause.is_null() && !analysis.contains_key(query, &exprs((*query).distinctClause)) {
+            return false;
+        }
+        list::iter::<pg_sys::WindowClause>((*query).windowClause)
+            .all(|window| analysis.contains_key(query, &exprs((*window).partitionClause)))
+    }
+}
+
+/// The whole level runs on the shards; above it remain ORDER BY and LIMIT.
+unsafe fn whole(query: *mut Query, analysis: &Analysis, route: &Route) -> Result<Option<Reason>> {
+    unsafe {
+        if (*query).setOperations.is_null() {
+            for entry in list::iter::<pg_sys::TargetEntry>((*query).targetList) {
+                if ship::readable_type(pg_sys::exprType((*entry).expr.cast())).is_err() {
+                    return Ok(Some("a value has no named type".into()));
+                }
+            }
+        } else if let Some(found) = ship::obstacle((*query).targetList.cast()) {
+            return Ok(Some(found));
+        }
+        let _ = analysis;
+        let inner: *mut Query = node::copy(query);
+        (*inner).limitOffset = std::ptr::null_mut();
+        (*inner).limitCount = std::ptr::null_mut();
+        let set_operation = !(*query).setOperations.is_null();
+        let one_group_limit = route.single;
+        let keys = if set_operation { None } else { sort_keys(query)? };
+        let mut order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let mut sorted = false;
+        if one_group_limit {
+            // All rows come from one shard group: its answer is the answer.
+            (*inner).limitOffset = (*query).limitOffset;
+            (*inner).limitCount = (*query).limitCount;
+            sorted = !(*query).sortClause.is_null() && !set_operation;
+        } else {
+            match keys {
+                Some(keys) if (*query).limitOption == pg_sys::LimitOption::LIMIT_OPTION_COUNT && !(*query).hasDistinctOn => {
+                    sorted = !keys.is_empty();
+                    order.keys = keys;
+                    order.limit = limit_with_offset(query);
+                }
+                _ => {
+                    if !(*query).hasDistinctOn {
+                        (*inner).sortClause = std::ptr::null_mut();
+                    }
+                }
+            }
+        }
+        for entry in list::iter::<pg_sys::TargetEntry>((*inner).targetList) {
+            (*entry).resjunk = false;
+            if (*entry).resname.is_null() {
+                (*entry).resname = node::pstrdup("?column?");
+            }
+        }
+        let limit_done = one_group_limit;
+        let remote = remote::finish(inner, route, order, String::new())?;
+        let signatures = remote.columns.clone();
+        let entry = leaf::placeholder(remote, sorted && !one_group_limit);
+        for (index, target) in list::iter::<pg_sys::TargetEntry>((*query).targetList).enumerate() {
+            (*target).expr = expr::var(1, index as i16 + 1, signatures[index]).cast();
+            (*target).resorigtbl = pg_sys::InvalidOid;
+            (*target).resorigcol = 0;
+        }
+        leaf::from_leaf(query, entry, std::ptr::null_mut());
+        clear_grouping(query);
+        (*query).setOperations = std::ptr::null_mut();
+        (*query).distinctClause = std::ptr::null_mut();
+        (*query).hasDistinctOn = false;
+        (*query).windowClause = std::ptr::null_mut();
+        (*query).hasWindowFuncs = false;
+        (*query).hasTargetSRFs = false;
+        (*query).hasSubLinks = false;
+        if limit_done {
+            (*query).limitOffset = std::ptr::null_mut();
+            (*query).limitCount = std::ptr::null_mut();
+            (*query).sortClause = std::ptr::null_mut();
+        }
+        Ok(None)
+    }
+}
+
+unsafe fn clear_grouping(query: *mut Query) {
+    unsafe {
+        (*query).groupClause = std::ptr::null_mut();
+        (*query).groupDistinct = false;
+        (*query).groupingSets = std::ptr::null_mut();
+        (*query).havingQual = std::ptr::null_mut();
+        (*query).hasAggs = false;
+    }
+}
+
+/// ORDER BY as merge keys over the target list; None when the shards may sort otherwise than we do.
+unsafe fn sort_keys(query: *mut Query) -> Result<Option<Vec<SortKey>>> {
+    unsafe {
+        let mut keys = Vec::new();
+        for clause in list::iter::<pg_sys::SortGroupClause>((*query).sortClause) {
+            let position = list::iter::<pg_sys::TargetEntry>((*query).targetList)
+                .position(|entry| (*entry).ressortgroupref == (*clause).tleSortGroupRef);
+            let Some(column) = position else { return Ok(None) };
+            let entry = list::nth::<pg_sys::TargetEntry>((*query).targetList, column);
+            let (type_oid, _, collation) = expr::signature((*entry).expr.cast());
+            let cache = pg_sys::lookup_type_cache(type_oid, (pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_GT_OPR) as i32);
+            let default_order = (*clause).sortop == (*cache).lt_opr || (*clause).sortop == (*cache).gt_opr;
+            if !default_order || !remote::sorts_alike(type_oid, collation)? {
+                return Ok(None);
+            }
+            keys.push(SortKey {
+                column,
+                operator: (*clause).sortop.to_u32(),
+                collation: collation.to_u32(),
+                nulls_first: (*clause).nulls_first,
+            });
+        }
+        Ok(Some(keys))
+    }
+}
+
+/// `limit + offset`: as many rows as any one shard could contribute.
+unsafe fn limit_with_offset(query: *mut Query) -> *mut Node {
+    unsafe {
+        let limit = (*query).limitCount;
+        if limit.is_null() || (*query).limitOffset.is_null() {
+            return node::copy(limit);
+        }
+        let sum = pg_sys::makeFuncExpr(
+            aggregate::functions::INT8PL.into(),
+            pg_sys::INT8OID,
+            list::from([node::copy(limit), node::copy((*query).limitOffset)]),
+            pg_sys::InvalidOid,
+            pg_sys::InvalidOid,
+            pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+        );
+        pg_sys::eval_const_expressions(std::ptr::null_mut(), sum.cast())
+    }
+}
+
+/// The shards give joined and filtered rows with the columns that the rest of the level needs.
+unsafe fn ship_rows(query: *mut Query, route: &Route) -> Result<Option<Reason>> {
+    unsafe {
+        let (shipped, kept) = split_quals((*(*query).jointree).quals);
+        if kept.iter().any(|q| has_sublink(*q)) {
+            return Ok(Some("a condition with a subquery runs on the coordinator".into()));
+        }
+        let mut units = Vec::new();
+        for tree in above(query).into_iter().chain(kept.iter().copied()) {
+            if !collect_units(tree, &mut units) {
+                return Ok(Some("an expression with a subquery runs on the coordinator".into()));
+            }
+        }
+        for unit in &units {
+            if ship::obstacle(*unit).is_some() || ship::readable_type(pg_sys::exprType(*unit)).is_err() {
+                return Ok(Some("a value cannot be read back from the workers".into()));
+            }
+        }
+        let inner: *mut Query = node::copy(query);
+        strip_above(inner);
+        (*(*inner).jointree).quals = conjunction(&shipped);
+        (*inner).targetList = targets(&units);
+        let mut order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        if kept.is_empty() && plain_rows(query) && (*query).sortClause.is_null() && !route.single {
+            order.limit = limit_with_offset(query);
+        }
+        let remote = remote::finish(inner, route, order, String::new())?;
+        let entry = leaf::placeholder(remote, false);
+        let kept = kept.into_iter().map(|q| replace(q, &units, 0)).collect::<Vec<_>>();
+        replace_above(query, &units);
+        leaf::from_leaf(query, entry, conjunction(&kept));
+        (*query).hasSubLinks = false;
+        Ok(None)
+    }
+}
+
+/// No aggregate, window, DISTINCT or set-returning function between the rows and LIMIT.
+unsafe fn plain_rows(query: *mut Query) -> bool {
+    unsafe {
+        !(*query).hasAggs
+            && (*query).groupClause.is_null()
+            && (*query).groupingSets.is_null()
+            && (*query).havingQual.is_null()
+            && (*query).distinctClause.is_null()
+            && (*query).windowClause.is_null()
+            && !(*query).hasTargetSRFs
+            && (*query).limitOption == pg_sys::LimitOption::LIMIT_OPTION_COUNT
+            && ship::obstacle((*query).limitCount).is_none()
+            && ship::obstacle((*query).limitOffset).is_none()
+    }
+}
+
+/// The WHERE conditions that workers evaluate, and those that stay here.
+pub unsafe fn split_quals(quals: *mut Node) -> (Vec<*mut Node>, Vec<*mut Node>) {
+    unsafe { expr::conjuncts(quals).into_iter().partition(|qual| ship::obstacle(*qual).is_none()) }
+}
+
+pub unsafe fn conjunction(quals: &[*mut Node]) -> *mut Node {
+    quals.iter().fold(std::ptr::null_mut(), |all, qual| unsafe { expr::and(all, node::copy(*qual)) })
+}
+
+unsafe fn has_sublink(tree: *mut Node) -> bool {
+    unsafe {
+        node::walk(tree, &mut |item, _| {
+            if node::tag(item) == NodeTag::T_SubLink { Step::Stop } else { Step::Into }
+        })
+    }
+}
+
+/// The expressions of a level above its FROM and WHERE.
+pub unsafe fn above(query: *mut Query) -> Vec<*mut Node> {
+    unsafe {
+        vec![
+            (*query).targetList.cast(),
+            (*query).havingQual,
+            (*query).windowClause.cast(),
+            (*query).limitCount,
+            (*query).limitOffset,
+        ]
+    }
+}
+
+/// Columns and whole subqueries that a tree needs from below; false when it holds something that cannot be a unit.
+pub unsafe fn collect_units(tree: *mut Node, units: &mut Vec<*mut Node>) -> bool {
+    unsafe {
+        !node::walk(tree, &mut |item, _| match node::tag(item) {
+            NodeTag::T_Var => {
+                if !units.iter().any(|u| node::equal(*u, item)) {
+                    units.push(item);
+                }
+                Step::Over
+            }
+            NodeTag::T_SubLink => {
+                let sublink = item.cast::<pg_sys::SubLink>();
+                let scalar = matches!(
+                    (*sublink).subLinkType,
+                    pg_sys::SubLinkType::EXISTS_SUBLINK | pg_sys::SubLinkType::EXPR_SUBLINK | pg_sys::SubLinkType::ARRAY_SUBLINK
+                );
+                if !scalar {
+                    return Step::Stop;
+                }
+                if !units.iter().any(|u| node::equal(*u, item)) {
+                    units.push(item);
+                }
+                Step::Over
+            }
+            NodeTag::T_Query => Step::Stop,
+            _ => Step::Into,
+        })
+    }
+}
+
+/// A target list of units, named after their columns where they have names.
+pub unsafe fn targets(units: &[*mut Node]) -> *mut pg_sys::List {
+    unsafe {
+        list::from(
+            units
+                .iter()
+                .enumerate()
+                .map(|(index, unit)| {
+                    let name = node::pstrdup(&format!("c{}", index + 1));
+                    let unit: *mut Node = node::copy(*unit);
+                    pg_sys::makeTargetEntry(unit.cast(), index as i16 + 1, name, false)
+                })
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+/// Takes from a copied level all that is done above FROM and WHERE.
+pub unsafe fn strip_above(inner: *mut Query) {
+    unsafe {
+        clear_grouping(inner);
+        (*inner).distinctClause = std::ptr::null_mut();
+        (*inner).hasDistinctOn = false;
+        (*inner).windowClause = std::ptr::null_mut();
+        (*inner).hasWindowFuncs = false;
+        (*inner).hasTargetSRFs = false;
+        (*inner).sortClause = std::ptr::null_mut();
+        (*inner).limitCount = std::ptr::null_mut();
+        (*inner).limitOffset = std::ptr::null_mut();
+        (*inner).limitOption = pg_sys::LimitOption::LIMIT_OPTION_COUNT;
+    }
+}
+
+/// The tree with each unit replaced by the leaf's column of the same number, offset by `first`.
+pub unsafe fn replace(tree: *mut Node, units: &[*mut Node], first: usize) -> *mut Node {
+    unsafe {
+        if tree.is_null() {
+            return tree;
+        }
+        if let Some(index) = units.iter().position(|unit| node::equal(*unit, tree)) {
+            return expr::var(1, (first + index) as i16 + 1, expr::signature(tree)).cast();
+        }
+        node::map_children(tree, |child| replace(child, units, first))
+    }
+}
+
+unsafe fn replace_above(query: *mut Query, units: &[*mut Node]) {
+    unsafe {
+        (*query).targetList = replace((*query).targetList.cast(), units, 0).cast();
+        for entry in list::iter::<pg_sys::TargetEntry>((*query).targetList) {
+            (*entry).resorigtbl = pg_sys::InvalidOid;
+            (*entry).resorigcol = 0;
+        }
+        (*query).havingQual = replace((*query).havingQual, units, 0);
+        (*query).windowClause = replace((*query).windowClause.cast(), units, 0).cast();
+        (*query).limitCount = replace((*query).limitCount, units, 0);
+        (*query).limitOffset = replace((*query).limitOffset, units, 0);
+    }
+}
