@@ -47,7 +47,22 @@ pub fn max_prepared_statements_per_connection() -> i32 {
     MAX_PREPARED_STATEMENTS.get()
 }
 
+static EXPLAIN_ALL_TASKS: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// EXPLAIN shows the statement and the worker's plan of every task, not of the first only.
+pub fn explain_all_tasks() -> bool {
+    EXPLAIN_ALL_TASKS.get()
+}
+
+static SHARD_GROUPS_PER_STATEMENT: GucSetting<i32> = GucSetting::<i32>::new(64);
+
+/// Shard groups of one node that a single statement reads.
+pub fn shard_groups_per_statement() -> usize {
+    SHARD_GROUPS_PER_STATEMENT.get().max(1) as usize
+}
+
 pub fn init() {
+    define_planner_settings();
     GucRegistry::define_int_guc(
         c"shard_ext.node_connection_timeout",
         c"Time to wait for a connection to a node to be established.",
@@ -105,6 +120,27 @@ pub fn init() {
         2 * 1024 * 1024 - 1,
         GucContext::Userset,
         GucFlags::UNIT_KB,
+    );
+}
+
+fn define_planner_settings() {
+    GucRegistry::define_bool_guc(
+        c"shard_ext.explain_all_tasks",
+        c"EXPLAIN shows the statement and plan of every task.",
+        c"When off, only the first task is shown.",
+        &EXPLAIN_ALL_TASKS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"shard_ext.shard_groups_per_statement",
+        c"Shard groups of one node that a single statement reads.",
+        c"The rows of that many shard groups are appended by the node; more groups take more statements.",
+        &SHARD_GROUPS_PER_STATEMENT,
+        1,
+        1000,
+        GucContext::Userset,
+        GucFlags::default(),
     );
 }
 

@@ -1,1 +1,28 @@
-pub fn init() {}
+//! Runs remote plans: custom scans that ask nodes and decode rows. Comes in: a plan's private data and expressions.
+//! Goes out: tuples in slots. Connections belong to `remote`; what is here dies with the executor state.
+
+mod decode;
+mod encode;
+mod explain;
+mod insert;
+mod merge;
+mod replicate;
+mod scan;
+mod state;
+mod task;
+
+use pgrx::pg_sys;
+
+pub use insert::insert_methods;
+pub use replicate::replicate_methods;
+pub use scan::scan_methods;
+
+/// Registers the custom scans, so that plans can be copied and read back.
+pub fn init() {
+    // SAFETY: the methods are statics; called once at load.
+    unsafe {
+        pg_sys::RegisterCustomScanMethods(scan_methods());
+        pg_sys::RegisterCustomScanMethods(insert_methods());
+        pg_sys::RegisterCustomScanMethods(replicate_methods());
+    }
+}

@@ -22,7 +22,6 @@ use std::rc::Rc;
 /// As `planner::plan`.
 pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
     unsafe {
-        modify::refuse_modifying_cte(query)?;
         let Some(target) = modify::target(query)? else {
             return super::plan_select(query, standard);
         };

@@ -184,6 +184,38 @@ pub unsafe fn set_paths(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOpt
     }
 }
 
+/// What `get_relation_info_hook` does for a distributed table: its size is that of its shards, as ANALYZE left it in
+/// pg_class, not that of the empty relation here.
+///
+/// # Safety
+/// Called by the hook with PostgreSQL's own arguments.
+pub unsafe fn set_size(relid: Oid, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
+    unsafe {
+        let Some(table) = catalog::table(relid)? else { return Ok(()) };
+        if !matches!(table.kind, TableKind::Distributed { .. }) {
+            return Ok(());
+        }
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relid));
+        if tuple.is_null() {
+            return Ok(());
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let (rows, pages) = (f64::from((*form).reltuples), (*form).relpages as u32);
+        pg_sys::ReleaseSysCache(tuple);
+        if rows > 0.0 {
+            (*rel).tuples = rows;
+            (*rel).pages = pages;
+        } else {
+            (*rel).tuples = UNKNOWN_ROWS;
+            (*rel).pages = (UNKNOWN_ROWS / 50.0) as u32;
+        }
+        Ok(())
+    }
+}
+
+/// Rows assumed of a distributed table that was never analysed.
+const UNKNOWN_ROWS: f64 = 100_000.0;
+
 /// What a leaf of a single table cannot give.
 unsafe fn check_relation(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
     unsafe {

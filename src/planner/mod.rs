@@ -22,7 +22,7 @@ use analysis::Analysis;
 use pgrx::pg_sys::{self, PlannedStmt, Query, RTEKind};
 use remote::Order;
 
-pub use leaf::set_paths;
+pub use leaf::{set_paths, set_size};
 
 /// PostgreSQL's planner, or the next extension's.
 pub type Planner<'a> = &'a dyn Fn(*mut Query) -> *mut PlannedStmt;
@@ -37,7 +37,10 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut P
         match interest(query)? {
             Interest::None => Ok(None),
             Interest::ReferenceOnly => modify::plan_reference(query, standard),
-            Interest::Distributed => plan_distributed(query, standard).map(Some),
+            Interest::Distributed => {
+                modify::refuse_modifying_cte(query)?;
+                plan_distributed(query, standard).map(Some)
+            }
         }
     }
 }

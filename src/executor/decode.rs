@@ -1,0 +1,177 @@
+//! Values from the wire into Datums. Common types are decoded here, in one allocation per row; the rest by their
+//! own receive or input function.
+
+use crate::error::{Error, Result};
+use crate::pg::types;
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// How the columns of a result are read.
+pub struct Decoder {
+    columns: Vec<Column>,
+    binary: bool,
+    scratch: Vec<u8>,
+}
+
+struct Column {
+    kind: Kind,
+    function: Box<pg_sys::FmgrInfo>,
+    parameter: Oid,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    /// A varlena whose binary format is its bytes.
+    Bytes,
+    Receive,
+    Input,
+}
+
+impl Decoder {
+    /// For columns of these types; binary when every type allows it.
+    ///
+    /// # Safety
+    /// Called inside the server; look-up results live in the current memory context.
+    pub unsafe fn new(type_oids: &[u32]) -> Decoder {
+        let oids: Vec<Oid> = type_oids.iter().map(|t| Oid::from(*t)).collect();
+        let binary = oids.iter().all(|t| types::binary_is_portable(*t));
+        let columns = oids.iter().map(|t| unsafe { Column::new(*t, binary) }).collect();
+        Decoder { columns, binary, scratch: Vec::new() }
+    }
+
+    pub fn is_binary(&self) -> bool {
+        self.binary
+    }
+
+    pub fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Decodes a row into `values` and `nulls`; what is passed by reference lives in the current memory context.
+    ///
+    /// # Safety
+    /// `values` and `nulls` have room for `width` entries.
+    pub unsafe fn decode<'a>(
+        &mut self,
+        get: impl Fn(usize) -> Option<&'a [u8]>,
+        values: *mut Datum,
+        nulls: *mut bool,
+    ) -> Result<()> {
+        let mut needed = 0;
+        for (index, column) in self.columns.iter().enumerate() {
+            if column.kind == Kind::Bytes {
+                needed += get(index).map_or(0, |bytes| aligned(bytes.len() + 4));
+            }
+        }
+        unsafe {
+            let mut memory: *mut u8 = std::ptr::null_mut();
+            if needed > 0 {
+                memory = pg_sys::palloc(needed).cast();
+            }
+            for (index, column) in self.columns.iter_mut().enumerate() {
+                let Some(bytes) = get(index) else {
+                    *nulls.add(index) = true;
+                    *values.add(index) = if column.kind == Kind::Input { column.input(None, &mut self.scratch) } else { Datum::from(0) };
+                    continue;
+                };
+                *nulls.add(index) = false;
+                *values.add(index) = match column.kind {
+                    Kind::Bool => Datum::from(fixed::<1>(bytes)?[0] != 0),
+                    Kind::Int2 => Datum::from(i16::from_be_bytes(fixed(bytes)?)),
+                    Kind::Int4 => Datum::from(i32::from_be_bytes(fixed(bytes)?)),
+                    Kind::Int8 => Datum::from(i64::from_be_bytes(fixed(bytes)?)),
+                    Kind::Float4 => Datum::from(u32::from_be_bytes(fixed(bytes)?)),
+                    Kind::Bytes => {
+                        let start = memory;
+                        let size = bytes.len() + 4;
+                        // A 4-byte varlena header on a little-endian machine: the length shifted by two.
+                        start.cast::<u32>().write_unaligned((size as u32) << 2);
+                        std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.add(4), bytes.len());
+                        memory = memory.add(aligned(size));
+                        Datum::from(start)
+                    }
+                    Kind::Receive => column.receive(bytes),
+                    Kind::Input => column.input(Some(bytes), &mut self.scratch),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+fn aligned(size: usize) -> usize {
+    (size + 7) & !7
+}
+
+fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
+    bytes.try_into().map_err(|_| {
+        Error::new(
+            crate::error::sqlstate::PROTOCOL_VIOLATION,
+            format!("a node sent {} bytes where {N} were expected", bytes.len()),
+        )
+    })
+}
+
+impl Column {
+    unsafe fn new(type_oid: Oid, binary: bool) -> Column {
+        unsafe {
+            let mut function: Box<pg_sys::FmgrInfo> = Box::new(std::mem::zeroed());
+            let mut oid = pg_sys::InvalidOid;
+            let mut parameter = pg_sys::InvalidOid;
+            let kind = if binary {
+                pg_sys::getTypeBinaryInputInfo(type_oid, &mut oid, &mut parameter);
+                kind_of(types::base_type(type_oid), type_oid)
+            } else {
+                pg_sys::getTypeInputInfo(type_oid, &mut oid, &mut parameter);
+                Kind::Input
+            };
+            pg_sys::fmgr_info(oid, &mut *function);
+            Column { kind, function, parameter }
+        }
+    }
+
+    unsafe fn receive(&mut self, bytes: &[u8]) -> Datum {
+        unsafe {
+            let mut buffer: pg_sys::StringInfoData = std::mem::zeroed();
+            buffer.data = bytes.as_ptr().cast_mut().cast();
+            buffer.len = bytes.len() as i32;
+            buffer.maxlen = bytes.len() as i32 + 1;
+            pg_sys::ReceiveFunctionCall(&mut *self.function, &mut buffer, self.parameter, -1)
+        }
+    }
+
+    unsafe fn input(&mut self, text: Option<&[u8]>, scratch: &mut Vec<u8>) -> Datum {
+        unsafe {
+            let text = match text {
+                None => std::ptr::null_mut(),
+                Some(text) => {
+                    scratch.clear();
+                    scratch.extend_from_slice(text);
+                    scratch.push(0);
+                    scratch.as_mut_ptr().cast()
+                }
+            };
+            pg_sys::InputFunctionCall(&mut *self.function, text, self.parameter, -1)
+        }
+    }
+}
+
+/// How a type's binary format is read. Domains go through their own function: it checks their constraints, which
+/// the worker did already, so their base type's format will do.
+fn kind_of(base: Oid, _declared: Oid) -> Kind {
+    match base {
+        pg_sys::BOOLOID => Kind::Bool,
+        pg_sys::INT2OID => Kind::Int2,
+        pg_sys::INT4OID | pg_sys::DATEOID => Kind::Int4,
+        pg_sys::INT8OID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::TIMEOID | pg_sys::FLOAT8OID | pg_sys::CASHOID => {
+            Kind::Int8
+        }
+        pg_sys::FLOAT4OID => Kind::Float4,
+        pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::BYTEAOID | pg_sys::JSONOID => Kind::Bytes,
+        _ => Kind::Receive,
+    }
+}

@@ -1,0 +1,159 @@
+//! Datums onto the wire: parameters, and arrays of them for many rows at once.
+
+use crate::planner::plan::ParamType;
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// Writes values of one type in the format that its parameter declares.
+pub struct Encoder {
+    kind: Kind,
+    function: Box<pg_sys::FmgrInfo>,
+    pub binary: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Bytes,
+    Send,
+    Output,
+}
+
+impl Encoder {
+    /// # Safety
+    /// Called inside the server; look-up results live in the current memory context.
+    pub unsafe fn new(param: &ParamType) -> Encoder {
+        let type_oid = Oid::from(param.value);
+        unsafe {
+            let mut function: Box<pg_sys::FmgrInfo> = Box::new(std::mem::zeroed());
+            let mut oid = pg_sys::InvalidOid;
+            let mut is_varlena = false;
+            let kind = if param.binary {
+                pg_sys::getTypeBinaryOutputInfo(type_oid, &mut oid, &mut is_varlena);
+                match type_oid {
+                    pg_sys::BOOLOID => Kind::Bool,
+                    pg_sys::INT2OID => Kind::Int2,
+                    pg_sys::INT4OID | pg_sys::DATEOID => Kind::Int4,
+                    pg_sys::INT8OID
+                    | pg_sys::TIMESTAMPOID
+                    | pg_sys::TIMESTAMPTZOID
+                    | pg_sys::TIMEOID
+                    | pg_sys::FLOAT8OID
+                    | pg_sys::CASHOID => Kind::Int8,
+                    pg_sys::FLOAT4OID => Kind::Float4,
+                    pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::BYTEAOID | pg_sys::JSONOID => Kind::Bytes,
+                    _ => Kind::Send,
+                }
+            } else {
+                pg_sys::getTypeOutputInfo(type_oid, &mut oid, &mut is_varlena);
+                Kind::Output
+            };
+            pg_sys::fmgr_info(oid, &mut *function);
+            Encoder { kind, function, binary: param.binary }
+        }
+    }
+
+    /// Appends the value's bytes.
+    ///
+    /// # Safety
+    /// `value` is a non-null value of the encoder's type.
+    pub unsafe fn write(&mut self, value: Datum, out: &mut Vec<u8>) {
+        unsafe {
+            match self.kind {
+                Kind::Bool => out.push(u8::from(value.value() as u8 != 0)),
+                Kind::Int2 => out.extend_from_slice(&(value.value() as i16).to_be_bytes()),
+                Kind::Int4 => out.extend_from_slice(&(value.value() as i32).to_be_bytes()),
+                Kind::Int8 => out.extend_from_slice(&(value.value() as i64).to_be_bytes()),
+                Kind::Float4 => out.extend_from_slice(&(value.value() as u32).to_be_bytes()),
+                Kind::Bytes => {
+                    let original = value.cast_mut_ptr::<pg_sys::varlena>();
+                    let plain = pg_sys::pg_detoast_datum_packed(original);
+                    let length = pgrx::varlena::varsize_any_exhdr(plain);
+                    let data = pgrx::varlena::vardata_any(plain).cast::<u8>();
+                    out.extend_from_slice(std::slice::from_raw_parts(data, length));
+                    if plain != original {
+                        pg_sys::pfree(plain.cast());
+                    }
+                }
+                Kind::Send => {
+                    let bytes = pg_sys::SendFunctionCall(&mut *self.function, value).cast::<pg_sys::varlena>();
+                    let length = pgrx::varlena::varsize_any_exhdr(bytes);
+                    let data = pgrx::varlena::vardata_any(bytes).cast::<u8>();
+                    out.extend_from_slice(std::slice::from_raw_parts(data, length));
+                    pg_sys::pfree(bytes.cast());
+                }
+                Kind::Output => {
+                    let text = pg_sys::OutputFunctionCall(&mut *self.function, value);
+                    out.extend_from_slice(std::ffi::CStr::from_ptr(text).to_bytes());
+                    pg_sys::pfree(text.cast());
+                }
+            }
+        }
+    }
+}
+
+/// A one-dimensional array in PostgreSQL's binary format (`array_recv`), built element by element.
+pub struct ArrayBuilder {
+    bytes: Vec<u8>,
+    count: i32,
+    has_null: bool,
+}
+
+const ARRAY_HEADER: usize = 20;
+
+impl ArrayBuilder {
+    pub fn new(element: u32) -> ArrayBuilder {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&1i32.to_be_bytes());
+        bytes.extend_from_slice(&0i32.to_be_bytes());
+        bytes.extend_from_slice(&element.to_be_bytes());
+        bytes.extend_from_slice(&0i32.to_be_bytes());
+        bytes.extend_from_slice(&1i32.to_be_bytes());
+        ArrayBuilder { bytes, count: 0, has_null: false }
+    }
+
+    pub fn push_null(&mut self) {
+        self.bytes.extend_from_slice(&(-1i32).to_be_bytes());
+        self.has_null = true;
+        self.count += 1;
+    }
+
+    /// Appends the element that `write` puts into the buffer.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        write(&mut self.bytes);
+        let length = (self.bytes.len() - at - 4) as i32;
+        self.bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
+        self.count += 1;
+    }
+
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes[4..8].copy_from_slice(&i32::from(self.has_null).to_be_bytes());
+        self.bytes[12..16].copy_from_slice(&self.count.to_be_bytes());
+        debug_assert!(self.bytes.len() >= ARRAY_HEADER);
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ArrayBuilder;
+
+    #[test]
+    fn arrays_are_laid_out_as_array_recv_reads_them() {
+        let mut array = ArrayBuilder::new(23);
+        array.push(|out| out.extend_from_slice(&7i32.to_be_bytes()));
+        array.push_null();
+        let bytes = array.finish();
+        assert_eq!(bytes[..20], [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 23, 0, 0, 0, 2, 0, 0, 0, 1]);
+        assert_eq!(bytes[20..], [0, 0, 0, 4, 0, 0, 0, 7, 255, 255, 255, 255]);
+    }
+}

@@ -1,0 +1,462 @@
+//! The custom scan that inserts rows on workers: pulls rows from the plan below, computes each row's shard group,
+//! and sends arrays of columns, one statement per shard group and batch. As a tee (for reference tables) it sends
+//! the rows to every node and hands them on to the ModifyTable above.
+
+use crate::catalog::{self, Colocation};
+use crate::deparse::Place;
+use crate::error::{Error, Result, sqlstate};
+use crate::executor::decode::Decoder;
+use crate::executor::encode::{ArrayBuilder, Encoder};
+use crate::executor::explain::Explainer;
+use crate::executor::state::{self, body};
+use crate::executor::task;
+use crate::pg::list;
+use crate::planner::plan::{ALL_NODES, InsertPlan, ParamType};
+use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+struct ScanMethods(pg_sys::CustomScanMethods);
+struct ExecMethods(pg_sys::CustomExecMethods);
+// SAFETY: constant data, read by one backend.
+unsafe impl Sync for ScanMethods {}
+// SAFETY: as above.
+unsafe impl Sync for ExecMethods {}
+
+static SCAN: ScanMethods = ScanMethods(pg_sys::CustomScanMethods {
+    CustomName: c"ShardInsert".as_ptr(),
+    CreateCustomScanState: Some(create_state),
+});
+
+static EXEC: ExecMethods = ExecMethods(pg_sys::CustomExecMethods {
+    CustomName: c"ShardInsert".as_ptr(),
+    BeginCustomScan: Some(begin),
+    ExecCustomScan: Some(exec),
+    EndCustomScan: Some(end),
+    ReScanCustomScan: Some(rescan),
+    MarkPosCustomScan: None,
+    RestrPosCustomScan: None,
+    EstimateDSMCustomScan: None,
+    InitializeDSMCustomScan: None,
+    ReInitializeDSMCustomScan: None,
+    InitializeWorkerCustomScan: None,
+    ShutdownCustomScan: None,
+    ExplainCustomScan: Some(explain_insert),
+});
+
+/// For `CustomScan.methods`.
+pub fn insert_methods() -> *const pg_sys::CustomScanMethods {
+    &raw const SCAN.0
+}
+
+/// Rows waiting for one shard group, or for every node.
+struct Batch {
+    arrays: Vec<ArrayBuilder>,
+    /// Positions of the rows in the input.
+    ordinals: Vec<usize>,
+}
+
+/// Bytes of rows held before they are sent.
+const BATCH_BYTES: usize = 4 << 20;
+
+struct Insert {
+    plan: InsertPlan,
+    colocation: Option<Rc<Colocation>>,
+    encoders: Vec<Encoder>,
+    checks: Vec<*mut pg_sys::ExprState>,
+    params: Vec<(*mut pg_sys::ExprState, ParamType, Encoder)>,
+    /// Keyed by shard group index; 0 for every node.
+    batches: BTreeMap<usize, Batch>,
+    waiting_bytes: usize,
+    rows: usize,
+    affected: u64,
+    decoder: Decoder,
+    /// Returned rows, in the order of the input where each input row returned one.
+    returned: Vec<Vec<Option<Vec<u8>>>>,
+    given: usize,
+    texts: BTreeMap<(catalog::NodeId, i64), Rc<str>>,
+    finished: bool,
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
+    // SAFETY: the body's type is that of every callback here.
+    unsafe { state::create::<Insert>(&EXEC.0) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(node: *mut pg_sys::CustomScanState, estate: *mut pg_sys::EState, flags: i32) {
+    // SAFETY: called by ExecInitCustomScan.
+    unsafe {
+        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+        state::init_child(node, scan, estate, flags);
+        match Insert::new(node, scan) {
+            Ok(insert) => state::set_body(node, estate, insert),
+            Err(error) => error.raise(),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn exec(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: this node's state; ExecScan calls back with it.
+    unsafe {
+        let Some(insert) = body::<Insert>(node) else { return std::ptr::null_mut() };
+        if insert.plan.tee {
+            return match insert.pass(node) {
+                Ok(slot) => slot,
+                Err(error) => error.raise(),
+            };
+        }
+        pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck))
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: `ss` is the first field of the CustomScanState.
+    unsafe {
+        let custom = node.cast::<pg_sys::CustomScanState>();
+        let slot = (*node).ss_ScanTupleSlot;
+        state::clear_virtual(slot);
+        let Some(insert) = body::<Insert>(custom) else { return slot };
+        match insert.next_returned(custom, slot) {
+            Ok(()) => slot,
+            Err(error) => error.raise(),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn recheck(_node: *mut pg_sys::ScanState, _slot: *mut pg_sys::TupleTableSlot) -> bool {
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: the child was made in begin.
+    unsafe { state::end_child(node) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn rescan(_node: *mut pg_sys::CustomScanState) {
+    Error::internal("an insert cannot be scanned again").raise()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn explain_insert(
+    node: *mut pg_sys::CustomScanState,
+    _ancestors: *mut pg_sys::List,
+    es: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: called by ExplainNode.
+    unsafe {
+        if let Some(insert) = body::<Insert>(node) {
+            let explainer = Explainer(es);
+            explainer.text("Kind", if insert.plan.colocation == ALL_NODES { "every node" } else { "rows to their shard groups" });
+            if let Some(colocation) = &insert.colocation {
+                explainer.text("Shard Groups", &format!("up to {} of {}", colocation.groups.len(), colocation.groups.len()));
+            }
+            explainer.text("Remote SQL", insert.plan.template.text());
+        }
+    }
+}
+
+impl Insert {
+    unsafe fn new(node: *mut pg_sys::CustomScanState, scan: *mut pg_sys::CustomScan) -> Result<Insert> {
+        unsafe {
+            let plan = InsertPlan::from_private((*scan).custom_private)?;
+            let colocation = if plan.colocation == ALL_NODES { None } else { Some(catalog::colocation(plan.colocation)?) };
+            let encoders = plan
+                .columns
+                .iter()
+                .map(|column| {
+                    Encoder::new(&ParamType {
+                        value: column.value,
+                        declared: column.element,
+                        binary: column.element == column.value,
+                    })
+                })
+                .collect();
+            let mut checks = Vec::new();
+            let mut params = Vec::new();
+            for (index, expr) in list::iter::<pg_sys::Expr>((*scan).custom_exprs).enumerate() {
+                let state = pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps);
+                if index < plan.checks.len() {
+                    checks.push(state);
+                } else {
+                    let param = plan.params[index - plan.checks.len()];
+                    params.push((state, param, Encoder::new(&param)));
+                }
+            }
+            let decoder = Decoder::new(&plan.returned);
+            Ok(Insert {
+                plan,
+                colocation,
+                encoders,
+                checks,
+                params,
+                batches: BTreeMap::new(),
+                waiting_bytes: 0,
+                rows: 0,
+                affected: 0,
+                decoder,
+                returned: Vec::new(),
+                given: 0,
+                texts: BTreeMap::new(),
+                finished: false,
+            })
+        }
+    }
+
+    /// As a tee: the next row of the plan below, noted for the nodes; at the end all are sent.
+    unsafe fn pass(&mut self, node: *mut pg_sys::CustomScanState) -> Result<*mut pg_sys::TupleTableSlot> {
+        unsafe {
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            let slot = state::exec_child(child);
+            if state::is_empty(slot) {
+                if !self.finished {
+                    self.finished = true;
+                    self.flush(node)?;
+                }
+                return Ok(slot);
+            }
+            self.take(node, slot)?;
+            if self.waiting_bytes > BATCH_BYTES {
+                self.flush(node)?;
+            }
+            Ok(slot)
+        }
+    }
+
+    /// Reads everything below on the first call; then gives what the workers returned.
+    unsafe fn next_returned(&mut self, node: *mut pg_sys::CustomScanState, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+        unsafe {
+            if !self.finished {
+                self.finished = true;
+                self.run(node)?;
+            }
+            if self.given >= self.returned.len() {
+                return Ok(());
+            }
+            let row = std::mem::take(&mut self.returned[self.given]);
+            self.given += 1;
+            let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+            let old = pg_sys::MemoryContextSwitchTo(memory);
+            self.decoder.decode(
+                |column| row.get(column).and_then(|value| value.as_deref()),
+                (*slot).tts_values,
+                (*slot).tts_isnull,
+            )?;
+            pg_sys::MemoryContextSwitchTo(old);
+            state::store_virtual(slot);
+            Ok(())
+        }
+    }
+
+    unsafe fn run(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            let keep = !self.plan.returned.is_empty();
+            loop {
+                let slot = state::exec_child(child);
+                if state::is_empty(slot) {
+                    break;
+                }
+                self.take(node, slot)?;
+                // Returned rows keep the order of the input: all rows are sent at once.
+                if !keep && self.waiting_bytes > BATCH_BYTES {
+                    self.flush(node)?;
+                }
+            }
+            self.flush(node)?;
+            (*(*node).ss.ps.state).es_processed += self.affected;
+            Ok(())
+        }
+    }
+
+    /// Adds a row to the batch of its shard group.
+    unsafe fn take(&mut self, node: *mut pg_sys::CustomScanState, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+        unsafe {
+            let econtext = (*node).ss.ps.ps_ExprContext;
+            pg_sys::MemoryContextReset((*econtext).ecxt_per_tuple_memory);
+            pg_sys::slot_getallattrs(slot);
+            let value = |index: usize| -> Option<Datum> {
+                let null = *(*slot).tts_isnull.add(index);
+                (!null).then(|| *(*slot).tts_values.add(index))
+            };
+            self.check(econtext, slot)?;
+            let target = match &self.colocation {
+                None => 0,
+                Some(colocation) => {
+                    let key = self.plan.key.and_then(|index| value(self.plan.columns[index].source));
+                    match colocation.group_for(key) {
+                        Some(group) => group,
+                        None => {
+                            let table = self.plan.template.holes().first().map(|h| h.name.clone()).unwrap_or_default();
+                            return Err(task::no_shard(colocation, &table, key));
+                        }
+                    }
+                }
+            };
+            let columns = &self.plan.columns;
+            let batch = self.batches.entry(target).or_insert_with(|| Batch {
+                arrays: columns.iter().map(|column| ArrayBuilder::new(column.element)).collect(),
+                ordinals: Vec::new(),
+            });
+            let old = pg_sys::MemoryContextSwitchTo((*econtext).ecxt_per_tuple_memory);
+            for (index, column) in columns.iter().enumerate() {
+                let array = &mut batch.arrays[index];
+                let before = array.size();
+                match value(column.source) {
+                    None => array.push_null(),
+                    Some(value) => {
+                        let encoder = &mut self.encoders[index];
+                        array.push(|out| encoder.write(value, out));
+                    }
+                }
+                self.waiting_bytes += array.size() - before;
+            }
+            pg_sys::MemoryContextSwitchTo(old);
+            batch.ordinals.push(self.rows);
+            self.rows += 1;
+            Ok(())
+        }
+    }
+
+    /// WITH CHECK conditions of policies and views, as `ExecWithCheckOptions` reports them.
+    unsafe fn check(&self, econtext: *mut pg_sys::ExprContext, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+        unsafe {
+            for (state, check) in self.checks.iter().zip(&self.plan.checks) {
+                (*econtext).ecxt_outertuple = slot;
+                let passed = state::evaluate(*state, econtext).map(|value| value.value() as u8 != 0);
+                if passed == Some(true) {
+                    continue;
+                }
+                return Err(match (&check.policy, check.view) {
+                    (_, true) => Error::new(
+                        *b"44000",
+                        format!("new row violates check option for view \"{}\"", check.relation),
+                    ),
+                    (Some(policy), _) => Error::new(
+                        sqlstate::INSUFFICIENT_PRIVILEGE,
+                        format!("new row violates row-level security policy \"{policy}\" for table \"{}\"", check.relation),
+                    ),
+                    (None, _) => Error::new(
+                        sqlstate::INSUFFICIENT_PRIVILEGE,
+                        format!("new row violates row-level security policy for table \"{}\"", check.relation),
+                    ),
+                });
+            }
+            Ok(())
+        }
+    }
+
+    /// Sends every batch and waits for the answers.
+    unsafe fn flush(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        let batches = std::mem::take(&mut self.batches);
+        self.waiting_bytes = 0;
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let mut extra = Params::default();
+        for (expr, param, encoder) in &mut self.params {
+            // SAFETY: this node's expressions.
+            let value = unsafe { state::evaluate(*expr, (*node).ss.ps.ps_ExprContext) };
+            extra.types.push(Oid::from(param.declared));
+            extra.formats.push(if encoder.binary { Format::Binary } else { Format::Text });
+            extra.values.push(value.map(|value| {
+                let mut bytes = Vec::new();
+                // SAFETY: a value of the expression's type.
+                unsafe { encoder.write(value, &mut bytes) };
+                bytes
+            }));
+        }
+        let mut requests = Vec::new();
+        let mut ordinals = Vec::new();
+        for (target, batch) in batches {
+            let mut params = Params::default();
+            for (column, array) in self.plan.columns.iter().zip(batch.arrays) {
+                params.types.push(array_type(column.element));
+                params.formats.push(Format::Binary);
+                params.values.push(Some(array.finish()));
+            }
+            params.types.extend(extra.types.iter().copied());
+            params.formats.extend(extra.formats.iter().copied());
+            params.values.extend(extra.values.iter().cloned());
+            let params = Rc::new(params);
+            for (node_id, groups) in self.destinations(target)? {
+                let sql = self.text(node_id, groups.first().copied())?;
+                requests.push(Request {
+                    node: node_id,
+                    groups,
+                    access: Access::Write,
+                    statement: Statement {
+                        sql,
+                        params: params.clone(),
+                        results: if self.decoder.is_binary() { Format::Binary } else { Format::Text },
+                        named: true,
+                    },
+                    sole: false,
+                });
+                ordinals.push(batch.ordinals.clone());
+            }
+        }
+        let mut gather = Gather::start(requests)?;
+        let mut rows: Vec<Vec<Vec<Option<Vec<u8>>>>> = ordinals.iter().map(|_| Vec::new()).collect();
+        let width = self.decoder.width();
+        while let Some((request, row)) = gather.next()? {
+            rows[request].push((0..width).map(|column| row.get(column).map(<[u8]>::to_vec)).collect());
+        }
+        for request in 0..ordinals.len() {
+            self.affected += gather.affected(request);
+        }
+        self.put_in_order(rows, ordinals);
+        Ok(())
+    }
+
+    /// Shards answer in the order of their rows; where every row returned one, the input's order is restored.
+    fn put_in_order(&mut self, rows: Vec<Vec<Vec<Option<Vec<u8>>>>>, ordinals: Vec<Vec<usize>>) {
+        let complete = rows.iter().zip(&ordinals).all(|(rows, ordinals)| rows.len() == ordinals.len());
+        if complete {
+            let mut all: Vec<(usize, Vec<Option<Vec<u8>>>)> =
+                rows.into_iter().zip(ordinals).flat_map(|(rows, ordinals)| ordinals.into_iter().zip(rows)).collect();
+            all.sort_by_key(|(ordinal, _)| *ordinal);
+            self.returned.extend(all.into_iter().map(|(_, row)| row));
+        } else {
+            self.returned.extend(rows.into_iter().flatten());
+        }
+    }
+
+    fn destinations(&self, target: usize) -> Result<Vec<(catalog::NodeId, Rc<[i64]>)>> {
+        match &self.colocation {
+            Some(colocation) => {
+                let group = &colocation.groups[target];
+                Ok(vec![(group.node, Rc::new([group.id]))])
+            }
+            None => Ok(catalog::nodes()?.iter().map(|node| (node.id, Rc::from([]))).collect()),
+        }
+    }
+
+    fn text(&mut self, node_id: catalog::NodeId, group: Option<i64>) -> Result<Rc<str>> {
+        let key = (node_id, group.unwrap_or(0));
+        if let Some(text) = self.texts.get(&key) {
+            return Ok(text.clone());
+        }
+        let node = catalog::node(node_id)?;
+        let text = self.plan.template.render(|hole| match (hole.place, group) {
+            (Place::ShardGroup, Some(group)) => catalog::shard_schema(&hole.schema, group),
+            _ => catalog::reference_schema(&hole.schema, &node),
+        });
+        let text = task::shared_text(text);
+        self.texts.insert(key, text.clone());
+        Ok(text)
+    }
+}
+
+fn array_type(element: u32) -> Oid {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::get_array_type(Oid::from(element)) }
+}

@@ -1,0 +1,175 @@
+//! Repeats an UPDATE or DELETE of a reference table on every copy, after it ran on the table here: the rows locked
+//! here put concurrent statements into one order for all copies.
+
+use crate::error::{Error, Result};
+use crate::executor::explain;
+use crate::executor::encode::Encoder;
+use crate::executor::state::{self, body};
+use crate::executor::task;
+use crate::pg::list;
+use crate::planner::plan::{CachedPlan, RemotePlan};
+use crate::remote::{Format, Gather, Params};
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, Oid};
+use std::rc::Rc;
+
+struct ScanMethods(pg_sys::CustomScanMethods);
+struct ExecMethods(pg_sys::CustomExecMethods);
+// SAFETY: constant data, read by one backend.
+unsafe impl Sync for ScanMethods {}
+// SAFETY: as above.
+unsafe impl Sync for ExecMethods {}
+
+static SCAN: ScanMethods = ScanMethods(pg_sys::CustomScanMethods {
+    CustomName: c"ShardReplicate".as_ptr(),
+    CreateCustomScanState: Some(create_state),
+});
+
+static EXEC: ExecMethods = ExecMethods(pg_sys::CustomExecMethods {
+    CustomName: c"ShardReplicate".as_ptr(),
+    BeginCustomScan: Some(begin),
+    ExecCustomScan: Some(exec),
+    EndCustomScan: Some(end),
+    ReScanCustomScan: Some(rescan),
+    MarkPosCustomScan: None,
+    RestrPosCustomScan: None,
+    EstimateDSMCustomScan: None,
+    InitializeDSMCustomScan: None,
+    ReInitializeDSMCustomScan: None,
+    InitializeWorkerCustomScan: None,
+    ShutdownCustomScan: None,
+    ExplainCustomScan: Some(explain_replicate),
+});
+
+/// For `CustomScan.methods`.
+pub fn replicate_methods() -> *const pg_sys::CustomScanMethods {
+    &raw const SCAN.0
+}
+
+struct Replicate {
+    plan: Rc<CachedPlan>,
+    exprs: Vec<(*mut pg_sys::ExprState, Encoder)>,
+    sent: bool,
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
+    // SAFETY: the body's type is that of every callback here.
+    unsafe { state::create::<Replicate>(&EXEC.0) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(node: *mut pg_sys::CustomScanState, estate: *mut pg_sys::EState, flags: i32) {
+    // SAFETY: called by ExecInitCustomScan.
+    unsafe {
+        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+        state::init_child(node, scan, estate, flags);
+        match Replicate::new(node, scan) {
+            Ok(replicate) => {
+                // Statements on the same reference table change all copies in the same order.
+                if flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY == 0 {
+                    lock_targets(estate);
+                }
+                state::set_body(node, estate, replicate);
+            }
+            Err(error) => error.raise(),
+        }
+    }
+}
+
+unsafe fn lock_targets(estate: *mut pg_sys::EState) {
+    unsafe {
+        let statement = (*estate).es_plannedstmt;
+        for relation in list::ints((*statement).resultRelations) {
+            let rte = list::nth::<pg_sys::RangeTblEntry>((*statement).rtable, relation as usize - 1);
+            pg_sys::LockRelationOid((*rte).relid, pg_sys::ShareRowExclusiveLock as i32);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn exec(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the child was made in begin.
+    unsafe {
+        let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+        let slot = state::exec_child(child);
+        if !state::is_empty(slot) {
+            return slot;
+        }
+        if let Some(replicate) = body::<Replicate>(node) {
+            if let Err(error) = replicate.send(node) {
+                error.raise();
+            }
+        }
+        slot
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: the child was made in begin.
+    unsafe { state::end_child(node) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn rescan(_node: *mut pg_sys::CustomScanState) {
+    Error::internal("a change cannot be scanned again").raise()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn explain_replicate(
+    node: *mut pg_sys::CustomScanState,
+    _ancestors: *mut pg_sys::List,
+    es: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: called by ExplainNode.
+    unsafe {
+        if let Some(replicate) = body::<Replicate>(node) {
+            if let Err(error) = explain::every_node(&replicate.plan, es) {
+                error.raise();
+            }
+        }
+    }
+}
+
+impl Replicate {
+    unsafe fn new(node: *mut pg_sys::CustomScanState, scan: *mut pg_sys::CustomScan) -> Result<Replicate> {
+        unsafe {
+            let plan = RemotePlan::from_private((*scan).custom_private)?;
+            let exprs = list::iter::<pg_sys::Expr>((*scan).custom_exprs)
+                .zip(&plan.plan.params)
+                .map(|(expr, param)| (pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps), Encoder::new(param)))
+                .collect();
+            Ok(Replicate { plan, exprs, sent: false })
+        }
+    }
+
+    /// The statement to every node; waits until all have run it.
+    unsafe fn send(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        if self.sent {
+            return Ok(());
+        }
+        self.sent = true;
+        let mut params = Params::default();
+        for (index, (expr, encoder)) in self.exprs.iter_mut().enumerate() {
+            // SAFETY: this node's expressions.
+            let value = unsafe { state::evaluate(*expr, (*node).ss.ps.ps_ExprContext) };
+            params.types.push(Oid::from(self.plan.plan.params[index].declared));
+            params.formats.push(if encoder.binary { Format::Binary } else { Format::Text });
+            params.values.push(value.map(|value| {
+                let mut bytes = Vec::new();
+                // SAFETY: a value of the expression's type.
+                unsafe { encoder.write(value, &mut bytes) };
+                bytes
+            }));
+        }
+        let tasks = task::plan_tasks(&self.plan, &[])?;
+        let mut requests = task::requests(&tasks.tasks, Rc::new(params), true, false, std::ptr::null());
+        for request in &mut requests {
+            request.sole = false;
+        }
+        let mut gather = Gather::start(requests)?;
+        while gather.next()?.is_some() {}
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! The frame around every custom scan: a C struct that the executor sees, and Rust data that is dropped with the
+//! query's memory, whether it ends well or not.
+
+use pgrx::pg_sys::{self, NodeTag};
+use std::ffi::c_void;
+
+/// What PostgreSQL allocates and passes around; `body` is ours.
+#[repr(C)]
+pub struct Frame<T> {
+    pub scan: pg_sys::CustomScanState,
+    body: *mut T,
+}
+
+/// A new state with its tag and methods set and no body yet.
+///
+/// # Safety
+/// Called from CreateCustomScanState.
+pub unsafe fn create<T>(methods: &'static pg_sys::CustomExecMethods) -> *mut pg_sys::Node {
+    unsafe {
+        let frame = pg_sys::palloc0(std::mem::size_of::<Frame<T>>()).cast::<Frame<T>>();
+        (*frame).scan.ss.ps.type_ = NodeTag::T_CustomScanState;
+        (*frame).scan.methods = methods;
+        frame.cast()
+    }
+}
+
+/// Gives the frame its body, which lives as long as the query's memory context.
+///
+/// # Safety
+/// `state` was made by `create::<T>`; `estate` is the query's.
+pub unsafe fn set_body<T>(state: *mut pg_sys::CustomScanState, estate: *mut pg_sys::EState, body: T) {
+    unsafe extern "C-unwind" fn free<T>(body: *mut c_void) {
+        // SAFETY: registered once for a body that Box::into_raw gave up. Bodies do not throw when dropped.
+        unsafe { drop(Box::from_raw(body.cast::<T>())) }
+    }
+    unsafe {
+        let body = Box::into_raw(Box::new(body));
+        (*state.cast::<Frame<T>>()).body = body;
+        let callback = pg_sys::MemoryContextAllocZero(
+            (*estate).es_query_cxt,
+            std::mem::size_of::<pg_sys::MemoryContextCallback>(),
+        )
+        .cast::<pg_sys::MemoryContextCallback>();
+        (*callback).func = Some(free::<T>);
+        (*callback).arg = body.cast();
+        pg_sys::MemoryContextRegisterResetCallback((*estate).es_query_cxt, callback);
+    }
+}
+
+/// The body of a frame.
+///
+/// # Safety
+/// `set_body::<T>` was called; no other reference to the body is alive.
+pub unsafe fn body<'a, T>(state: *mut pg_sys::CustomScanState) -> Option<&'a mut T> {
+    unsafe { (*state.cast::<Frame<T>>()).body.as_mut() }
+}
+
+/// Evaluates an expression; the value lives in the context's per-tuple memory.
+///
+/// # Safety
+/// `state` was made by ExecInitExpr for a plan whose ExprContext is `econtext`.
+pub unsafe fn evaluate(state: *mut pg_sys::ExprState, econtext: *mut pg_sys::ExprContext) -> Option<pg_sys::Datum> {
+    unsafe {
+        let function = (*state).evalfunc?;
+        let old = pg_sys::MemoryContextSwitchTo((*econtext).ecxt_per_tuple_memory);
+        let mut is_null = false;
+        let value = pg_sys::ffi::pg_guard_ffi_boundary(|| function(state, econtext, &mut is_null));
+        pg_sys::MemoryContextSwitchTo(old);
+        (!is_null).then_some(value)
+    }
+}
+
+/// Stores what is in a virtual slot's arrays as its tuple.
+///
+/// # Safety
+/// `slot` is a virtual slot whose values were set.
+pub unsafe fn store_virtual(slot: *mut pg_sys::TupleTableSlot) {
+    unsafe {
+        (*slot).tts_flags &= !(pg_sys::TTS_FLAG_EMPTY as u16);
+        (*slot).tts_nvalid = (*(*slot).tts_tupleDescriptor).natts as i16;
+    }
+}
+
+/// Empties a virtual slot.
+///
+/// # Safety
+/// `slot` is a virtual slot that owns no memory.
+pub unsafe fn clear_virtual(slot: *mut pg_sys::TupleTableSlot) {
+    unsafe {
+        (*slot).tts_nvalid = 0;
+        (*slot).tts_flags |= pg_sys::TTS_FLAG_EMPTY as u16;
+    }
+}
+
+/// Initialises the plan below a custom scan.
+///
+/// # Safety
+/// Called from BeginCustomScan.
+pub unsafe fn init_child(
+    node: *mut pg_sys::CustomScanState,
+    scan: *mut pg_sys::CustomScan,
+    estate: *mut pg_sys::EState,
+    flags: i32,
+) {
+    unsafe {
+        let below = crate::pg::list::nth::<pg_sys::Plan>((*scan).custom_plans, 0);
+        let child = pg_sys::ExecInitNode(below, estate, flags);
+        (*node).custom_ps = crate::pg::list::from([child]);
+    }
+}
+
+/// `ExecProcNode`.
+///
+/// # Safety
+/// `child` was initialised by `init_child`.
+pub unsafe fn exec_child(child: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
+    unsafe {
+        if !(*child).chgParam.is_null() {
+            pg_sys::ExecReScan(child);
+        }
+        match (*child).ExecProcNode {
+            Some(function) => pg_sys::ffi::pg_guard_ffi_boundary(|| function(child)),
+            None => std::ptr::null_mut(),
+        }
+    }
+}
+
+/// `TupIsNull`.
+///
+/// # Safety
+/// `slot` is null or valid.
+pub unsafe fn is_empty(slot: *const pg_sys::TupleTableSlot) -> bool {
+    unsafe { slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 }
+}
+
+/// Ends the plan below a custom scan.
+///
+/// # Safety
+/// Called from EndCustomScan.
+pub unsafe fn end_child(node: *mut pg_sys::CustomScanState) {
+    unsafe {
+        for child in crate::pg::list::iter::<pg_sys::PlanState>((*node).custom_ps) {
+            pg_sys::ExecEndNode(child);
+        }
+    }
+}

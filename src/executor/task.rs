@@ -1,0 +1,212 @@
+//! From a plan and the values of its parameters to requests: which shard groups, on which nodes, with what text.
+
+use crate::catalog::{self, Colocation, ShardGroupId};
+use crate::deparse::{Place, SqlTemplate};
+use crate::error::Result;
+use crate::planner::plan::{ALL_NODES, CachedPlan, Command, Kind};
+use crate::planner::route;
+use crate::remote::{Access, Format, Params, Request, Statement};
+use crate::{settings, transaction};
+use pgrx::pg_sys::{Datum, Oid};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+/// A statement for one node, before it has parameters.
+#[derive(Clone)]
+pub struct Task {
+    pub node: catalog::NodeId,
+    pub groups: Rc<[ShardGroupId]>,
+    pub sql: Rc<str>,
+}
+
+/// The tasks of an execution, and how many shard groups there are to choose from.
+pub struct Tasks {
+    pub tasks: Vec<Task>,
+    pub groups: usize,
+    pub of: usize,
+}
+
+/// Chooses shard groups by the values (numbered as `custom_exprs`) and makes a task per node or per shard group.
+pub fn plan_tasks(plan: &CachedPlan, values: &[(Oid, Option<Datum>)]) -> Result<Tasks> {
+    if plan.plan.colocation == ALL_NODES {
+        return every_node(plan);
+    }
+    let colocation = catalog::colocation(plan.plan.colocation)?;
+    let mut chosen = route::groups(&colocation, &plan.plan.prune, values);
+    if plan.plan.command == Command::Insert {
+        require_shard(&colocation, &chosen, plan, values)?;
+    } else if plan.plan.kind == Kind::Routed && chosen.is_empty() {
+        // No row can match; any shard group gives the right empty answer (count(*) still has a row).
+        chosen.push(0);
+    }
+    let tasks = if plan.plan.command == Command::Select && chosen.len() > 1 {
+        per_node(plan, &colocation, &chosen)?
+    } else {
+        per_group(plan, &colocation, &chosen)?
+    };
+    Ok(Tasks { tasks, groups: chosen.len(), of: colocation.groups.len() })
+}
+
+fn require_shard(colocation: &Colocation, chosen: &[usize], plan: &CachedPlan, values: &[(Oid, Option<Datum>)]) -> Result<()> {
+    if !chosen.is_empty() {
+        return Ok(());
+    }
+    let table = plan.plan.template.holes().first().map(|hole| hole.name.clone()).unwrap_or_default();
+    let value = match plan.plan.prune {
+        crate::planner::plan::Prune::Key(i) => values[i].1,
+        _ => None,
+    };
+    Err(no_shard(colocation, &table, value))
+}
+
+/// The error of a row that no shard takes.
+pub fn no_shard(colocation: &Colocation, table: &str, key: Option<Datum>) -> crate::error::Error {
+    let shown = match key {
+        None => "NULL".to_owned(),
+        Some(value) => catalog::bound_text(colocation.key_type, value),
+    };
+    crate::error::Error::new(
+        crate::error::sqlstate::CHECK_VIOLATION,
+        format!("no shard of table \"{table}\" takes the distribution value {shown}"),
+    )
+    .hint("Add a shard for it with shard_ext.add_range_shard, shard_ext.add_list_shard or shard_ext.add_default_shard.")
+}
+
+fn render(template: &SqlTemplate, group: Option<ShardGroupId>, node: &catalog::Node) -> String {
+    template.render(|hole| match (hole.place, group) {
+        (Place::ShardGroup, Some(group)) => catalog::shard_schema(&hole.schema, group),
+        _ => catalog::reference_schema(&hole.schema, node),
+    })
+}
+
+fn per_group(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Result<Vec<Task>> {
+    chosen
+        .iter()
+        .map(|index| {
+            let group = &colocation.groups[*index];
+            let groups: Rc<[ShardGroupId]> = Rc::new([group.id]);
+            let sql = cached(plan, group.node, &groups, |node| render(&plan.plan.template, Some(group.id), node))?;
+            Ok(Task { node: group.node, groups, sql })
+        })
+        .collect()
+}
+
+/// One statement per node that appends its shard groups' rows: fewer messages, parses and plans than one each.
+fn per_node(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Result<Vec<Task>> {
+    let mut by_node: BTreeMap<catalog::NodeId, Vec<ShardGroupId>> = BTreeMap::new();
+    for index in chosen {
+        let group = &colocation.groups[*index];
+        by_node.entry(group.node).or_default().push(group.id);
+    }
+    let mut tasks = Vec::new();
+    for (node, groups) in by_node {
+        for part in groups.chunks(settings::shard_groups_per_statement()) {
+            let groups: Rc<[ShardGroupId]> = part.into();
+            let sql = cached(plan, node, &groups, |node| {
+                if let [only] = part {
+                    return render(&plan.plan.template, Some(*only), node);
+                }
+                let arms: Vec<String> =
+                    part.iter().map(|group| format!("({})", render(&plan.plan.template, Some(*group), node))).collect();
+                format!("{}{}", arms.join(" UNION ALL "), plan.plan.union_tail)
+            })?;
+            tasks.push(Task { node, groups, sql });
+        }
+    }
+    Ok(tasks)
+}
+
+fn every_node(plan: &CachedPlan) -> Result<Tasks> {
+    let nodes = catalog::nodes()?;
+    let tasks = nodes
+        .iter()
+        .map(|node| Task {
+            node: node.id,
+            groups: Rc::new([]),
+            sql: render(&plan.plan.template, None, node).into(),
+        })
+        .collect::<Vec<_>>();
+    let count = tasks.len();
+    Ok(Tasks { tasks, groups: count, of: count })
+}
+
+/// The text for some shard groups of a node, made once per plan.
+fn cached(
+    plan: &CachedPlan,
+    node: catalog::NodeId,
+    groups: &[ShardGroupId],
+    make: impl FnOnce(&catalog::Node) -> String,
+) -> Result<Rc<str>> {
+    let mut key = Vec::with_capacity(groups.len() + 1);
+    key.push(i64::from(node));
+    key.extend_from_slice(groups);
+    if let Some(text) = plan.texts.borrow().get(&key) {
+        return Ok(text.clone());
+    }
+    let text = shared_text(make(&*catalog::node(node)?));
+    plan.texts.borrow_mut().insert(key, text.clone());
+    Ok(text)
+}
+
+thread_local! {
+    /// Texts seen before in this session, so that a statement planned anew finds its prepared statement.
+    static SEEN: RefCell<HashMap<Rc<str>, u32>> = RefCell::new(HashMap::new());
+}
+
+const SEEN_TEXTS: usize = 4096;
+
+/// One `Rc` per text.
+pub fn shared_text(text: String) -> Rc<str> {
+    SEEN.with(|seen| {
+        let mut seen = seen.borrow_mut();
+        if let Some((known, _)) = seen.get_key_value(text.as_str()) {
+            return known.clone();
+        }
+        if seen.len() >= SEEN_TEXTS {
+            seen.clear();
+        }
+        let text: Rc<str> = text.into();
+        seen.insert(text.clone(), 0);
+        text
+    })
+}
+
+/// A text that comes again is worth a prepared statement.
+fn seen_before(text: &Rc<str>) -> bool {
+    SEEN.with(|seen| match seen.borrow_mut().get_mut(text) {
+        Some(count) => {
+            *count = count.saturating_add(1);
+            *count > 1
+        }
+        None => false,
+    })
+}
+
+/// The requests of tasks that share parameters.
+///
+/// `statement` is the plan of the user's statement when the tasks are all that it does remotely.
+pub fn requests(
+    tasks: &[Task],
+    params: Rc<Params>,
+    writes: bool,
+    binary: bool,
+    statement: *const pgrx::pg_sys::PlannedStmt,
+) -> Vec<Request> {
+    let autocommit = (!writes || tasks.len() == 1) && !statement.is_null() && transaction::may_autocommit(statement);
+    tasks
+        .iter()
+        .map(|task| Request {
+            node: task.node,
+            groups: task.groups.clone(),
+            access: if writes { Access::Write } else { Access::Read },
+            statement: Statement {
+                sql: task.sql.clone(),
+                params: params.clone(),
+                results: if binary { Format::Binary } else { Format::Text },
+                named: seen_before(&task.sql),
+            },
+            sole: autocommit,
+        })
+        .collect()
+}
