@@ -167,7 +167,7 @@ fn kind_of(base: Oid, _declared: Oid) -> Kind {
         pg_sys::BOOLOID => Kind::Bool,
         pg_sys::INT2OID => Kind::Int2,
         pg_sys::INT4OID | pg_sys::DATEOID => Kind::Int4,
-        pg_sys::INT8OID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::TIMEOID | pg_sys::FLOAT8OID | pg_sys::CASHOID => {
+        pg_sys::INT8OID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::TIMEOID | pg_sys::FLOAT8OID | pg_sys::MONEYOID => {
             Kind::Int8
         }
         pg_sys::FLOAT4OID => Kind::Float4,

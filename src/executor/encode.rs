@@ -42,7 +42,7 @@ impl Encoder {
                     | pg_sys::TIMESTAMPTZOID
                     | pg_sys::TIMEOID
                     | pg_sys::FLOAT8OID
-                    | pg_sys::CASHOID => Kind::Int8,
+                    | pg_sys::MONEYOID => Kind::Int8,
                     pg_sys::FLOAT4OID => Kind::Float4,
                     pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::BYTEAOID | pg_sys::JSONOID => Kind::Bytes,
                     _ => Kind::Send,

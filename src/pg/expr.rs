@@ -137,3 +137,24 @@ pub unsafe fn and(a: *mut Node, b: *mut Node) -> *mut Node {
 pub unsafe fn var(varno: i32, attno: i16, (type_oid, typmod, collation): (pg_sys::Oid, i32, pg_sys::Oid)) -> *mut pg_sys::Var {
     unsafe { pg_sys::makeVar(varno, attno, type_oid, typmod, collation, 0) }
 }
+
+/// A copy of `tree` in which this level's Vars of `from` are those of `to`.
+///
+/// # Safety
+/// `tree` is an expression without subqueries.
+pub unsafe fn renumbered(tree: *mut Node, from: i32, to: i32) -> *mut Node {
+    unsafe {
+        if tree.is_null() {
+            return tree;
+        }
+        if let Some(var) = node::cast::<pg_sys::Var>(tree) {
+            let copy = node::copy(var);
+            if (*copy).varno == from && (*copy).varlevelsup == 0 {
+                (*copy).varno = to;
+                (*copy).varnosyn = to as u32;
+            }
+            return copy.cast();
+        }
+        node::map_children(tree, |child| renumbered(child, from, to))
+    }
+}

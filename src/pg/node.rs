@@ -24,8 +24,7 @@ node_types! {
     RowExpr T_RowExpr, CustomScan T_CustomScan, RangeVar T_RangeVar, TypeName T_TypeName, RawStmt T_RawStmt,
     OnConflictExpr T_OnConflictExpr, ModifyTable T_ModifyTable, RestrictInfo T_RestrictInfo, ArrayExpr T_ArrayExpr,
     GroupingFunc T_GroupingFunc, CurrentOfExpr T_CurrentOfExpr, RangeTblFunction T_RangeTblFunction,
-    PlaceHolderVar T_PlaceHolderVar, ArrayCoerceExpr T_ArrayCoerceExpr, DistinctExpr T_DistinctExpr,
-    NullIfExpr T_NullIfExpr, MinMaxExpr T_MinMaxExpr, RowCompareExpr T_RowCompareExpr, CollateExpr T_CollateExpr,
+    PlaceHolderVar T_PlaceHolderVar, ArrayCoerceExpr T_ArrayCoerceExpr, MinMaxExpr T_MinMaxExpr, RowCompareExpr T_RowCompareExpr, CollateExpr T_CollateExpr,
     FieldStore T_FieldStore, ConvertRowtypeExpr T_ConvertRowtypeExpr, WithCheckOption T_WithCheckOption,
     RowMarkClause T_RowMarkClause, CopyStmt T_CopyStmt, SetToDefault T_SetToDefault, Alias T_Alias, BooleanTest T_BooleanTest,
 }

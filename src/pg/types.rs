@@ -80,3 +80,20 @@ fn has_binary_functions(type_oid: Oid) -> bool {
         answer
     }
 }
+
+/// Number of attributes of a relation, dropped ones included.
+pub fn column_count(relid: Oid) -> i16 {
+    // SAFETY: a syscache look-up; the tuple is released before returning.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(relid),
+        );
+        if tuple.is_null() {
+            return 0;
+        }
+        let count = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relnatts;
+        pg_sys::ReleaseSysCache(tuple);
+        count
+    }
+}

@@ -434,7 +434,9 @@ unsafe fn sum_of_int8(column: usize, columns: &[(Oid, i32, Oid)]) -> *mut Node {
 unsafe fn average(aggregate: *mut Aggref, column: usize, columns: &[(Oid, i32, Oid)]) -> *mut Node {
     unsafe {
         let sum: *mut Node = over("sum", column, columns, pg_sys::InvalidOid).cast();
-        let nullif = node::make::<pg_sys::NullIfExpr>();
+        // NullIfExpr is OpExpr under another tag.
+        let nullif = node::make::<pg_sys::OpExpr>();
+        (*nullif).xpr.type_ = NodeTag::T_NullIfExpr;
         (*nullif).opno = f::INT8EQ_OPERATOR.into();
         (*nullif).opfuncid = f::INT8EQ.into();
         (*nullif).opresulttype = pg_sys::INT8OID;

@@ -386,7 +386,7 @@ pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<*mu
         conflict_ships(copy)?;
         (*copy).returningList = std::ptr::null_mut();
         let relid = target_relid(copy);
-        let natts = pg_sys::get_relnatts(relid) as i16;
+        let natts = types::column_count(relid);
         let mut columns = Vec::new();
         for attno in 1..=natts {
             let exists = !pg_sys::get_attname(relid, attno, true).is_null();

@@ -126,7 +126,7 @@ mod shard_ext {
                COMMENT ON FUNCTION shard_ext.leaf(integer) IS 'placeholder of the planner for rows of worker nodes; cannot be called';
                REVOKE ALL ON FUNCTION shard_ext.leaf(integer) FROM PUBLIC;"
     )]
-    fn leaf(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    fn leaf(_number: i32) -> i32 {
         Error::new(
             crate::error::sqlstate::FEATURE_NOT_SUPPORTED,
             "shard_ext.leaf is a placeholder of the planner and cannot be called",
@@ -358,8 +358,7 @@ unsafe fn plan_relation(
             // A condition that might leak rows must not run before those of row-level security.
             let secure = (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
             if secure && clause_ships(clause, rti) {
-                let clause: *mut Node = node::copy(clause);
-                pg_sys::ChangeVarNodes(clause, rti, 1, 0);
+                let clause = expr::renumbered(clause, rti, 1);
                 shipped = expr::and(shipped, clause);
             } else {
                 kept.push(clause);

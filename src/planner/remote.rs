@@ -236,8 +236,7 @@ unsafe fn fence_relation(rte: *mut pg_sys::RangeTblEntry, varno: i32, leaky: boo
         (*inner).securityQuals = std::ptr::null_mut();
         let mut quals: *mut Node = std::ptr::null_mut();
         for qual in list::iter::<Node>((*rte).securityQuals) {
-            let qual: *mut Node = node::copy(qual);
-            pg_sys::ChangeVarNodes(qual, varno, 1, 0);
+            let qual = expr::renumbered(qual, varno, 1);
             quals = expr::and(quals, qual);
         }
         let sub = select_from(inner, quals, None);
@@ -276,7 +275,7 @@ pub unsafe fn select_from(rte: *mut pg_sys::RangeTblEntry, quals: *mut Node, col
         let wanted = match columns {
             Some(some) => some,
             None => {
-                all = (1..=pg_sys::get_relnatts((*rte).relid) as i16).collect();
+                all = (1..=types::column_count((*rte).relid)).collect();
                 &all
             }
         };
