@@ -3,8 +3,7 @@
 
 use super::checks;
 use super::rebuild::{self, Target};
-use super::shards::{on_nodes, target_of, Builder, Copy};
-use super::sql::quote_identifier;
+use super::shards::{target_of, Builder, Copy};
 use super::{colocation, dependencies};
 use crate::catalog::write::{self, NewBounds};
 use crate::catalog::{self, Bounds, Colocation, Method, NodeId, ShardGroupId};
@@ -52,11 +51,10 @@ pub fn add_shard(relid: pg_sys::Oid, keys: &Keys, node: Option<&str>) -> Result<
     check_overlap(&name, &group, &new)?;
     let node = choose_node(node)?;
     let _settings = spi::Settings::portable_values();
-    check_default_shard(&group, &new)?;
     let ordinal = group.groups.len() as i32;
     let bounds = to_text(&group, &new);
     let id = write::insert_shard_group(group.id, ordinal, bounds, node)?;
-    create_shards(&group, id, node)?;
+    create_shards(&group, &new, id, node)?;
     Ok(id)
 }
 
@@ -299,99 +297,8 @@ fn to_text(group: &Colocation, bounds: &Bounds) -> NewBounds {
     }
 }
 
-/// Rows that the default shard took before belong to the new one: they would be lost to look-ups by key.
-fn check_default_shard(group: &Colocation, new: &Bounds) -> Result<()> {
-    let Some(default) = group
-        .groups
-        .iter()
-        .position(|existing| matches!(existing.bounds, Bounds::Default))
-    else {
-        return Ok(());
-    };
-    for relid in catalog::tables_of(group.id)? {
-        let Some(table) = catalog::table(relid)? else {
-            continue;
-        };
-        let Some((key, _)) = table.distribution() else {
-            continue;
-        };
-        let Some(shards) = on_nodes(relid)? else {
-            continue;
-        };
-        let (node, shard) = &shards[default];
-        let sql = format!(
-            "SELECT 1 FROM {shard} WHERE {} LIMIT 1",
-            condition(group, &column_name(relid, key)?, new)?
-        );
-        if !remote::query(*node, &sql, &[])?.is_empty() {
-            let name = checks::relation_name(relid)?;
-            return Err(Error::new(
-                sqlstate::CHECK_VIOLATION,
-                format!(
-                    "the default shard of table \"{name}\" has rows that belong to the new shard"
-                ),
-            )
-            .hint("Delete these rows, add the shard, and insert them again."));
-        }
-    }
-    Ok(())
-}
-
-fn column_name(relid: pg_sys::Oid, attnum: i16) -> Result<String> {
-    // SAFETY: a look-up by oid and number; raises if there is no such column.
-    let name = unsafe { pg_sys::get_attname(relid, attnum, false) };
-    // SAFETY: not null, as asked for.
-    Ok(unsafe { std::ffi::CStr::from_ptr(name) }
-        .to_string_lossy()
-        .into_owned())
-}
-
-/// The keys of `bounds` as an SQL condition.
-fn condition(group: &Colocation, column: &str, bounds: &Bounds) -> Result<String> {
-    let data_type = spi::query_one(
-        "SELECT pg_catalog.format_type($1::pg_catalog.oid, NULL)",
-        &[Some(&u32::from(group.key_type).to_string())],
-    )?
-    .and_then(|row| row.into_iter().next().flatten())
-    .unwrap_or_default();
-    let column = quote_identifier(column);
-    let literal = |datum: &pg_sys::Datum| {
-        format!(
-            "{}::{data_type}",
-            super::sql::quote_literal(&catalog::bound_text(group.key_type, *datum))
-        )
-    };
-    Ok(match bounds {
-        Bounds::Range { lower, upper } => {
-            let mut all = vec![format!("{column} IS NOT NULL")];
-            all.extend(
-                lower
-                    .iter()
-                    .map(|lower| format!("{column} >= {}", literal(lower))),
-            );
-            all.extend(
-                upper
-                    .iter()
-                    .map(|upper| format!("{column} < {}", literal(upper))),
-            );
-            all.join(" AND ")
-        }
-        Bounds::List { values, null } => {
-            let mut any: Vec<String> = values
-                .iter()
-                .map(|value| format!("{column} = {}", literal(value)))
-                .collect();
-            if *null {
-                any.push(format!("{column} IS NULL"));
-            }
-            any.join(" OR ")
-        }
-        Bounds::Default | Bounds::Hash { .. } => "false".to_owned(),
-    })
-}
-
-/// The new shard of every table of the group.
-fn create_shards(group: &Colocation, id: ShardGroupId, node: NodeId) -> Result<()> {
+/// The new shard of every table of the group, with the rows that the default shard has kept for it.
+fn create_shards(group: &Colocation, new: &Bounds, id: ShardGroupId, node: NodeId) -> Result<()> {
     let tables = catalog::tables_of(group.id)?;
     let mut ddl = Vec::new();
     for relid in &tables {
@@ -403,7 +310,13 @@ fn create_shards(group: &Colocation, id: ShardGroupId, node: NodeId) -> Result<(
         group: Some(id),
     }];
     let builder = Builder::new(ddl, &copies)?;
-    let mut work = builder.create(&copies);
-    work.extend(builder.complete(&copies));
-    remote::execute_all(&work).map(|_| ())
+    remote::execute_all(&builder.create(&copies))?;
+    let default = group
+        .groups
+        .iter()
+        .find(|existing| matches!(existing.bounds, Bounds::Default));
+    if let Some(default) = default {
+        super::default_shard::move_rows(group, &tables, default, new, (id, node))?;
+    }
+    remote::execute_all(&builder.complete(&copies)).map(|_| ())
 }

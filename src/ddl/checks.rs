@@ -77,6 +77,19 @@ pub fn relation_name(relid: pg_sys::Oid) -> Result<String> {
         .into_owned())
 }
 
+/// The table as a string constant to call our functions with: quoted, and qualified unless the search path
+/// finds it.
+pub fn regclass_literal(relid: pg_sys::Oid) -> String {
+    // SAFETY: regclassout takes any oid and returns a palloc'd C string.
+    let name = unsafe {
+        std::ffi::CStr::from_ptr(pg_sys::OidOutputFunctionCall(
+            pg_sys::Oid::from(pg_sys::F_REGCLASSOUT),
+            relid.into(),
+        ))
+    };
+    super::sql::quote_literal(&name.to_string_lossy())
+}
+
 pub fn schema_name(relid: pg_sys::Oid) -> Result<String> {
     // SAFETY: look-ups by oid; the name is palloc'd, or null for a relation that is gone.
     unsafe {
@@ -203,8 +216,8 @@ pub fn key(table: &Candidate, column: &str, method: Method) -> Result<Key> {
     };
     catalog::check_key(method, key.data_type, key.collation).map_err(|error| {
         error.hint(format!(
-            "Choose a column of another type, or create_reference_table('{}').",
-            table.name
+            "Choose a column of another type, or create_reference_table({}).",
+            regclass_literal(table.relid)
         ))
     })?;
     Ok(key)
@@ -264,8 +277,9 @@ fn without_key(table: &Candidate, key: &Key, what: &str) -> Error {
         ),
         format!(
             "Add \"{}\" to it, distribute by one of its columns, or make the table a reference table \
-             with create_reference_table('{}').",
-            key.name, table.name
+             with create_reference_table({}).",
+            key.name,
+            regclass_literal(table.relid)
         ),
     )
 }
@@ -360,7 +374,8 @@ fn outgoing(
                     ),
                     format!(
                         "Distribute \"{referenced}\" first, or make it a reference table with \
-                         create_reference_table('{referenced}')."
+                         create_reference_table({}).",
+                        regclass_literal(foreign_key.to)
                     ),
                 ))
             }
@@ -373,7 +388,8 @@ fn outgoing(
                             table.name
                         ),
                         format!(
-                            "Distribute it with colocate_with => '{referenced}', or drop the foreign key."
+                            "Distribute it with colocate_with => {}, or drop the foreign key.",
+                            regclass_literal(foreign_key.to)
                         ),
                     ));
                 }
@@ -451,7 +467,8 @@ pub fn foreign_keys_of_reference(table: &Candidate) -> Result<()> {
                 foreign_key.name, table.name
             ),
             format!(
-                "Make \"{referenced}\" a reference table first (create_reference_table('{referenced}')), or drop the foreign key."
+                "Make \"{referenced}\" a reference table first with create_reference_table({}), or drop the foreign key.",
+                regclass_literal(foreign_key.to)
             ),
         ));
     }

@@ -120,7 +120,14 @@ pub fn create(method: Method, key: &Key, shard_count: Option<i32>) -> Result<Col
     Ok(id)
 }
 
-/// The nodes that get new shards, by id.
+/// A default shard group for a new group without shards.
+pub fn add_default(group: &catalog::Colocation) -> Result<()> {
+    let node = nodes_for_shards()?[0];
+    write::insert_shard_group(group.id, 0, write::NewBounds::Default, node)?;
+    Ok(())
+}
+
+/// The nodes that get new shards, by id; never none.
 pub fn nodes_for_shards() -> Result<Vec<NodeId>> {
     let nodes: Vec<NodeId> = catalog::nodes()?
         .iter()

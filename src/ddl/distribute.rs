@@ -29,7 +29,16 @@ pub fn distribute_table(
         Some(id) => id,
         None => colocation::create(method, &key, shard_count)?,
     };
-    let colocation = catalog::colocation(colocation)?;
+    let mut colocation = catalog::colocation(colocation)?;
+    if colocation.groups.is_empty() && load::has_rows(relid)? {
+        // they have to be somewhere, and move on when shards for their keys are added
+        colocation::add_default(&colocation)?;
+        colocation = catalog::colocation(colocation.id)?;
+        pgrx::notice!(
+            "rows of table \"{}\" are in a default shard until shards for their keys are added",
+            table.name
+        );
+    }
 
     let _settings = spi::Settings::portable_values();
     let copies = Copy::shards(&colocation.groups);

@@ -10,6 +10,19 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::rc::Rc;
 
+/// Whether the table has any row, without reading more than the first.
+pub fn has_rows(relid: pg_sys::Oid) -> Result<bool> {
+    let mut any = false;
+    let first = scan(relid, |_| {
+        any = true;
+        Err(Error::internal("one row is enough"))
+    });
+    if any {
+        return Ok(true);
+    }
+    first.map(|_| false)
+}
+
 /// Routes every row of `table` to its shard. Returns how many there were.
 pub fn to_shards(table: &Candidate, key: &Key, colocation: &Colocation) -> Result<u64> {
     let schema = super::checks::schema_name(table.relid)?;
@@ -82,8 +95,8 @@ fn no_shard(table: &Candidate, key: &Key, value: Option<String>) -> Error {
         key.name
     ))
     .hint(
-        "A table distributed by range or list starts without shards: empty it, distribute it, add \
-         shards, and load the rows again.",
+        "Add a shard for the value to the table that this one is to be colocated with, or a default \
+         shard, or use colocate_with => 'none'.",
     )
 }
 

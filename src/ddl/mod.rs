@@ -6,6 +6,7 @@
 mod add_shard;
 mod checks;
 mod colocation;
+mod default_shard;
 mod dependencies;
 mod distribute;
 mod drop;

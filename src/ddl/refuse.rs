@@ -10,7 +10,6 @@ use std::ffi::CStr;
 
 /// The refusal of a change of `relid`, with the way out.
 pub fn not_yet(what: &str, relid: pg_sys::Oid) -> Error {
-    let name = relation_name(relid).unwrap_or_default();
     let kind = match catalog::table(relid) {
         Ok(Some(table)) if table.is_reference() => "reference",
         _ => "distributed",
@@ -18,8 +17,8 @@ pub fn not_yet(what: &str, relid: pg_sys::Oid) -> Error {
     Error::refused(
         format!("{what}: the definition of {kind} tables cannot be changed yet"),
         format!(
-            "Call undistribute_table('{}'), change the table, and distribute it again.",
-            name.replace('\'', "''")
+            "Call undistribute_table({}), change the table, and distribute it again.",
+            super::checks::regclass_literal(relid)
         ),
     )
 }
@@ -176,7 +175,7 @@ unsafe fn rename(statement: *mut pg_sys::RenameStmt) -> Result<()> {
         return schema_without_tables(&schema);
     }
     refuse(
-        "cannot rename or rename a part of table",
+        "cannot rename (a part of) table",
         (*statement).relation,
     )
 }

@@ -115,7 +115,7 @@ fn tied_tables(relid: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, String)>> {
 }
 
 /// In an order in which foreign keys find the rows that they reference.
-fn referenced_first(relids: &[pg_sys::Oid]) -> Result<Vec<pg_sys::Oid>> {
+pub fn referenced_first(relids: &[pg_sys::Oid]) -> Result<Vec<pg_sys::Oid>> {
     let mut left = relids.to_vec();
     let mut ordered = Vec::new();
     while !left.is_empty() {

@@ -3,7 +3,7 @@
 use super::drop::Gone;
 use super::load::escape;
 use super::sql::{quote_identifier, quote_qualified};
-use crate::catalog::{self, Colocation};
+use crate::catalog::{self, Colocation, NodeId, ShardGroupId};
 use crate::error::Result;
 use crate::pg::spi;
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
@@ -12,9 +12,52 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_void, CString};
 use std::rc::Rc;
 
+/// Rows of several queries, one after the other, as COPY text.
+pub struct RowsOf(Gather);
+
+impl RowsOf {
+    /// Each query with its node and the shard group that it reads.
+    pub fn start(queries: Vec<(NodeId, ShardGroupId, String)>) -> Result<RowsOf> {
+        let requests = queries
+            .into_iter()
+            .map(|(node, group, sql)| Request {
+                node,
+                groups: Rc::new([group]),
+                access: Access::Read,
+                statement: Statement {
+                    sql: sql.into(),
+                    params: Rc::new(Params::default()),
+                    results: Format::Text,
+                    named: false,
+                },
+                sole: false,
+            })
+            .collect();
+        Gather::start(requests).map(RowsOf)
+    }
+
+    /// Appends a row; false: there are no more.
+    pub fn append_to(&mut self, buffer: &mut Vec<u8>) -> Result<bool> {
+        let Some((_, row)) = self.0.next()? else {
+            return Ok(false);
+        };
+        for column in 0..row.len() {
+            if column > 0 {
+                buffer.push(b'\t');
+            }
+            match row.get(column) {
+                Some(value) => escape(value, buffer),
+                None => buffer.extend_from_slice(b"\\N"),
+            }
+        }
+        buffer.push(b'\n');
+        Ok(true)
+    }
+}
+
 /// Rows under way, as COPY reads them: its callback has no argument of its own.
 struct Source {
-    gather: Gather,
+    rows: RowsOf,
     buffer: Vec<u8>,
     taken: usize,
 }
@@ -39,27 +82,21 @@ pub fn from_shards(gone: &Gone, colocation: &Colocation) -> Result<u64> {
     if columns.is_empty() || colocation.groups.is_empty() {
         return Ok(0);
     }
-    let list: Vec<String> = columns.iter().map(|name| quote_identifier(name)).collect();
-    let list = list.join(", ");
-    let mut requests = Vec::new();
-    for group in &colocation.groups {
-        let shard = quote_qualified(&catalog::shard_schema(&gone.schema, group.id), &gone.name);
-        requests.push(Request {
-            node: group.node,
-            groups: Rc::new([group.id]),
-            access: Access::Read,
-            statement: Statement {
-                sql: format!("SELECT {list} FROM ONLY {shard}").into(),
-                params: Rc::new(Params::default()),
-                results: Format::Text,
-                named: false,
-            },
-            sole: false,
-        });
-    }
-    let gather = Gather::start(requests)?;
+    let list = copied_columns(gone.relid)?;
+    let queries = colocation
+        .groups
+        .iter()
+        .map(|group| {
+            let shard = quote_qualified(&catalog::shard_schema(&gone.schema, group.id), &gone.name);
+            (
+                group.node,
+                group.id,
+                format!("SELECT {list} FROM ONLY {shard}"),
+            )
+        })
+        .collect();
     SOURCE.set(Some(Source {
-        gather,
+        rows: RowsOf::start(queries)?,
         buffer: Vec::new(),
         taken: 0,
     }));
@@ -113,6 +150,15 @@ fn columns(relid: pg_sys::Oid) -> Result<Vec<String>> {
     Ok(rows.into_iter().flatten().flatten().collect())
 }
 
+/// The same as a list in SQL.
+pub fn copied_columns(relid: pg_sys::Oid) -> Result<String> {
+    let names: Vec<String> = columns(relid)?
+        .iter()
+        .map(|name| quote_identifier(name))
+        .collect();
+    Ok(names.join(", "))
+}
+
 /// COPY asks for at least `minimum` bytes; fewer mean the end.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn read(target: *mut c_void, minimum: c_int, maximum: c_int) -> c_int {
@@ -133,7 +179,7 @@ unsafe extern "C-unwind" fn read(target: *mut c_void, minimum: c_int, maximum: c
 impl Source {
     fn take(&mut self, minimum: usize, maximum: usize) -> Result<Vec<u8>> {
         while self.buffer.len() - self.taken < minimum.max(1) {
-            if !self.fetch()? {
+            if !self.rows.append_to(&mut self.buffer)? {
                 break;
             }
         }
@@ -145,23 +191,5 @@ impl Source {
             self.taken = 0;
         }
         Ok(bytes)
-    }
-
-    /// Appends a row; false: there are no more.
-    fn fetch(&mut self) -> Result<bool> {
-        let Some((_, row)) = self.gather.next()? else {
-            return Ok(false);
-        };
-        for column in 0..row.len() {
-            if column > 0 {
-                self.buffer.push(b'\t');
-            }
-            match row.get(column) {
-                Some(value) => escape(value, &mut self.buffer),
-                None => self.buffer.extend_from_slice(b"\\N"),
-            }
-        }
-        self.buffer.push(b'\n');
-        Ok(true)
     }
 }
