@@ -24,7 +24,7 @@ fn transferred(cluster: &Cluster, from: i32, to: i32) -> bool {
     }
 }
 
-/// Runs a commit that waits at a point, meanwhile does something to the cluster, lets it go on, and returns whether
+/// Runs a commit that sleeps for two seconds at a point, meanwhile does something to the cluster, and returns whether
 /// the client heard that the commit succeeded.
 fn commit_while(
     cluster: &Cluster,
@@ -35,16 +35,19 @@ fn commit_while(
 ) -> bool {
     let mut client = cluster.connect();
     begin_transfer(&mut client, from, to, 10);
-    let crash_point = format!("wait:{point}");
+    let crash_point = format!("{point}:sleep:2000");
     let committer = std::thread::spawn(move || commit_with(&mut client, &crash_point));
-    wait_for("the commit to reach its waiting point", || {
-        cluster
-            .coordinator
-            .log()
-            .contains(&format!("waiting at {point}"))
-    });
+    wait_for("both workers to be prepared", || cluster.prepared() == 2);
+    if point == "after_local_commit" {
+        let mut observer = cluster.connect();
+        wait_for("the decision", || {
+            one::<i64>(
+                &mut observer,
+                "SELECT count(*) FROM shard_ext.commit_record",
+            ) > 0
+        });
+    }
     meanwhile();
-    cluster.coordinator.create_file("shard_ext_continue");
     committer.join().expect("the committing thread")
 }
 
@@ -87,6 +90,18 @@ fn a_failed_statement_undoes_both_workers() {
 }
 
 #[test]
+fn coordinator_dies_before_prepare() {
+    let cluster = Cluster::with_accounts(2);
+    let (from, to) = cluster.accounts_on_two_workers();
+    let mut client = cluster.connect();
+    begin_transfer(&mut client, from, to, 10);
+    assert!(!commit_with(&mut client, "before_prepare"));
+    cluster.wait_until_recovered();
+    assert!(!transferred(&cluster, from, to));
+    assert_eq!(cluster.total(), TOTAL);
+}
+
+#[test]
 fn coordinator_dies_after_prepare() {
     let cluster = Cluster::with_accounts(2);
     let (from, to) = cluster.accounts_on_two_workers();
@@ -119,7 +134,7 @@ fn coordinator_dies_between_two_commits() {
     let (from, to) = cluster.accounts_on_two_workers();
     let mut client = cluster.connect();
     begin_transfer(&mut client, from, to, 10);
-    assert!(!commit_with(&mut client, "between_commit_prepared"));
+    assert!(!commit_with(&mut client, "after_first_commit_prepared"));
     cluster.wait_until_recovered();
     assert!(transferred(&cluster, from, to));
     assert_eq!(cluster.total(), TOTAL);
@@ -200,7 +215,7 @@ fn running_transactions_are_left_alone_by_recovery() {
     let (from, to) = cluster.accounts_on_two_workers();
     // several rounds of the background worker pass while both workers are prepared and nothing is decided
     let committed = commit_while(&cluster, "after_prepare", from, to, || {
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::thread::sleep(std::time::Duration::from_millis(1200));
         assert_eq!(cluster.prepared(), 2);
     });
     assert!(committed);
