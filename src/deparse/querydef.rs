@@ -25,7 +25,7 @@ pub unsafe fn template_edited(
     edit: impl FnOnce(String) -> Result<String>,
 ) -> Result<SqlTemplate> {
     unsafe {
-        let text = edit(deparse(query)?)?;
+        let text = edit(on_one_line(&deparse(query)?))?;
         let holes = find_holes(&text)?;
         Ok(SqlTemplate::new(text, holes))
     }
@@ -72,6 +72,35 @@ unsafe fn find_holes(text: &str) -> Result<Vec<Hole>> {
         holes.dedup_by_key(|hole| hole.start);
         Ok(holes)
     }
+}
+
+/// The text with every run of white space outside of quotes as one space.
+fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    let mut quote = None;
+    let mut space = false;
+    for character in text.chars() {
+        match quote {
+            Some(mark) => {
+                line.push(character);
+                if character == mark {
+                    quote = None;
+                }
+            }
+            None if character.is_ascii_whitespace() => space = true,
+            None => {
+                if space && !line.is_empty() {
+                    line.push(' ');
+                }
+                space = false;
+                line.push(character);
+                if character == '\'' || character == '"' {
+                    quote = Some(character);
+                }
+            }
+        }
+    }
+    line
 }
 
 /// Byte where parameter `$number` first stands in a statement.
@@ -187,7 +216,12 @@ fn identifier_length(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::qualified_name_length;
+    use super::{on_one_line, qualified_name_length};
+
+    #[test]
+    fn white_space_folds_outside_of_quotes_only() {
+        assert_eq!(on_one_line(" SELECT 1,\n    'a\n  b''  c' AS \"x  y\""), "SELECT 1, 'a\n  b''  c' AS \"x  y\"");
+    }
 
     #[test]
     fn names_end_where_the_parser_ends_them() {

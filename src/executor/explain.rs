@@ -114,9 +114,9 @@ pub unsafe fn remote(scan: &mut Scan, node: *mut pg_sys::CustomScanState, es: *m
         explainer.integer("Rows Received", None, scan.totals.rows as i64);
         explainer.integer("Bytes Received", None, scan.totals.bytes as i64);
     }
-    let shown = if settings::explain_all_tasks() { tasks.tasks.len() } else { tasks.tasks.len().min(1) };
     let params = Rc::new(params);
-    for task in &tasks.tasks[..shown] {
+    let shown = if settings::explain_all_tasks() { tasks.tasks.clone() } else { tasks.sample(&plan)?.into_iter().collect() };
+    for task in &shown {
         let name = catalog::node(task.node)?.name.clone();
         explainer.group("Task", || {
             explainer.text("Node", &name);
@@ -151,7 +151,9 @@ unsafe fn has_unknown_params(node: *mut pg_sys::CustomScanState) -> bool {
 
 /// Shard groups and nodes.
 pub fn where_to(explainer: &Explainer, tasks: &Tasks) -> Result<()> {
-    explainer.text("Shard Groups", &format!("{} of {}", tasks.groups, tasks.of));
+    if let Some(colocation) = &tasks.colocation {
+        explainer.text("Shard Groups", &format!("{} of {}", tasks.groups.len(), colocation.groups.len()));
+    }
     let mut ids: Vec<catalog::NodeId> = tasks.tasks.iter().map(|task| task.node).collect();
     ids.sort_unstable();
     ids.dedup();

@@ -23,8 +23,20 @@ pub struct Task {
 /// The tasks of an execution, and how many shard groups there are to choose from.
 pub struct Tasks {
     pub tasks: Vec<Task>,
-    pub groups: usize,
-    pub of: usize,
+    /// The shard groups chosen, as indexes of the colocation group's.
+    pub groups: Vec<usize>,
+    /// None: every node.
+    pub colocation: Option<Rc<Colocation>>,
+}
+
+impl Tasks {
+    /// The first shard group's task alone, for EXPLAIN.
+    pub fn sample(&self, plan: &CachedPlan) -> Result<Option<Task>> {
+        match (&self.colocation, self.groups.first()) {
+            (Some(colocation), Some(first)) => Ok(per_group(plan, colocation, &[*first])?.pop()),
+            _ => Ok(self.tasks.first().cloned()),
+        }
+    }
 }
 
 /// Chooses shard groups by the values (numbered as `custom_exprs`) and makes a task per node or per shard group.
@@ -40,12 +52,9 @@ pub fn plan_tasks(plan: &CachedPlan, values: &[(Oid, Option<Datum>)]) -> Result<
         // No row can match; any shard group gives the right empty answer (count(*) still has a row).
         chosen.push(0);
     }
-    let tasks = if plan.plan.command == Command::Select && chosen.len() > 1 {
-        per_node(plan, &colocation, &chosen)?
-    } else {
-        per_group(plan, &colocation, &chosen)?
-    };
-    Ok(Tasks { tasks, groups: chosen.len(), of: colocation.groups.len() })
+    let several = plan.plan.command == Command::Select && chosen.len() > 1;
+    let tasks = if several { per_node(plan, &colocation, &chosen)? } else { per_group(plan, &colocation, &chosen)? };
+    Ok(Tasks { tasks, groups: chosen, colocation: Some(colocation) })
 }
 
 fn require_shard(colocation: &Colocation, chosen: &[usize], plan: &CachedPlan, values: &[(Oid, Option<Datum>)]) -> Result<()> {
@@ -127,8 +136,7 @@ fn every_node(plan: &CachedPlan) -> Result<Tasks> {
             sql: render(&plan.plan.template, None, node).into(),
         })
         .collect::<Vec<_>>();
-    let count = tasks.len();
-    Ok(Tasks { tasks, groups: count, of: count })
+    Ok(Tasks { tasks, groups: Vec::new(), colocation: None })
 }
 
 /// The text for some shard groups of a node, made once per plan.

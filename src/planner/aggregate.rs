@@ -16,7 +16,7 @@ pub mod functions {
     pub const INT8_OF_NUMERIC: u32 = 1779;
     pub const NUMERIC_OF_INT8: u32 = 1781;
     pub const NUMERIC_DIV: u32 = 1727;
-    pub const FLOAT8DIV: u32 = 218;
+    pub const FLOAT8DIV: u32 = 217;
     pub const FLOAT8_OF_INT8: u32 = 482;
     pub const INTERVAL_DIV: u32 = 1326;
     pub const INT8EQ_OPERATOR: u32 = 410;

@@ -39,6 +39,17 @@ pub enum Fact {
     Or(Vec<Fact>),
 }
 
+impl Fact {
+    fn admits_null(&self) -> bool {
+        match self {
+            Fact::Null => true,
+            Fact::And(facts) => facts.iter().all(Fact::admits_null),
+            Fact::Or(facts) => facts.iter().any(Fact::admits_null),
+            _ => false,
+        }
+    }
+}
+
 struct Edge {
     a: Point,
     b: Point,
@@ -659,7 +670,7 @@ impl Analysis {
     pub fn facts_about(&self, key: Point) -> Vec<&Fact> {
         self.facts
             .iter()
-            .filter(|(point, region, _)| self.reaches(*point, key, *region))
+            .filter(|(point, region, fact)| self.reaches(*point, key, *region, fact.admits_null()))
             .map(|(_, _, fact)| fact)
             .collect()
     }
@@ -675,10 +686,15 @@ impl Analysis {
         false
     }
 
-    /// Does a fact on `from`, said in `region`, hold for `to`?
-    fn reaches(&self, from: Point, to: Point, region: Region) -> bool {
+    /// Does a fact on `from`, said in `region`, hold for `to`? A fact that admits NULL says nothing of columns that
+    /// an outer join may have made NULL.
+    fn reaches(&self, from: Point, to: Point, region: Region, admits_null: bool) -> bool {
+        let holds_in = |other: Region| if admits_null { other == region } else { self.within(other, region) };
+        if admits_null && self.region_of[from] != region {
+            return false;
+        }
         if from == to {
-            return self.within(self.region_of[to], region);
+            return holds_in(self.region_of[to]);
         }
         let mut seen = vec![false; self.region_of.len()];
         let mut queue = vec![from];
@@ -692,7 +708,7 @@ impl Analysis {
                 } else {
                     continue;
                 };
-                if seen[next] || !self.within(self.region_of[next], region) {
+                if seen[next] || !holds_in(self.region_of[next]) {
                     continue;
                 }
                 if next == to {

@@ -209,7 +209,7 @@ unsafe fn insert_plan(query: *mut Query, columns: &[(usize, i16)], colocation: i
             };
             selected.push(format!("c{number}{cast}"));
             let element_name = CStr::from_ptr(pg_sys::format_type_extended(element, -1, pg_sys::FORMAT_TYPE_FORCE_QUALIFY as u16));
-            arrays.push(format!("${number}::{}[]", element_name.to_string_lossy()));
+            arrays.push(format!("pg_catalog.unnest(${number}::{}[])", element_name.to_string_lossy()));
             names.push(format!("c{number}"));
             // Keeps the numbers of the clauses' own parameters behind those of the columns.
             parameters.reserve();
@@ -232,7 +232,7 @@ unsafe fn insert_plan(query: *mut Query, columns: &[(usize, i16)], colocation: i
         let template = deparse::template_edited(query, |text| {
             let values = format!("VALUES ({})", (1..=count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", "));
             let select = format!(
-                "SELECT {} FROM pg_catalog.unnest({}) WITH ORDINALITY AS rows({}, n) ORDER BY n",
+                "SELECT {} FROM ROWS FROM ({}) WITH ORDINALITY AS rows({}, n) ORDER BY n",
                 selected.join(", "),
                 arrays.join(", "),
                 names.join(", ")

@@ -158,12 +158,11 @@ unsafe fn obstacle_below(query: *mut Query) -> Option<Reason> {
 /// May everything above FROM run on workers as well?
 unsafe fn shippable_above(query: *mut Query) -> bool {
     unsafe {
-        let trees: [*mut Node; 7] = [
+        let trees: [*mut Node; 6] = [
             (*query).targetList.cast(),
             (*(*query).jointree).quals,
             (*query).havingQual,
             (*query).windowClause.cast(),
-            (*query).groupingSets.cast(),
             (*query).limitCount,
             (*query).limitOffset,
         ];
