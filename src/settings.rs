@@ -24,6 +24,13 @@ static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(256);
 
 static CRASH_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
+static RECOVERY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
+
+/// Time between two looks for transactions that were left prepared on nodes.
+pub fn recovery_interval() -> std::time::Duration {
+    std::time::Duration::from_secs(RECOVERY_INTERVAL.get().max(1) as u64)
+}
+
 /// See `transaction::crash_point`.
 pub fn crash_point() -> Option<String> {
     CRASH_POINT
@@ -72,6 +79,16 @@ pub fn init() {
         3_600_000,
         GucContext::Userset,
         GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"shard_ext.recovery_interval",
+        c"Time between two looks for transactions that were left prepared on nodes.",
+        c"The background worker also looks when the server starts and after a transaction that lost a node while it ended.",
+        &RECOVERY_INTERVAL,
+        1,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_string_guc(
         c"shard_ext.crash_point",

@@ -15,6 +15,15 @@ fn ours() -> Result<Relations> {
     relations().ok_or_else(not_installed)
 }
 
+/// Keeps out other recoveries, not the transactions that write records, until the end of the transaction.
+pub fn lock_recovery() -> Result<()> {
+    let table = ours()?.commit_record;
+    let mode = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: the lock goes with the transaction.
+    unsafe { pg_sys::LockRelationOid(table, mode) };
+    Ok(())
+}
+
 fn equal_gid(gid: &str) -> Equal {
     Equal {
         attribute: RECORD_GID,

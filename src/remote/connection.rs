@@ -68,16 +68,14 @@ pub struct Connection {
     pub node: NodeId,
     pub node_name: Rc<str>,
     pub user: pg_sys::Oid,
-    /// Hash values of the foreign server's and the user mapping's syscache entries.
-    pub origin: (u32, u32),
-    /// Its options have changed: not to be used in another transaction.
-    pub stale: bool,
     // dropped in this order: the wait set before the socket it watches, the notices after their sender
     wait: Option<WaitSet>,
     pg: PgConn,
     notices: Rc<Notices>,
     _file: FileSlot,
     queue: VecDeque<Item>,
+    /// The statement under way is the extension's own: users want to hear its warnings, not its notices.
+    muted: bool,
     in_pipeline: bool,
     segment_error: Option<Error>,
     /// The last error of a command nobody waits for in particular.
@@ -103,7 +101,6 @@ impl Connection {
         node: NodeId,
         node_name: Rc<str>,
         user: pg_sys::Oid,
-        origin: (u32, u32),
         file: FileSlot,
     ) -> Result<Connection, Error> {
         let notices = Rc::new(Notices::default());
@@ -118,13 +115,12 @@ impl Connection {
             node,
             node_name,
             user,
-            origin,
-            stale: false,
             wait: None,
             pg,
             notices,
             _file: file,
             queue: VecDeque::new(),
+            muted: false,
             in_pipeline: true,
             segment_error: None,
             command_error: None,
@@ -195,7 +191,11 @@ impl Connection {
     }
 
     pub fn take_notices(&self) -> Vec<(i32, Error)> {
-        self.notices.take()
+        let mut notices = self.notices.take();
+        if self.muted {
+            notices.retain(|(level, _)| *level >= pgrx::PgLogLevel::WARNING as i32);
+        }
+        notices
     }
 
     pub fn has_notices(&self) -> bool {
@@ -219,6 +219,7 @@ impl Connection {
 
     /// Sends requests as one segment, with what must come before them. False: the connection is lost, see `advance`.
     pub fn send(&mut self, answers: &[Rc<Answer>]) -> bool {
+        self.muted = false;
         self.begin_flight();
         let autocommit = self.participation.is_none() && answers.iter().all(|a| a.sole);
         let writes = answers.iter().any(|a| a.access == Access::Write);
@@ -253,6 +254,7 @@ impl Connection {
 
     /// Sends a text of one or more statements as part of the transaction. Only when idle.
     pub fn send_text(&mut self, answer: Rc<Answer>) -> bool {
+        self.muted = true;
         self.begin_flight();
         let mut text = String::new();
         for sql in self.transaction_prefix(answer.access == Access::Write) {

@@ -26,14 +26,32 @@ impl ConnectOptions {
         Ok(ConnectOptions::of_server_with_origin(server)?.0)
     }
 
+    /// The options to log in at a foreign server as the role `login` of that server: those of a mapping that names it,
+    /// else those of the local role of that name.
+    pub fn of_server_as(server: Oid, login: &str) -> Result<ConnectOptions> {
+        for user in mapped_users(server) {
+            let (options, _) = ConnectOptions::of_user(server, user)?;
+            if options.keywords.iter().any(|(k, v)| k == "user" && v == login) {
+                return Ok(options);
+            }
+        }
+        let name = std::ffi::CString::new(login).unwrap_or_default();
+        // SAFETY: looks a name up.
+        let user = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+        Ok(ConnectOptions::of_user(server, user)?.0)
+    }
+
     pub(super) fn of_server_with_origin(server: Oid) -> Result<(ConnectOptions, Origin)> {
+        // SAFETY: reads a variable.
+        ConnectOptions::of_user(server, unsafe { pg_sys::GetSessionUserId() })
+    }
+
+    fn of_user(server: Oid, user: Oid) -> Result<(ConnectOptions, Origin)> {
         let mut keywords = Vec::new();
         // SAFETY: GetForeignServer raises for an unknown oid; its answer is a copy in the current memory context.
-        // GetSessionUserId reads a variable.
-        let (user, server_hash, mapping) = unsafe {
+        let (server_hash, mapping) = unsafe {
             let foreign = pg_sys::GetForeignServer(server);
             push_options(&mut keywords, (*foreign).options);
-            let user = pg_sys::GetSessionUserId();
             let hash = pg_sys::GetSysCacheHashValue(
                 pg_sys::SysCacheIdentifier::FOREIGNSERVEROID as i32,
                 server.into(),
@@ -41,7 +59,7 @@ impl ConnectOptions {
                 0.into(),
                 0.into(),
             );
-            (user, hash, mapping_of(user, server)?)
+            (hash, mapping_of(user, server)?)
         };
         let mapping_hash = match mapping {
             Some((options, hash)) => {
@@ -153,6 +171,32 @@ unsafe fn mapping_of(user: Oid, server: Oid) -> Result<Option<(Vec<(String, Stri
         return Ok(Some((keywords, hash)));
     }
     Ok(None)
+}
+
+/// The users that have a mapping for a server; invalid for PUBLIC.
+fn mapped_users(server: Oid) -> Vec<Oid> {
+    let mut users = Vec::new();
+    let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+    // SAFETY: a scan of a catalog, as genam.c documents it.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::UserMappingRelationId, lock);
+        let none = std::ptr::null_mut();
+        let scan =
+            pg_sys::systable_beginscan(relation, Oid::INVALID, false, none, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_user_mapping>();
+            if (*row).umserver == server {
+                users.push((*row).umuser);
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, lock);
+    }
+    users
 }
 
 /// The foreign server of a node, and the node's name.

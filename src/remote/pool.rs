@@ -7,6 +7,7 @@ use super::wait::{self, FileSlot};
 use crate::catalog::NodeId;
 use crate::error::{sqlstate, Error, Result};
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
@@ -14,16 +15,19 @@ use std::time::Instant;
 struct Entry {
     node: NodeId,
     user: pg_sys::Oid,
+    /// Where its options came from.
+    origin: Origin,
+    /// The options have changed since: not to be used in another transaction.
+    stale: Cell<bool>,
     connection: Shared,
 }
 
 thread_local! {
     static ENTRIES: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
-}
-
-thread_local! {
     /// Whether the current transaction has used a connection.
     static IN_USE: Cell<bool> = const { Cell::new(false) };
+    /// Whether this process has registered its callbacks.
+    static REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether the current transaction has used a connection.
@@ -37,15 +41,70 @@ pub fn transaction_ended() {
         return;
     }
     let most = crate::settings::max_cached_connections_per_node();
-    close_where(|c| c.lost().is_some() || c.stale || most == 0);
+    let mut kept: Vec<NodeId> = Vec::new();
+    close_where(|entry, connection| {
+        if connection.lost().is_some() || entry.stale.get() {
+            return true;
+        }
+        kept.push(entry.node);
+        kept.iter().filter(|node| **node == entry.node).count() > most
+    });
 }
 
-fn find(node: NodeId, user: pg_sys::Oid) -> Option<Shared> {
+/// Once per process, before its first connection.
+fn register_callbacks() {
+    if REGISTERED.replace(true) {
+        return;
+    }
+    // SAFETY: callbacks that live as long as the process.
+    unsafe {
+        for cache in [
+            pg_sys::SysCacheIdentifier::FOREIGNSERVEROID,
+            pg_sys::SysCacheIdentifier::USERMAPPINGOID,
+        ] {
+            pg_sys::CacheRegisterSyscacheCallback(
+                cache as i32,
+                Some(options_changed),
+                pg_sys::Datum::null(),
+            );
+        }
+        pg_sys::on_proc_exit(Some(close_all), pg_sys::Datum::null());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn options_changed(_arg: pg_sys::Datum, cache: i32, hash: u32) {
+    let of_server = cache == pg_sys::SysCacheIdentifier::FOREIGNSERVEROID as i32;
+    ENTRIES.with(|entries| {
+        let Ok(entries) = entries.try_borrow() else {
+            return;
+        };
+        for entry in entries.iter() {
+            let origin = if of_server {
+                entry.origin.0
+            } else {
+                entry.origin.1
+            };
+            // without a mapping, any new one may be for this user
+            if hash == 0 || origin == hash || origin == 0 {
+                entry.stale.set(true);
+            }
+        }
+    });
+}
+
+/// Tells the nodes that the session ends.
+#[pg_guard]
+unsafe extern "C-unwind" fn close_all(_code: i32, _arg: pg_sys::Datum) {
+    close_where(|_, _| true);
+}
+
+fn find(node: NodeId, user: pg_sys::Oid) -> Option<(Shared, bool)> {
     ENTRIES.with_borrow(|entries| {
         entries
             .iter()
             .find(|e| e.node == node && e.user == user)
-            .map(|e| e.connection.clone())
+            .map(|e| (e.connection.clone(), e.stale.get()))
     })
 }
 
@@ -71,17 +130,19 @@ pub fn busy() -> Vec<Shared> {
 }
 
 /// Closes those connections for which `doomed` is true.
-pub fn close_where(doomed: impl Fn(&Connection) -> bool) {
+fn close_where(mut doomed: impl FnMut(&Entry, &Connection) -> bool) {
     let mut closed = Vec::new();
     ENTRIES.with(|entries| {
-        if let Ok(mut entries) = entries.try_borrow_mut() {
-            let mut i = 0;
-            while i < entries.len() {
-                if entries[i].connection.try_borrow().is_ok_and(|c| doomed(&c)) {
-                    closed.push(entries.swap_remove(i));
-                } else {
-                    i += 1;
-                }
+        let Ok(mut entries) = entries.try_borrow_mut() else {
+            return;
+        };
+        let mut i = 0;
+        while i < entries.len() {
+            let entry = &entries[i];
+            if entry.connection.try_borrow().is_ok_and(|c| doomed(entry, &c)) {
+                closed.push(entries.remove(i));
+            } else {
+                i += 1;
             }
         }
     });
@@ -99,7 +160,7 @@ pub fn acquire(nodes: &[NodeId]) -> Result<Vec<Shared>> {
     let mut missing = Vec::new();
     for (i, node) in nodes.iter().enumerate() {
         let connection = match find(*node, user) {
-            Some(connection) => usable(&connection)?.then_some(connection),
+            Some((connection, stale)) => usable(&connection, stale)?.then_some(connection),
             None => None,
         };
         if connection.is_none() && !missing.iter().any(|m| nodes[*m] == *node) {
@@ -112,7 +173,7 @@ pub fn acquire(nodes: &[NodeId]) -> Result<Vec<Shared>> {
         open(&missing_nodes, user)?;
         for (i, node) in nodes.iter().enumerate() {
             if found[i].is_none() {
-                found[i] = find(*node, user);
+                found[i] = find(*node, user).map(|(connection, _)| connection);
             }
         }
     }
@@ -124,7 +185,7 @@ pub fn acquire(nodes: &[NodeId]) -> Result<Vec<Shared>> {
 
 /// Whether the connection may serve the current transaction. One that may not, and has no part in the transaction, is
 /// closed to make room for another; one that has a part in it is an error.
-fn usable(connection: &Shared) -> Result<bool> {
+fn usable(connection: &Shared, stale: bool) -> Result<bool> {
     let replace = {
         let connection = connection.borrow();
         if connection.participation().is_some() {
@@ -132,10 +193,10 @@ fn usable(connection: &Shared) -> Result<bool> {
             return Ok(true);
         }
         let lost = connection.lost().is_some();
-        lost || (connection.stale && connection.is_idle())
+        lost || (stale && connection.is_idle())
     };
     if replace {
-        close_where(|c| std::ptr::eq(c, connection.as_ptr()));
+        close_where(|entry, _| Rc::ptr_eq(&entry.connection, connection));
     }
     Ok(!replace)
 }
@@ -186,18 +247,21 @@ fn cannot_connect(name: &str, why: &str) -> Error {
 
 /// Opens one connection per node, all at once.
 fn open(nodes: &[NodeId], user: pg_sys::Oid) -> Result<()> {
+    register_callbacks();
     let limit = wait::after(crate::settings::node_connection_timeout());
     let mut attempts = Vec::with_capacity(nodes.len());
     for node in nodes {
         attempts.push(Attempt::start(*node)?);
     }
     establish(&mut attempts, limit, |attempt| {
-        let node = attempt.node;
+        let (node, origin) = (attempt.node, attempt.origin);
         let connection = into_connection(attempt, user)?;
         ENTRIES.with_borrow_mut(|entries| {
             entries.push(Entry {
                 node,
                 user,
+                origin,
+                stale: Cell::new(false),
                 connection: Rc::new(RefCell::new(connection)),
             })
         });
@@ -211,7 +275,6 @@ fn into_connection(attempt: Attempt, user: pg_sys::Oid) -> Result<Connection> {
         attempt.node,
         attempt.name,
         user,
-        attempt.origin,
         attempt.file,
     )
 }

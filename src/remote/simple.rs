@@ -91,7 +91,7 @@ fn advance_line(line: &mut Line, work: &[(NodeId, String)], affected: &mut [u64]
                 ))
             }
             Step::Ended | Step::Idle | Step::Lost => {
-                quiet_notices(&line.connection);
+                report_notices(&line.connection);
                 match (answer.state(), answer.error()) {
                     (State::Running, _) if matches!(step, Step::Ended) => {}
                     (State::Running, _) => {
@@ -105,16 +105,6 @@ fn advance_line(line: &mut Line, work: &[(NodeId, String)], affected: &mut [u64]
                     }
                 }
             }
-        }
-    }
-}
-
-/// The statements are the extension's own: users want to hear their warnings, not their notices.
-fn quiet_notices(connection: &Shared) {
-    let notices = connection.borrow().take_notices();
-    for (level, notice) in notices {
-        if level >= pgrx::PgLogLevel::WARNING as i32 {
-            notice.report(level);
         }
     }
 }

@@ -86,6 +86,7 @@ fn unknown_outcome(node: &str) -> Error {
 }
 
 fn prepare(writers: &[Shared], readers: &[Shared]) -> Result<()> {
+    crate::maintenance::ensure_running();
     let mut gids: Vec<Gid> = Vec::with_capacity(writers.len());
     for writer in writers {
         let node = writer.borrow().node;

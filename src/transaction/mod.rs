@@ -8,6 +8,7 @@ mod callbacks;
 mod commit;
 mod crash_point;
 pub mod gid;
+pub mod recovery;
 
 pub use autocommit::may_autocommit;
 

@@ -1,0 +1,119 @@
+//! The background worker of one database: runs recovery now and then, and when it is woken up.
+
+use super::slots;
+use crate::catalog::{self, NodeId};
+use crate::transaction::recovery;
+use pgrx::prelude::*;
+use pgrx::{bgworkers::*, pg_sys};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// Between attempts while something is left to recover.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Registers a worker for a database. False: the server has no room for one (`max_worker_processes`).
+pub fn start(database: pg_sys::Oid) -> bool {
+    BackgroundWorkerBuilder::new("shard_ext maintenance")
+        .set_type("shard_ext maintenance")
+        .set_library("shard_ext")
+        .set_function("shard_ext_maintenance")
+        .set_argument(Some(pg_sys::Datum::from(database)))
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(Some(Duration::from_secs(10)))
+        .load_dynamic()
+        .is_ok()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: i32, _arg: pg_sys::Datum) {
+    slots::release();
+}
+
+/// Entry point; the argument is the database's oid. Ends normally (and is not started again) when another worker is
+/// there or the extension is not.
+#[pg_guard]
+#[no_mangle]
+pub unsafe extern "C-unwind" fn shard_ext_maintenance(database: pg_sys::Datum) {
+    let database = pg_sys::Oid::from(database.value() as u32);
+    super::take_signals();
+    if !slots::claim(database) {
+        return;
+    }
+    pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::null());
+    pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+    let mut unreachable = HashSet::new();
+    loop {
+        let Some(all_done) = round(&mut unreachable) else {
+            return;
+        };
+        let pause = if all_done {
+            crate::settings::recovery_interval()
+        } else {
+            RETRY
+        };
+        super::sleep(pause);
+    }
+}
+
+/// One round over the nodes. `None`: the extension is not in this database (any more).
+fn round(unreachable: &mut HashSet<NodeId>) -> Option<bool> {
+    activity(c"recovery of prepared transactions");
+    let mut all_done = true;
+    // one transaction per node, so that a slow one delays nobody's clean-up
+    let nodes = in_transaction(|| catalog::installed().then(catalog::nodes))?;
+    for node in nodes.unwrap_or_else(|error| error.raise()) {
+        let recovered = in_transaction(|| recovery::recover_node(&node));
+        match recovered {
+            Ok(done) => {
+                unreachable.remove(&node.id);
+                all_done &= done.left == 0;
+                if done.committed + done.rolled_back > 0 {
+                    pgrx::log!(
+                        "recovery on node \"{}\": {} transactions committed, {} rolled back",
+                        node.name,
+                        done.committed,
+                        done.rolled_back
+                    );
+                }
+            }
+            Err(error) => {
+                all_done = false;
+                // once per outage
+                if unreachable.insert(node.id) {
+                    let why = error.fields();
+                    pgrx::log!(
+                        "recovery cannot reach node \"{}\": {}{}",
+                        node.name,
+                        why.message,
+                        why.detail
+                            .as_ref()
+                            .map_or(String::new(), |d| format!(": {d}"))
+                    );
+                }
+            }
+        }
+    }
+    // SAFETY: NULL is allowed.
+    unsafe {
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
+    }
+    Some(all_done)
+}
+
+fn activity(what: &std::ffi::CStr) {
+    // SAFETY: a NUL-terminated string, which is copied.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, what.as_ptr()) }
+}
+
+/// An error that is raised ends the worker, and the postmaster starts another.
+fn in_transaction<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: as background workers do; what the work allocates goes with the transaction.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        let result = work();
+        pg_sys::CommitTransactionCommand();
+        result
+    }
+}
