@@ -405,8 +405,8 @@ fn outgoing(
             "foreign key \"{name}\" of table \"{}\" does not pair its distribution column \"{}\" with the one of the table it references",
             table.name, key.name
         ),
-        "Add the distribution columns of both tables to the foreign key and to the key it references, \
-         or make the referenced table a reference table.",
+        "Distribute by the column that references the other table's distribution column, add both \
+         distribution columns to the foreign key, or make the referenced table a reference table.",
     ))
 }
 

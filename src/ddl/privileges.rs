@@ -5,7 +5,7 @@
 
 use super::rebuild::{self, Step};
 use super::shards::{target_of, Builder, Copy};
-use super::sql::quote_identifier;
+use super::sql::{quote_identifier, Sql};
 use crate::catalog;
 use crate::error::Result;
 use crate::pg::spi;
@@ -36,6 +36,7 @@ pub unsafe fn after_grant(statement: *const pg_sys::GrantStmt) -> Result<()> {
             .to_string_lossy()
             .into_owned()
     };
+    let schema = (*statement).objtype == pg_sys::ObjectType::OBJECT_SCHEMA;
     let mut tables = Vec::new();
     match ((*statement).objtype, (*statement).targtype) {
         (pg_sys::ObjectType::OBJECT_TABLE, pg_sys::GrantTargetType::ACL_TARGET_OBJECT) => {
@@ -57,27 +58,33 @@ pub unsafe fn after_grant(statement: *const pg_sys::GrantStmt) -> Result<()> {
     tables.sort_unstable_by_key(|relid| u32::from(*relid));
     tables.dedup();
     for relid in tables {
-        renew(relid, &grantees)?;
+        renew(relid, &grantees, schema)?;
     }
     Ok(())
 }
 
 /// The owner of a table has changed here.
 pub fn after_owner_change(relid: pg_sys::Oid) -> Result<()> {
-    renew(relid, &[])
+    renew(relid, &[], false)
 }
 
-/// Takes from `grantees` (none: PUBLIC) what they have on the copies of a table, and sets the owner and all
-/// privileges that the table has here.
-fn renew(relid: pg_sys::Oid, grantees: &[Option<String>]) -> Result<()> {
+/// Takes from `grantees` (none: PUBLIC) what they have on the copies of a table or on their `schema`, and sets
+/// the owner and all privileges that the table has here.
+fn renew(relid: pg_sys::Oid, grantees: &[Option<String>], schema: bool) -> Result<()> {
     let (Some(table), Some(target)) = (catalog::table(relid)?, target_of(relid)?) else {
         return Ok(());
     };
     let _names = spi::Settings::qualified_names();
     let mut ddl = rebuild::privileges_of(relid, target)?;
     let revoke = |grantee: &str| {
-        ddl.table("REVOKE ALL ON TABLE ")
-            .push(format!(" FROM {grantee}"))
+        let from = format!(" FROM {grantee}");
+        if schema {
+            Sql::text("REVOKE ALL ON SCHEMA ")
+                .schema(&ddl.place)
+                .push(from)
+        } else {
+            ddl.table("REVOKE ALL ON TABLE ").push(from)
+        }
     };
     let mut steps: Vec<Step> = grantees
         .iter()
@@ -86,9 +93,14 @@ fn renew(relid: pg_sys::Oid, grantees: &[Option<String>]) -> Result<()> {
             None => Step::Always(revoke("PUBLIC")),
         })
         .collect();
-    steps.append(&mut ddl.after_load);
-    ddl.after_load = steps;
+    // the schemas of reference copies are not ours, except beside the coordinator's own
     let copies = Copy::of(&table)?;
+    if schema {
+        ddl.create = steps;
+    } else {
+        steps.append(&mut ddl.after_load);
+        ddl.after_load = steps;
+    }
     let builder = Builder::new(vec![ddl], &copies)?;
     let mut work = builder.grant_schemas(&copies);
     work.extend(builder.complete(&copies));

@@ -152,14 +152,23 @@ impl Builder {
         })
     }
 
-    /// Only the privileges on the schemas.
+    /// Only the privileges on the schemas that hold nothing but copies, after the `create` steps.
     pub fn grant_schemas(&self, copies: &[Copy]) -> Vec<(NodeId, String)> {
         self.for_each(copies, |copy, node, roles| {
+            if copy.group.is_none() && !node.is_coordinator {
+                return String::new();
+            }
             let schema = |place: &Place| copy.schema(node, place);
-            self.schemas
-                .values()
-                .map(|steps| rebuild::render(steps, roles, &schema))
-                .collect()
+            let mut text = String::new();
+            for table in &self.tables {
+                text.push_str(&rebuild::render(&table.create, roles, &schema));
+                text.push_str(&rebuild::render(
+                    &self.schemas[&table.schema],
+                    roles,
+                    &schema,
+                ));
+            }
+            text
         })
     }
 

@@ -7,6 +7,7 @@ use crate::pg::spi;
 use pgrx::pg_sys;
 use std::ffi::CString;
 
+/// Of the attribute options only those a user sets: a server may keep marks of its own among them.
 const COLUMNS: &str = "
 SELECT a.attname,
        pg_catalog.format_type(a.atttypid, a.atttypmod),
@@ -24,7 +25,8 @@ SELECT a.attname,
        CASE WHEN a.attstattarget >= 0 THEN a.attstattarget::pg_catalog.text END,
        (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(pg_catalog.split_part(o, '=', 1)) || ' = '
                  || pg_catalog.quote_literal(pg_catalog.substr(o, pg_catalog.strpos(o, '=') + 1)), ', ')
-          FROM pg_catalog.unnest(a.attoptions) o)
+          FROM pg_catalog.unnest(a.attoptions) o
+         WHERE pg_catalog.split_part(o, '=', 1) IN ('n_distinct', 'n_distinct_inherited'))
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
