@@ -6,6 +6,7 @@ use std::ffi::CStr;
 
 use crate::catalog::write::{self, NodeChange};
 use crate::catalog::{self, Node};
+use crate::ddl;
 use crate::error::{sqlstate, Error, Result};
 use std::rc::Rc;
 
@@ -32,7 +33,7 @@ unsafe extern "C-unwind" fn object_access(
             previous(access, class, object, sub_object, argument)
         });
     }
-    if class == pg_sys::ForeignServerRelationId && catalog::installed() {
+    if class == pg_sys::ForeignServerRelationId && !ddl::is_leaving() && catalog::installed() {
         let done = match access {
             pg_sys::ObjectAccessType::OAT_DROP => dropped(object),
             pg_sys::ObjectAccessType::OAT_POST_ALTER => altered(object),

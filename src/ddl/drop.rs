@@ -77,6 +77,11 @@ impl Drop for Statement {
     }
 }
 
+/// Whether DROP EXTENSION is under way: the nodes are clean, and the catalogs are going.
+pub fn is_leaving() -> bool {
+    LEAVING.get()
+}
+
 /// The object access hook's part: an object is about to be dropped.
 pub fn about_to_drop(
     class: pg_sys::Oid,

@@ -24,7 +24,9 @@ mod unload;
 pub use add_shard::{add_shard, Keys};
 pub use colocation::{method_of, Colocate};
 pub use distribute::{distribute_reference_table, distribute_table};
-pub use drop::{about_to_drop, everything as drop_everything, Statement as DropStatement};
+pub use drop::{
+    about_to_drop, everything as drop_everything, is_leaving, Statement as DropStatement,
+};
 pub use privileges::{after_grant, after_owner_change};
 pub use refuse::{check as refuse_change, ours as named_table};
 pub use replicate::{drop_reference_tables_from, replicate_reference_tables_to};
