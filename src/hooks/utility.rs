@@ -3,7 +3,7 @@
 
 use crate::copy::{self, CopyStatement};
 use crate::error::Result;
-use crate::{catalog, ddl};
+use crate::{catalog, ddl, maintenance};
 use pgrx::pg_sys;
 use std::ffi::{c_char, CStr};
 
@@ -51,6 +51,11 @@ unsafe extern "C-unwind" fn process_utility(
         destination,
         completion,
     };
+    let stopped = maintenance::make_way((*planned).utilityStmt);
+    if let Some(database) = stopped {
+        utility.chain();
+        return maintenance::start_again(database);
+    }
     // COMMIT and ROLLBACK also come where no catalog may be read
     if (*(*planned).utilityStmt).type_ == pg_sys::NodeTag::T_TransactionStmt
         || !catalog::installed()

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 extern "C-unwind" {
     // the handlers themselves: pgrx's wrappers have another calling convention
-    fn die(signal: i32);
+    fn SignalHandlerForShutdownRequest(signal: i32);
     fn SignalHandlerForConfigReload(signal: i32);
 }
 
@@ -41,29 +41,80 @@ pub fn wake_up() {
     }
 }
 
-/// Ends the worker of a database that is about to be dropped, renamed or used as a template.
-pub fn stop(database: pg_sys::Oid) {
-    let Some(pid) = slots::worker(database) else {
-        return;
-    };
-    // SAFETY: a worker of ours; SIGTERM ends it, and the postmaster starts it again after its restart time, when it
-    // finds out what has become of its database.
-    unsafe { libc::kill(pid, libc::SIGTERM) };
+/// A statement that needs its database to itself (DROP, RENAME, use as a template): ends the worker there. Answers the
+/// database if a worker was ended; pass it to `start_again` after the statement.
+///
+/// # Safety
+/// A parse tree of a utility statement.
+pub unsafe fn make_way(statement: *const pg_sys::Node) -> Option<pg_sys::Oid> {
+    let database = database_of(statement)?;
+    let pid = slots::worker(database)?;
+    libc::kill(pid, libc::SIGTERM);
     let limit = Instant::now() + Duration::from_secs(5);
     while slots::worker(database).is_some() && Instant::now() < limit {
         pgrx::check_for_interrupts!();
         std::thread::sleep(Duration::from_millis(5));
     }
+    Some(database)
 }
 
-/// SIGTERM as in a backend: served at the next interrupt check.
+/// After the statement, if the database is still there.
+pub fn start_again(database: pg_sys::Oid) {
+    // SAFETY: a look-up.
+    let exists = unsafe { !pg_sys::get_database_name(database).is_null() };
+    if exists && slots::worker(database).is_none() {
+        worker::start(database);
+    }
+}
+
+unsafe fn database_of(statement: *const pg_sys::Node) -> Option<pg_sys::Oid> {
+    use pg_sys::NodeTag::*;
+    let name = match (*statement).type_ {
+        T_DropdbStmt => (*statement.cast::<pg_sys::DropdbStmt>()).dbname,
+        T_AlterDatabaseStmt => (*statement.cast::<pg_sys::AlterDatabaseStmt>()).dbname,
+        T_RenameStmt => {
+            let rename = statement.cast::<pg_sys::RenameStmt>();
+            if (*rename).renameType != pg_sys::ObjectType::OBJECT_DATABASE {
+                return None;
+            }
+            (*rename).subname
+        }
+        T_CreatedbStmt => {
+            let options = (*statement.cast::<pg_sys::CreatedbStmt>()).options;
+            if options.is_null() {
+                return None;
+            }
+            let cells =
+                std::slice::from_raw_parts((*options).elements, (*options).length as usize);
+            let template = cells
+                .iter()
+                .map(|cell| cell.ptr_value.cast::<pg_sys::DefElem>())
+                .find(|option| {
+                    std::ffi::CStr::from_ptr((**option).defname) == c"template"
+                        && !(**option).arg.is_null()
+                })?;
+            pg_sys::defGetString(template)
+        }
+        _ => return None,
+    };
+    let database = pg_sys::get_database_oid(name, true);
+    (database != pg_sys::InvalidOid).then_some(database)
+}
+
+/// SIGTERM asks for a normal end, see `is_stopped`.
 fn take_signals() {
     // SAFETY: handlers of the server itself.
     unsafe {
-        pg_sys::pqsignal(libc::SIGTERM, Some(die));
+        pg_sys::pqsignal(libc::SIGTERM, Some(SignalHandlerForShutdownRequest));
         pg_sys::pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
+}
+
+/// Whether this worker was asked to end. It then returns, which also tells the postmaster not to start it again.
+fn is_stopped() -> bool {
+    // SAFETY: a flag set by the signal handler.
+    unsafe { pg_sys::ShutdownRequestPending != 0 }
 }
 
 /// Waits for the latch, the time or an interrupt.

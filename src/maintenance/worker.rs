@@ -53,6 +53,9 @@ pub unsafe extern "C-unwind" fn shard_ext_maintenance(database: pg_sys::Datum) {
             RETRY
         };
         super::sleep(pause);
+        if super::is_stopped() {
+            return;
+        }
     }
 }
 
@@ -63,6 +66,9 @@ fn round(unreachable: &mut HashSet<NodeId>) -> Option<bool> {
     // one transaction per node, so that a slow one delays nobody's clean-up
     let nodes = in_transaction(|| catalog::installed().then(catalog::nodes))?;
     for node in nodes.unwrap_or_else(|error| error.raise()) {
+        if super::is_stopped() {
+            return None;
+        }
         let recovered = in_transaction(|| recovery::recover_node(&node));
         match recovered {
             Ok(done) => {

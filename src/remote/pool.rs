@@ -16,7 +16,7 @@ struct Entry {
     node: NodeId,
     user: pg_sys::Oid,
     /// Where its options came from.
-    origin: Origin,
+    origin: Cell<Origin>,
     /// The options have changed since: not to be used in another transaction.
     stale: Cell<bool>,
     connection: Shared,
@@ -81,9 +81,9 @@ unsafe extern "C-unwind" fn options_changed(_arg: pg_sys::Datum, cache: i32, has
         };
         for entry in entries.iter() {
             let origin = if of_server {
-                entry.origin.0
+                entry.origin.get().0
             } else {
-                entry.origin.1
+                entry.origin.get().1
             };
             // without a mapping, any new one may be for this user
             if hash == 0 || origin == hash || origin == 0 {
@@ -260,7 +260,7 @@ fn open(nodes: &[NodeId], user: pg_sys::Oid) -> Result<()> {
             entries.push(Entry {
                 node,
                 user,
-                origin,
+                origin: Cell::new(origin),
                 stale: Cell::new(false),
                 connection: Rc::new(RefCell::new(connection)),
             })
@@ -308,6 +308,17 @@ fn establish(
     Ok(())
 }
 
+/// The connection is made anew, with these options.
+fn refresh_origin(connection: &Shared, origin: Origin) {
+    ENTRIES.with_borrow(|entries| {
+        let same = |entry: &&Entry| Rc::ptr_eq(&entry.connection, connection);
+        if let Some(entry) = entries.iter().find(same) {
+            entry.origin.set(origin);
+            entry.stale.set(false);
+        }
+    })
+}
+
 /// Connects with given options, outside of the pool.
 pub fn connect_alone(options: &ConnectOptions, name: &str, limit: Instant) -> Result<(PgConn, FileSlot)> {
     let file = FileSlot::reserve()?;
@@ -347,6 +358,7 @@ pub fn resend(connection: &Shared) -> Result<()> {
     let mut attempts = Vec::new();
     let mut fresh = None;
     let opened = Attempt::start(node).and_then(|attempt| {
+        refresh_origin(connection, attempt.origin);
         attempts.push(attempt);
         establish(&mut attempts, limit, |attempt| {
             fresh = Some(into_connection(attempt, user)?);

@@ -142,6 +142,10 @@ impl WaitSet {
                 unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
             }
             pgrx::check_for_interrupts!();
+            // SAFETY: a flag that only signal handlers of background workers set.
+            if limit.is_some() && unsafe { pg_sys::ShutdownRequestPending } != 0 {
+                return false;
+            }
             if any {
                 return true;
             }

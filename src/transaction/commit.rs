@@ -87,11 +87,13 @@ fn unknown_outcome(node: &str) -> Error {
 
 fn prepare(writers: &[Shared], readers: &[Shared]) -> Result<()> {
     crate::maintenance::ensure_running();
+    // nodes must not commit what synchronous_commit = off could lose here
+    // SAFETY: sets a flag of the transaction.
+    unsafe { pg_sys::ForceSyncCommit() };
     let mut gids: Vec<Gid> = Vec::with_capacity(writers.len());
     for writer in writers {
         let node = writer.borrow().node;
-        let part = gids.iter().filter(|gid| gid.node == node).count() as u32;
-        let gid = Gid::of_current_transaction(node, part);
+        let gid = Gid::of_current_transaction(node);
         // DROP EXTENSION has taken the catalog with it: what a crash leaves prepared, the administrator commits.
         if catalog::installed() {
             catalog::insert_commit_record(&gid.to_string(), node)?;

@@ -5,7 +5,8 @@ use pgrx::pg_sys;
 use std::fmt;
 use std::str::FromStr;
 
-/// Names the coordinator's database, the transaction in it, and the node: unique for ever.
+/// Names the coordinator's database, the transaction in it, and the node. A crash may lose a transaction id that nodes
+/// have seen already, and the server then gives it to another transaction; the random part tells them apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gid {
     pub system: u64,
@@ -13,24 +14,27 @@ pub struct Gid {
     /// The coordinator's full transaction id.
     pub transaction: u64,
     pub node: NodeId,
-    /// 0, or which of several connections to the node (they differ in user).
-    pub part: u32,
+    pub random: u32,
 }
 
 const PREFIX: &str = "shard_ext_";
 
 impl Gid {
     /// For the current transaction, which gets a transaction id if it has none.
-    pub fn of_current_transaction(node: NodeId, part: u32) -> Gid {
-        // SAFETY: in a transaction; assigns an id at most.
-        let transaction = unsafe { pg_sys::GetTopFullTransactionId().value };
+    pub fn of_current_transaction(node: NodeId) -> Gid {
+        let mut random = [0u8; 4];
+        // SAFETY: in a transaction; assigns an id at most. The buffer is as long as said.
+        let transaction = unsafe {
+            pg_sys::pg_strong_random(random.as_mut_ptr().cast(), random.len());
+            pg_sys::GetTopFullTransactionId().value
+        };
         let (system, database) = here();
         Gid {
             system,
             database,
             transaction,
             node,
-            part,
+            random: u32::from_ne_bytes(random),
         }
     }
 
@@ -63,13 +67,12 @@ impl fmt::Display for Gid {
             database,
             transaction,
             node,
-            part,
+            random,
         } = self;
-        write!(f, "{PREFIX}{system}_{database}_{transaction}_{node}")?;
-        if *part > 0 {
-            write!(f, "_{part}")?;
-        }
-        Ok(())
+        write!(
+            f,
+            "{PREFIX}{system}_{database}_{transaction}_{node}_{random}"
+        )
     }
 }
 
@@ -86,10 +89,7 @@ impl FromStr for Gid {
             database: number(parts.next())?,
             transaction: number(parts.next())?,
             node: number(parts.next())?,
-            part: match parts.next() {
-                Some(part) => number(Some(part))?,
-                None => 0,
-            },
+            random: number(parts.next())?,
         };
         // only what `Display` writes is ours
         if parts.next().is_none() && gid.to_string() == text {
@@ -106,13 +106,13 @@ mod tests {
 
     #[test]
     fn a_gid_is_read_as_it_is_written() {
-        for part in [0, 2] {
+        for random in [0, u32::MAX] {
             let gid = Gid {
                 system: 7_300_000_000_000_000_001,
                 database: 16384,
                 transaction: 1 << 33,
                 node: 3,
-                part,
+                random,
             };
             assert_eq!(gid.to_string().parse(), Ok(gid));
         }
@@ -124,10 +124,10 @@ mod tests {
             "",
             "shard_ext_",
             "shard_ext_1_2_3",
-            "shard_ext_1_2_3_x",
-            "shard_ext_1_2_3_4_0",
+            "shard_ext_1_2_3_4",
+            "shard_ext_1_2_3_x_5",
             "shard_ext_1_2_3_4_5_6",
-            "shard_ext_01_2_3_4",
+            "shard_ext_01_2_3_4_5",
             "citus_0_1_2_3",
         ] {
             assert_eq!(text.parse::<Gid>(), Err(()), "{text}");

@@ -129,17 +129,14 @@ fn finish(
     }
 }
 
-/// Whether the transaction is still under way here. One whose id is yet to come was written by a coordinator that had
-/// more of the log than this one (a restored backup): not ours to decide.
+/// Whether the transaction may still be under way here.
 fn may_be_running(gid: &Gid) -> bool {
     // SAFETY: reads shared memory.
     unsafe {
         let next = pg_sys::ReadNextFullTransactionId().value;
-        if gid.transaction >= next {
-            return true;
-        }
-        // beyond 2^31 transactions back, the short id means another one, and nothing runs that long
-        if next - gid.transaction >= 1 << 31 {
+        // An id that was never given here, or that a crash has lost with the transaction. And beyond 2^31 transactions
+        // back, where the short id means another one, nothing can be running.
+        if gid.transaction >= next || next - gid.transaction >= 1 << 31 {
             return false;
         }
         let short = pg_sys::TransactionId::from(gid.transaction as u32);
