@@ -77,13 +77,15 @@ impl Server {
         }
     }
 
-    /// Sets lines at the end of the configuration and reloads it.
+    /// Sets lines at the end of the configuration, and reloads it where the server is running.
     pub fn configure(&self, settings: &str) {
         let file = self.dir.join("data/postgresql.auto.conf");
         let old = String::from_utf8(run_output(as_server("cat").arg(&file)))
             .expect("a configuration in UTF-8");
         write(&file, &format!("{old}\n{settings}\n"));
-        run(&mut self.pg_ctl("reload"));
+        if self.is_running() {
+            run(&mut self.pg_ctl("reload"));
+        }
     }
 
     /// From now on this user needs its password over TCP.
@@ -96,11 +98,6 @@ impl Server {
             &format!("host all {user} 127.0.0.1/32 scram-sha-256\n{old}"),
         );
         run(&mut self.pg_ctl("reload"));
-    }
-
-    /// An empty file in the data directory.
-    pub fn create_file(&self, name: &str) {
-        run(as_server("touch").arg(self.dir.join("data").join(name)));
     }
 
     pub fn is_running(&self) -> bool {

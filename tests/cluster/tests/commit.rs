@@ -200,8 +200,8 @@ fn the_answer_to_prepare_is_lost() {
             "SELECT count(*) FROM pg_prepared_xacts",
         ) == 1
     });
-    cluster.workers[1].configure("synchronous_standby_names = ''");
     cluster.workers[1].stop(Stop::Kill);
+    cluster.workers[1].configure("synchronous_standby_names = ''");
     assert!(!committer.join().expect("the committing thread"));
     cluster.workers[1].start();
     cluster.wait_until_recovered();

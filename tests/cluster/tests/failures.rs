@@ -175,7 +175,11 @@ fn workers_need_a_password_and_get_it_from_the_user_mapping() {
     client
         .batch_execute("ALTER USER MAPPING FOR CURRENT_USER SERVER worker_1 OPTIONS (SET password 'correct horse')")
         .unwrap();
-    assert_eq!(cluster.total(), 10_000);
+    let mut client = cluster.connect();
+    assert_eq!(
+        one::<i64>(&mut client, "SELECT sum(balance) FROM accounts"),
+        10_000
+    );
     let sessions: i64 = one(
         &mut worker.connect(),
         "SELECT count(*) FROM pg_stat_activity WHERE usename = 'shard_user' AND backend_type = 'client backend'",
