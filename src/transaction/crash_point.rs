@@ -32,35 +32,36 @@ impl CrashPoint {
 
     /// Whether the setting names this place.
     pub fn is_set(self) -> bool {
-        crate::settings::crash_point()
-            .is_some_and(|value| value.split(':').next() == Some(self.name()))
+        self.action().is_some()
     }
 
-    /// The setting is the name of a place, alone (the process is killed, so that the server restarts), or with `:error`
-    /// (an error is raised, where one may be) or `:sleep:<milliseconds>`.
+    /// What the setting, a list separated by commas, says after the name of this place.
+    fn action(self) -> Option<String> {
+        let setting = crate::settings::crash_point()?;
+        let item = setting
+            .split(',')
+            .find(|item| item.trim().split(':').next() == Some(self.name()))?;
+        Some(item.trim()[self.name().len()..].to_string())
+    }
+
+    /// The name of a place alone: the process is killed, so that the server restarts. With `:error`: an error is
+    /// raised, where one may be. With `:sleep:<milliseconds>`: it waits.
     pub fn reached(self) -> Result<()> {
-        let Some(value) = crate::settings::crash_point() else {
+        let Some(action) = self.action() else {
             return Ok(());
         };
-        let mut words = value.split(':');
-        if words.next() != Some(self.name()) {
+        if let Some(time) = action.strip_prefix(":sleep:") {
+            std::thread::sleep(Duration::from_millis(time.parse().unwrap_or(1000)));
             return Ok(());
         }
-        match words.next() {
-            Some("sleep") => {
-                let time = words.next().and_then(|t| t.parse().ok()).unwrap_or(1000);
-                std::thread::sleep(Duration::from_millis(time));
-                Ok(())
-            }
-            Some("error") => Err(Error::new(
+        if action == ":error" {
+            return Err(Error::new(
                 sqlstate::INTERNAL_ERROR,
                 format!("crash point {} was reached", self.name()),
-            )),
-            _ => {
-                // SAFETY: this very process, which is what the setting asks for.
-                unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
-                Ok(())
-            }
+            ));
         }
+        // SAFETY: this very process, which is what the setting asks for.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        Ok(())
     }
 }
