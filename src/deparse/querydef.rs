@@ -37,6 +37,7 @@ unsafe fn deparse(query: *mut pg_sys::Query) -> Result<String> {
     unsafe {
         let mut path: pg_sys::OverrideSearchPath = std::mem::zeroed();
         path.addCatalog = true;
+        qualify_columns(query);
         pg_sys::PushOverrideSearchPath(&mut path);
         let text = pg_sys::pg_get_querydef(query, false);
         pg_sys::PopOverrideSearchPath();
@@ -71,6 +72,22 @@ unsafe fn find_holes(text: &str) -> Result<Vec<Hole>> {
         holes.sort_by_key(|hole| hole.start);
         holes.dedup_by_key(|hole| hole.start);
         Ok(holes)
+    }
+}
+
+/// `ORDER BY created` means an output column before a table's. PostgreSQL qualifies columns only where a query has
+/// several relations: another one, outside of FROM, makes it.
+unsafe fn qualify_columns(query: *mut pg_sys::Query) {
+    unsafe {
+        if (*query).sortClause.is_null() && (*query).distinctClause.is_null() || list::len((*query).rtable) != 1 {
+            return;
+        }
+        let entry = node::make::<pg_sys::RangeTblEntry>();
+        (*entry).rtekind = pg_sys::RTEKind::RTE_RESULT;
+        let alias = node::make::<pg_sys::Alias>();
+        (*alias).aliasname = node::pstrdup("result");
+        (*entry).eref = alias;
+        (*query).rtable = pg_sys::lappend((*query).rtable, entry.cast());
     }
 }
 

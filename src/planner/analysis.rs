@@ -53,8 +53,23 @@ impl Fact {
 struct Edge {
     a: Point,
     b: Point,
-    /// May facts cross? Not through LIMIT or window functions.
-    carries_facts: bool,
+    carries: Carries,
+}
+
+/// Where facts may cross an edge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    BothWays,
+    /// From `a` to `b`: what is said of a set operation's column holds in each arm, not the other way round.
+    Down,
+    /// Not at all: through LIMIT or window functions.
+    Nothing,
+}
+
+impl Carries {
+    fn unless(barrier: bool) -> Carries {
+        if barrier { Carries::Nothing } else { Carries::BothWays }
+    }
 }
 
 struct Requirement {
@@ -132,8 +147,8 @@ impl Analysis {
         point
     }
 
-    fn tie(&mut self, a: Point, b: Point, carries_facts: bool) {
-        self.edges.push(Edge { a, b, carries_facts });
+    fn tie(&mut self, a: Point, b: Point, carries: Carries) {
+        self.edges.push(Edge { a, b, carries });
     }
 
     unsafe fn visit_query(&mut self, query: *mut Query, region: Region, frames: &mut Vec<Frame>, top: bool) -> Result<Level> {
@@ -160,16 +175,22 @@ impl Analysis {
             }
             for cte in list::iter::<pg_sys::CommonTableExpr>((*query).cteList) {
                 let body = (*cte).ctequery.cast::<Query>();
-                if (*body).commandType != pg_sys::CmdType::CMD_SELECT {
-                    self.cannot_ship("a data-modifying WITH clause is run by the coordinator");
+                let modifies = (*body).commandType != pg_sys::CmdType::CMD_SELECT;
+                if modifies {
+                    self.cannot_scatter("a WITH clause changes rows");
+                    if let Some(reason) = super::modify::with_clause_obstacle(body)? {
+                        self.cannot_ship(&reason);
+                    }
                 }
-                if (*cte).cterefcount == 0 {
-                    self.visit_query(body, region, frames, false)?;
+                if modifies || (*cte).cterefcount == 0 {
+                    let inner = self.new_region(region);
+                    self.visit_query(body, inner, frames, false)?;
                 }
             }
             // The target of UPDATE and DELETE is in the join tree; that of INSERT is not.
             if (*query).commandType == pg_sys::CmdType::CMD_INSERT {
                 self.visit_relation(query, id, (*query).resultRelation, region)?;
+                self.visit_inserted_key(query, region);
             }
             let from = (*query).jointree;
             let mut sharded = self.visit_from(from.cast(), region, frames)?;
@@ -187,7 +208,8 @@ impl Analysis {
             ] {
                 self.visit_sublinks(tree, region, frames)?;
             }
-            let outputs = list::iter::<pg_sys::TargetEntry>((*query).targetList)
+            let outputs = if (*query).commandType == pg_sys::CmdType::CMD_SELECT { (*query).targetList } else { (*query).returningList };
+            let outputs = list::iter::<pg_sys::TargetEntry>(outputs)
                 .filter(|entry| !(**entry).resjunk)
                 .map(|entry| self.column((*entry).expr.cast(), frames))
                 .collect::<Vec<_>>();
@@ -198,6 +220,19 @@ impl Analysis {
                 self.require_key(query, frames);
             }
             Ok(Level { outputs, sharded })
+        }
+    }
+
+    /// The key of an inserted row is what the target list says.
+    unsafe fn visit_inserted_key(&mut self, query: *mut Query, region: Region) {
+        unsafe {
+            let Some(key) = self.distributed.last().map(|d| d.key) else { return };
+            let attno = self.points.iter().find(|(_, point)| **point == key).map(|((_, _, attno), _)| *attno);
+            for entry in list::iter::<pg_sys::TargetEntry>((*query).targetList) {
+                if Some((*entry).resno) == attno && is_free((*entry).expr.cast()) {
+                    self.facts.push((key, region, Fact::Equal((*entry).expr.cast())));
+                }
+            }
         }
     }
 
@@ -272,7 +307,8 @@ impl Analysis {
                 if arms.iter().all(|arm| arm[column].is_some()) {
                     let output = self.point(id, 0, column as i16 + 1, region);
                     for arm in &arms {
-                        let carries = frames.last().is_some_and(|f| f.open);
+                        let open = frames.last().is_some_and(|f| f.open);
+                        let carries = if open { Carries::Down } else { Carries::Nothing };
                         self.tie(output, arm[column].unwrap_or(output), carries);
                     }
                     outputs.push(Some(output));
@@ -387,7 +423,7 @@ impl Analysis {
                     self.visit_relation(query, id, rtindex, region)
                 }
                 RTEKind::RTE_SUBQUERY => {
-                    let carries = !is_barrier((*rte).subquery);
+                    let carries = Carries::unless(is_barrier((*rte).subquery));
                     let level = self.visit_query((*rte).subquery, region, frames, false)?;
                     self.tie_outputs(id, rtindex, &level.outputs, region, carries);
                     Ok(level.sharded)
@@ -438,7 +474,7 @@ impl Analysis {
             // visit counts as a use of its tables.
             let below: Vec<Frame> = frames.drain(depth + 1..).collect();
             let body = (*cte).ctequery.cast::<Query>();
-            let carries = !is_barrier(body);
+            let carries = Carries::unless(is_barrier(body) || (*cte).cterecursive);
             let level = self.visit_query(body, region, frames, false);
             frames.extend(below);
             let level = level?;
@@ -447,7 +483,7 @@ impl Analysis {
         }
     }
 
-    fn tie_outputs(&mut self, id: usize, rtindex: i32, outputs: &[Option<Point>], region: Region, carries: bool) {
+    fn tie_outputs(&mut self, id: usize, rtindex: i32, outputs: &[Option<Point>], region: Region, carries: Carries) {
         for (column, output) in outputs.iter().enumerate() {
             if let Some(output) = output {
                 let outside = self.point(id, rtindex, column as i16 + 1, region);
@@ -476,7 +512,7 @@ impl Analysis {
                     let b = self.column(right, frames);
                     if let (Some(a), Some(b)) = (a, b) {
                         if same_hash(left, right) {
-                            self.tie(a, b, true);
+                            self.tie(a, b, Carries::BothWays);
                             self.note_correlation(left, right, a, b, frames);
                         }
                         continue;
@@ -531,7 +567,7 @@ impl Analysis {
                 let output = level.outputs.get((*param).paramid as usize - 1).copied().flatten();
                 if let (Some(output), Some(outer_point)) = (output, self.column(outer, frames)) {
                     if same_hash(outer, inner) {
-                        self.tie(outer_point, output, !is_barrier((*sublink).subselect.cast()));
+                        self.tie(outer_point, output, Carries::unless(is_barrier((*sublink).subselect.cast())));
                     }
                 }
             }
@@ -700,10 +736,10 @@ impl Analysis {
         let mut queue = vec![from];
         seen[from] = true;
         while let Some(at) = queue.pop() {
-            for edge in self.edges.iter().filter(|e| e.carries_facts) {
+            for edge in self.edges.iter().filter(|e| e.carries != Carries::Nothing) {
                 let next = if edge.a == at {
                     edge.b
-                } else if edge.b == at {
+                } else if edge.b == at && edge.carries == Carries::BothWays {
                     edge.a
                 } else {
                     continue;

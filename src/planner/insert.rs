@@ -149,6 +149,13 @@ unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
         (*select).returningList = std::ptr::null_mut();
         (*select).withCheckOptions = std::ptr::null_mut();
         (*select).override_ = pg_sys::OverridingKind::OVERRIDING_NOT_SET;
+        // The rows' source is in FROM now, and must be written there.
+        for reference in list::iter::<Node>((*(*select).jointree).fromlist) {
+            if let Some(reference) = node::cast::<pg_sys::RangeTblRef>(reference) {
+                let rte = list::nth::<pg_sys::RangeTblEntry>((*select).rtable, (*reference).rtindex as usize - 1);
+                (*rte).inFromCl = true;
+            }
+        }
         (select, attributes)
     }
 }

@@ -38,7 +38,6 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut P
             Interest::None => Ok(None),
             Interest::ReferenceOnly => modify::plan_reference(query, standard),
             Interest::Distributed => {
-                modify::refuse_modifying_cte(query)?;
                 plan_distributed(query, standard).map(Some)
             }
         }
@@ -52,10 +51,17 @@ unsafe fn plan_distributed(query: *mut Query, standard: Planner) -> Result<*mut 
                 if let Some(statement) = plan_routed(query)? {
                     return Ok(statement);
                 }
+                modify::refuse_modifying_cte(query)?;
                 plan_select(query, standard)
             }
-            pg_sys::CmdType::CMD_INSERT => insert::plan(query, standard),
-            _ => modify::plan(query, standard),
+            pg_sys::CmdType::CMD_INSERT => {
+                modify::refuse_modifying_cte(query)?;
+                insert::plan(query, standard)
+            }
+            _ => {
+                modify::refuse_modifying_cte(query)?;
+                modify::plan(query, standard)
+            }
         }
     }
 }

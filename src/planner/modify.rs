@@ -214,6 +214,34 @@ pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<Opt
     }
 }
 
+/// Why a data-modifying WITH clause cannot run inside a routed statement, or None when it can.
+///
+/// # Safety
+/// `body` is the clause's Query.
+pub unsafe fn with_clause_obstacle(body: *mut Query) -> Result<Option<ship::Reason>> {
+    unsafe {
+        let obstacle = |reason: &str| Ok(Some(reason.to_owned()));
+        let Some(table) = target(body)? else { return obstacle("a WITH clause changes a table that is not distributed") };
+        let TableKind::Distributed { key, .. } = &table.kind else {
+            return obstacle("a WITH clause changes a reference table");
+        };
+        if !(*body).withCheckOptions.is_null() || security_leaks(body) {
+            return obstacle("a WITH clause changes a table with row security");
+        }
+        if (*body).commandType == CmdType::CMD_MERGE {
+            return obstacle("a WITH clause merges");
+        }
+        if (*body).commandType == CmdType::CMD_UPDATE {
+            let sets_key = list::iter::<pg_sys::TargetEntry>((*body).targetList)
+                .any(|entry| !(*entry).resjunk && (*entry).resno == *key);
+            if sets_key {
+                return obstacle("a WITH clause changes the distribution column");
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// WITH clauses that change a table of ours would change the coordinator's copy only.
 ///
 /// # Safety

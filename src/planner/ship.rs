@@ -93,6 +93,7 @@ unsafe fn is_expression(item: *mut Node) -> bool {
             | NodeTag::T_IntList
             | NodeTag::T_OidList
             | NodeTag::T_TargetEntry
+            | NodeTag::T_CaseWhen
             | NodeTag::T_FromExpr
             | NodeTag::T_JoinExpr
             | NodeTag::T_RangeTblRef
