@@ -5,7 +5,7 @@ stop() {
     printf '\n%s%s%s\n%s%s%s\n\n' "$BOLD" "$1" "$PLAIN" "$DIM" "$2" "$PLAIN"
     printf '%s;\n' "$3"
     coordinator -c "$3"
-    coordinator -At -c "EXPLAIN (VERBOSE, COSTS OFF) $3" | sed 's/^/    /'
+    coordinator -At -c "EXPLAIN (COSTS OFF) $3" | sed 's/^/    /'
 }
 
 # script TITLE WHY: runs the statements of standard input in one session
@@ -15,7 +15,8 @@ script() {
 }
 
 printf '\n%sThe cluster%s\n' "$BOLD" "$PLAIN"
-coordinator -c "SELECT * FROM shard_ext.nodes" -c "SELECT * FROM shard_ext.tables"
+coordinator -c "SELECT node_name, dbname, version, shard_groups FROM shard_ext.nodes" \
+    -c "SELECT table_name, table_type, distribution_column, shard_count, pg_size_pretty(size) AS size FROM shard_ext.tables ORDER BY 1"
 
 stop "1. A routed read" "The key is known, so the whole statement goes to the one shard that holds it." \
     "SELECT time_hour, carrier, flight, origin, dest, dep_delay
@@ -40,12 +41,14 @@ stop "5. Top-N" "Each shard sends its five, already sorted; the coordinator merg
 FROM flights WHERE dep_delay IS NOT NULL ORDER BY dep_delay DESC LIMIT 5"
 
 script "6. A transaction over two nodes, committed" "Both planes change or none: two-phase commit behind an ordinary COMMIT." <<'SQL'
-SELECT tailnum, seats FROM planes WHERE tailnum IN ('N14228', 'N24211') ORDER BY 1;
+SELECT tailnum, seats FROM planes WHERE tailnum IN ('N14228', 'N668DN') ORDER BY 1;
 BEGIN;
 UPDATE planes SET seats = seats - 1 WHERE tailnum = 'N14228';
-UPDATE planes SET seats = seats + 1 WHERE tailnum = 'N24211';
+UPDATE planes SET seats = seats + 1 WHERE tailnum = 'N668DN';
 COMMIT;
-SELECT tailnum, seats FROM planes WHERE tailnum IN ('N14228', 'N24211') ORDER BY 1;
+SELECT tailnum, seats FROM planes WHERE tailnum IN ('N14228', 'N668DN') ORDER BY 1;
+EXPLAIN (COSTS OFF) UPDATE planes SET seats = seats - 1 WHERE tailnum = 'N14228';
+EXPLAIN (COSTS OFF) UPDATE planes SET seats = seats + 1 WHERE tailnum = 'N668DN';
 SQL
 
 script "7. A transaction over all nodes, rolled back" "Nothing of it stays anywhere." <<'SQL'
