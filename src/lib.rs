@@ -37,7 +37,6 @@ pub extern "C-unwind" fn _PG_init() {
     }
     settings::init();
     catalog::init();
-    cluster::init();
     remote::init();
     transaction::init();
     executor::init();

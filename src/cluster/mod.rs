@@ -17,7 +17,7 @@ pub use check::{check_node, Check, Outcome};
 pub use remove::remove_node;
 pub use server::{current_database, endpoint, NewServer};
 pub use sizes::shard_sizes;
-pub use watch::init;
+pub use watch::server_event;
 
 use crate::catalog::{self, write, Node};
 use crate::error::{sqlstate, Error, Result};

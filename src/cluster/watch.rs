@@ -1,7 +1,7 @@
 //! Follows what users do to the foreign servers of nodes with plain DDL: a renamed server renames its node,
 //! a server with shards cannot be dropped.
 
-use pgrx::prelude::*;
+use pgrx::pg_sys;
 use std::ffi::CStr;
 
 use crate::catalog::write::{self, NodeChange};
@@ -10,36 +10,16 @@ use crate::ddl;
 use crate::error::{sqlstate, Error, Result};
 use std::rc::Rc;
 
-static mut PREVIOUS: pg_sys::object_access_hook_type = None;
-
-pub fn init() {
-    // SAFETY: called once, in the postmaster, before any other thread or session.
-    unsafe {
-        PREVIOUS = pg_sys::object_access_hook;
-        pg_sys::object_access_hook = Some(object_access);
+/// Called for every event of an object access hook that concerns a foreign server.
+pub fn server_event(access: pg_sys::ObjectAccessType::Type, server: pg_sys::Oid) -> Result<()> {
+    // DROP EXTENSION has cleaned the nodes up and takes all servers along.
+    if ddl::is_leaving() || !catalog::installed() {
+        return Ok(());
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn object_access(
-    access: pg_sys::ObjectAccessType::Type,
-    class: pg_sys::Oid,
-    object: pg_sys::Oid,
-    sub_object: i32,
-    argument: *mut std::ffi::c_void,
-) {
-    if let Some(previous) = PREVIOUS {
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            previous(access, class, object, sub_object, argument)
-        });
-    }
-    if class == pg_sys::ForeignServerRelationId && !ddl::is_leaving() && catalog::installed() {
-        let done = match access {
-            pg_sys::ObjectAccessType::OAT_DROP => dropped(object),
-            pg_sys::ObjectAccessType::OAT_POST_ALTER => altered(object),
-            _ => Ok(()),
-        };
-        done.unwrap_or_else(|error| error.raise());
+    match access {
+        pg_sys::ObjectAccessType::OAT_DROP => dropped(server),
+        pg_sys::ObjectAccessType::OAT_POST_ALTER => altered(server),
+        _ => Ok(()),
     }
 }
 
@@ -49,8 +29,7 @@ fn node_of(server: pg_sys::Oid) -> Result<Option<Rc<Node>>> {
         .find(|node| node.server == server))
 }
 
-/// Before a server is dropped. Its node goes with it, unless something would be lost. DROP EXTENSION comes
-/// here only after the shards are gone.
+/// Before a server is dropped. Its node goes with it, unless something would be lost.
 fn dropped(server: pg_sys::Oid) -> Result<()> {
     let Some(node) = node_of(server)? else {
         return Ok(());

@@ -1,5 +1,7 @@
-//! The object access hook: distributed tables that are dropped, by whatever way, are dropped on nodes too.
+//! The object access hook: distributed tables that are dropped, by whatever way, are dropped on nodes too;
+//! the foreign servers of nodes are watched.
 
+use crate::cluster;
 use crate::ddl;
 use pgrx::pg_sys;
 
@@ -25,6 +27,9 @@ unsafe extern "C-unwind" fn object_access(
         pg_sys::ffi::pg_guard_ffi_boundary(|| {
             previous(access, class, object, sub_object, argument)
         });
+    }
+    if class == pg_sys::ForeignServerRelationId {
+        return cluster::server_event(access, object).unwrap_or_else(|error| error.raise());
     }
     if access != pg_sys::ObjectAccessType::OAT_DROP {
         return;
