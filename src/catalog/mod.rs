@@ -82,8 +82,9 @@ pub fn groups_on(node: NodeId) -> Result<Vec<ShardGroupId>> {
     Ok(read::groups_on(&relations, node))
 }
 
-/// How many prepared transactions are still to be committed on a node. Reads the catalog.
-pub fn commit_records_of(node: NodeId) -> Result<usize> {
+/// Global identifiers of the transactions recorded to be committed on a node; most are, already. Reads
+/// the catalog.
+pub fn commit_records_of(node: NodeId) -> Result<Vec<String>> {
     let relations = relations::relations().ok_or_else(not_installed)?;
     Ok(read::commit_records_of(&relations, node))
 }

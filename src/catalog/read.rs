@@ -149,16 +149,18 @@ pub fn groups_on(relations: &Relations, node: NodeId) -> Vec<ShardGroupId> {
     groups
 }
 
-/// How many prepared transactions are still to be committed on a node.
-pub fn commit_records_of(relations: &Relations, node: NodeId) -> usize {
-    let mut records = 0;
+/// Global identifiers of the transactions recorded to be committed on a node.
+pub fn commit_records_of(relations: &Relations, node: NodeId) -> Vec<String> {
+    let mut records = Vec::new();
     scan(
         relations.commit_record,
         relations.commit_record_pkey,
         None,
         READ,
         |_, row| {
-            records += usize::from(row.get(RECORD_NODE_ID) == Some(node));
+            if row.get(RECORD_NODE_ID) == Some(node) {
+                records.extend(row.get::<String>(RECORD_GID));
+            }
         },
     );
     records

@@ -100,7 +100,7 @@ fn ask(
 }
 
 /// The text form of a text[].
-fn text_array<'a>(values: impl Iterator<Item = &'a str>) -> String {
+pub fn text_array<'a>(values: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = values
         .map(|value| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
         .collect();

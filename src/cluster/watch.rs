@@ -4,6 +4,7 @@
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
+use super::remove::shards_on;
 use crate::catalog::write::{self, NodeChange};
 use crate::catalog::{self, Node};
 use crate::ddl;
@@ -34,8 +35,7 @@ fn dropped(server: pg_sys::Oid) -> Result<()> {
     let Some(node) = node_of(server)? else {
         return Ok(());
     };
-    let shard_groups = catalog::groups_on(node.id)?.len();
-    if shard_groups > 0 {
+    if let Some(detail) = shards_on(node.id)? {
         return Err(Error::new(
             sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
             format!(
@@ -43,7 +43,7 @@ fn dropped(server: pg_sys::Oid) -> Result<()> {
                 node.name
             ),
         )
-        .detail(format!("{shard_groups} shard groups are on it."))
+        .detail(detail)
         .hint("Use shard_ext.remove_node() when no shards are there any more."));
     }
     write::delete_node(node.id)
