@@ -82,13 +82,6 @@ pub fn groups_on(node: NodeId) -> Result<Vec<ShardGroupId>> {
     Ok(read::groups_on(&relations, node))
 }
 
-/// Global identifiers of the transactions recorded to be committed on a node; most are, already. Reads
-/// the catalog.
-pub fn commit_records_of(node: NodeId) -> Result<Vec<String>> {
-    let relations = relations::relations().ok_or_else(not_installed)?;
-    Ok(read::commit_records_of(&relations, node))
-}
-
 /// Nodes that may be the database with that system identifier and oid. Reads the catalog.
 pub fn nodes_of_database(
     system_identifier: Option<&str>,

@@ -149,23 +149,6 @@ pub fn groups_on(relations: &Relations, node: NodeId) -> Vec<ShardGroupId> {
     groups
 }
 
-/// Global identifiers of the transactions recorded to be committed on a node.
-pub fn commit_records_of(relations: &Relations, node: NodeId) -> Vec<String> {
-    let mut records = Vec::new();
-    scan(
-        relations.commit_record,
-        relations.commit_record_pkey,
-        None,
-        READ,
-        |_, row| {
-            if row.get(RECORD_NODE_ID) == Some(node) {
-                records.extend(row.get::<String>(RECORD_GID));
-            }
-        },
-    );
-    records
-}
-
 /// The oid of a foreign server, or invalid.
 pub fn server(name: &str) -> pg_sys::Oid {
     CString::new(name).map_or(pg_sys::InvalidOid, |name| {

@@ -20,7 +20,9 @@ mod tests {
     }
 
     fn node(name: &str) -> NodeId {
-        run(&format!("CREATE SERVER {name} FOREIGN DATA WRAPPER shard_ext"));
+        run(&format!(
+            "CREATE SERVER {name} FOREIGN DATA WRAPPER shard_ext"
+        ));
         write::insert_node(&write::NewNode {
             server_name: name,
             is_coordinator: false,
@@ -41,8 +43,8 @@ mod tests {
             &[relid(table).into()],
         )
         .unwrap();
-        let id =
-            write::insert_colocation(Method::Hash, 4, key_type.unwrap(), collation.unwrap()).unwrap();
+        let id = write::insert_colocation(Method::Hash, 4, key_type.unwrap(), collation.unwrap())
+            .unwrap();
         write::insert_hash_groups(id, &[nodes[0], nodes[1], nodes[0], nodes[1]]).unwrap();
         write::insert_distributed_table(relid(table), column, id).unwrap();
         id
@@ -69,7 +71,9 @@ mod tests {
     #[pg_test]
     fn keys_go_where_their_hash_says() {
         let id = distribute("hashed", "k", "int");
-        let table = catalog::table(relid("hashed")).unwrap().expect("a distributed table");
+        let table = catalog::table(relid("hashed"))
+            .unwrap()
+            .expect("a distributed table");
         let (key, colocation) = table.distribution().expect("a distribution");
         assert_eq!((key, colocation.id, colocation.groups.len()), (1, id, 4));
         for k in -500_i32..500 {
@@ -113,7 +117,9 @@ mod tests {
         run("CREATE DOMAIN tenant AS int CHECK (VALUE > 0)");
         let id = distribute("domains", "k", "tenant");
         assert_eq!(catalog::colocation(id).unwrap().key_type, pg_sys::INT4OID);
-        let tenant: Oid = Spi::get_one("SELECT 'tenant'::regtype::oid").unwrap().unwrap();
+        let tenant: Oid = Spi::get_one("SELECT 'tenant'::regtype::oid")
+            .unwrap()
+            .unwrap();
         let found = catalog::find_colocation(Method::Hash, tenant, pg_sys::InvalidOid, 4).unwrap();
         assert_eq!(found, Some(id));
         let other = catalog::find_colocation(Method::Hash, tenant, pg_sys::InvalidOid, 5).unwrap();
@@ -206,9 +212,19 @@ mod tests {
         assert!(is_known(by_hand));
         run("DELETE FROM shard_ext.distributed_table WHERE relid = 'by_hand'::regclass");
         assert!(!is_known(by_hand));
-        assert!(catalog::node_named("by_hand_a").unwrap().unwrap().should_have_shards);
+        assert!(
+            catalog::node_named("by_hand_a")
+                .unwrap()
+                .unwrap()
+                .should_have_shards
+        );
         run("UPDATE shard_ext.node SET should_have_shards = false");
-        assert!(!catalog::node_named("by_hand_a").unwrap().unwrap().should_have_shards);
+        assert!(
+            !catalog::node_named("by_hand_a")
+                .unwrap()
+                .unwrap()
+                .should_have_shards
+        );
     }
 
     #[pg_test]
@@ -230,7 +246,11 @@ mod tests {
     }
 
     /// A colocation group of one node by range or list.
-    fn by_bounds(method: Method, key_type: &str, bounds: Vec<write::NewBounds>) -> catalog::ColocationId {
+    fn by_bounds(
+        method: Method,
+        key_type: &str,
+        bounds: Vec<write::NewBounds>,
+    ) -> catalog::ColocationId {
         let node = node("bounds_node");
         let key_type = Spi::get_one_with_args::<Oid>("SELECT $1::regtype::oid", &[key_type.into()])
             .unwrap()
@@ -323,7 +343,10 @@ mod tests {
             vec![list(&["Ä, \"quoted\"", ""], false), list(&[], true)],
         );
         let colocation = catalog::colocation(id).unwrap();
-        assert_eq!(colocation.group_for(Some(key("text", "Ä, \"quoted\""))), Some(0));
+        assert_eq!(
+            colocation.group_for(Some(key("text", "Ä, \"quoted\""))),
+            Some(0)
+        );
         assert_eq!(colocation.group_for(Some(key("text", ""))), Some(0));
         assert_eq!(colocation.group_for(Some(key("text", "x"))), None);
         assert_eq!(colocation.group_for(None), Some(1));
@@ -335,7 +358,9 @@ mod tests {
     }
 
     #[pg_test]
-    #[should_panic(expected = "data type point has no default operator class for access method \"hash\"")]
+    #[should_panic(
+        expected = "data type point has no default operator class for access method \"hash\""
+    )]
     fn a_type_without_a_hash_is_no_key() {
         catalog::check_key(Method::Hash, pg_sys::POINTOID, pg_sys::InvalidOid)
             .unwrap_or_else(|error| error.raise());

@@ -14,7 +14,7 @@ use super::relations::{relations, Relations};
 use super::scan::{scan, Equal};
 use super::types::{ColocationId, Method, NodeId, ShardGroupId};
 use super::{node as node_by_id, not_installed, tables_of};
-use crate::error::{Error, Result};
+use crate::error::{sqlstate, Error, Result};
 
 /// A node to insert.
 pub struct NewNode<'a> {
@@ -72,7 +72,13 @@ fn lock(relation: pg_sys::Oid) {
 fn keep_node(ours: &Relations, node: NodeId) -> Result<()> {
     // SAFETY: as above; conflicts with `lock_nodes`, and waiting for it brings the cache up to date.
     unsafe { pg_sys::LockRelationOid(ours.node, WRITE) }
-    node_by_id(node).map(|_| ())
+    node_by_id(node).map(|_| ()).map_err(|_| {
+        Error::new(
+            sqlstate::OBJECT_IN_USE,
+            "a node was removed while shards were being placed on it",
+        )
+        .hint("Try again.")
+    })
 }
 
 pub fn insert_node(node: &NewNode) -> Result<NodeId> {

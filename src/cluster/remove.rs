@@ -34,7 +34,9 @@ pub fn remove_node(name: &str) -> Result<()> {
             }
             Err(error) => Error::new(
                 error.fields().sqlstate,
-                format!("node \"{name}\" cannot be reached: its copies of reference tables stay there"),
+                format!(
+                    "node \"{name}\" cannot be reached: its copies of reference tables stay there"
+                ),
             )
             .detail(error.fields().message.clone())
             .warn(),
@@ -50,7 +52,7 @@ pub fn remove_node(name: &str) -> Result<()> {
 /// An error if the node holds prepared transactions that are decided but not finished: nobody would
 /// finish them once the node is gone.
 fn check_finished(node: &Node) -> Result<()> {
-    let records = catalog::commit_records_of(node.id)?;
+    let records = catalog::commit_records(node.id)?;
     if records.is_empty() {
         return Ok(());
     }
