@@ -43,6 +43,21 @@ impl Explainer {
         }
     }
 
+    /// Lines of text: one below the other in text format, a list in the others.
+    fn lines(&self, label: &str, lines: &[String]) {
+        if self.is_text() {
+            for line in lines {
+                self.text(label, line);
+            }
+            return;
+        }
+        // SAFETY: as above; the strings live in the current memory context.
+        unsafe {
+            let items = crate::pg::list::from(lines.iter().map(|line| crate::pg::node::pstrdup(line)).collect::<Vec<_>>());
+            pg_sys::ExplainPropertyList(c(label).as_ptr(), items, self.0);
+        }
+    }
+
     fn is_text(&self) -> bool {
         // SAFETY: as above.
         unsafe { (*self.0).format == pg_sys::ExplainFormat::EXPLAIN_FORMAT_TEXT }
@@ -122,9 +137,7 @@ pub unsafe fn remote(scan: &mut Scan, node: *mut pg_sys::CustomScanState, es: *m
             explainer.text("Node", &name);
             explainer.text("Remote SQL", &task.sql);
             if plan.plan.command == Command::Select || explainer.verbose() {
-                for line in worker_plan(task, params.clone(), explainer.verbose())? {
-                    explainer.text("Remote Plan", &line);
-                }
+                explainer.lines("Remote Plan", &worker_plan(task, params.clone(), explainer.verbose())?);
             }
             Ok(())
         })?;

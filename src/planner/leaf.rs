@@ -365,12 +365,14 @@ unsafe fn plan_relation(
             }
         }
         let kept = list::from(kept);
-        let columns = needed_columns(rti, (*rte).relid, tlist, kept)?;
+        // A projection put on the scan later sees what the relation was planned to give, not only `tlist`.
+        let needed = [tlist.cast::<Node>(), kept.cast(), (*(*rel).reltarget).exprs.cast()];
+        let columns = needed_columns(rti, needed)?;
         let entry: *mut pg_sys::RangeTblEntry = node::copy(rte);
         (*entry).securityQuals = std::ptr::null_mut();
         (*entry).inFromCl = true;
         let query = remote::select_from(entry, shipped, Some(&columns));
-        let whole_row = whole_row_needed(rti, tlist, kept);
+        let whole_row = whole_row_needed(rti, needed);
         if whole_row {
             let var = pg_sys::makeWholeRowVar(entry, 1, 0, false);
             let position = columns.len() as i16 + 1;
@@ -438,12 +440,12 @@ unsafe fn mentions_whole_row(tree: *mut Node) -> bool {
     }
 }
 
-unsafe fn needed_columns(rti: i32, relid: Oid, tlist: *mut pg_sys::List, quals: *mut pg_sys::List) -> Result<Vec<i16>> {
+unsafe fn needed_columns(rti: i32, trees: [*mut Node; 3]) -> Result<Vec<i16>> {
     unsafe {
         let mut columns = Vec::new();
         let mut system = false;
-        for tree in [tlist, quals] {
-            node::walk(tree.cast(), &mut |item, _| {
+        for tree in trees {
+            node::walk(tree, &mut |item, _| {
                 if let Some(var) = node::cast::<pg_sys::Var>(item) {
                     if (*var).varno == rti && (*var).varlevelsup == 0 {
                         system |= (*var).varattno < 0;
@@ -462,15 +464,14 @@ unsafe fn needed_columns(rti: i32, relid: Oid, tlist: *mut pg_sys::List, quals: 
             ));
         }
         columns.sort_unstable();
-        let _ = relid;
         Ok(columns)
     }
 }
 
-unsafe fn whole_row_needed(rti: i32, tlist: *mut pg_sys::List, quals: *mut pg_sys::List) -> bool {
+unsafe fn whole_row_needed(rti: i32, trees: [*mut Node; 3]) -> bool {
     unsafe {
-        [tlist, quals].into_iter().any(|tree| {
-            node::walk(tree.cast(), &mut |item, _| match node::cast::<pg_sys::Var>(item) {
+        trees.into_iter().any(|tree| {
+            node::walk(tree, &mut |item, _| match node::cast::<pg_sys::Var>(item) {
                 Some(var) if (*var).varno == rti && (*var).varattno == 0 => node::Step::Stop,
                 _ => node::Step::Into,
             })

@@ -74,7 +74,7 @@ unsafe fn plan_routed(query: *mut Query) -> Result<Option<*mut PlannedStmt>> {
             return Ok(None);
         }
         let Some(route) = route::route(&analysis)? else { return Ok(None) };
-        if !route.single || route.colocation.groups.is_empty() || ship::obstacle(query.cast()).is_some() || !is_readable(query) {
+        if !route.single || route.colocation.groups.is_empty() || ship::obstacle_to_routing(query.cast()).is_some() || !is_readable(query) {
             return Ok(None);
         }
         let copy = node::copy(query);

@@ -62,6 +62,10 @@ pub unsafe fn finish_with(
             ship::readable_type(signature.0)?;
             columns.push(signature);
             names.push(name_of(entry));
+            if is_row_of_ours(signature.0)? {
+                // Each shard's table has a row type of its own; their text is the same.
+                (*entry).expr = as_text((*entry).expr.cast()).cast();
+            }
         }
         let tail = union_tail(&order, query, &mut parameters);
         if ready || (*query).commandType == pg_sys::CmdType::CMD_INSERT {
@@ -103,6 +107,28 @@ pub unsafe fn finish_with(
             reason,
         };
         Ok(Remote { plan, exprs, columns, names, relations })
+    }
+}
+
+/// Is this the row type of a distributed table?
+fn is_row_of_ours(type_oid: pg_sys::Oid) -> Result<bool> {
+    if types::is_builtin(type_oid) {
+        return Ok(false);
+    }
+    // SAFETY: a syscache look-up.
+    let relid = unsafe { pg_sys::get_typ_typrelid(type_oid) };
+    Ok(relid != pg_sys::InvalidOid && crate::catalog::table(relid)?.is_some())
+}
+
+unsafe fn as_text(value: *mut Node) -> *mut Node {
+    unsafe {
+        let cast = node::make::<pg_sys::CoerceViaIO>();
+        (*cast).arg = value.cast();
+        (*cast).resulttype = pg_sys::TEXTOID;
+        (*cast).resultcollid = pg_sys::DEFAULT_COLLATION_OID;
+        (*cast).coerceformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
+        (*cast).location = -1;
+        cast.cast()
     }
 }
 

@@ -16,9 +16,21 @@ pub type Reason = String;
 /// # Safety
 /// `tree` is null, an expression, a list or a Query.
 pub unsafe fn obstacle(tree: *mut Node) -> Option<Reason> {
+    unsafe { find_obstacle(tree, false) }
+}
+
+/// The same for a statement that runs on one shard group whole: there `ctid` and `xmin` mean what they say.
+///
+/// # Safety
+/// As `obstacle`.
+pub unsafe fn obstacle_to_routing(tree: *mut Node) -> Option<Reason> {
+    unsafe { find_obstacle(tree, true) }
+}
+
+unsafe fn find_obstacle(tree: *mut Node, one_shard_group: bool) -> Option<Reason> {
     let mut reason = None;
     unsafe {
-        node::walk(tree, &mut |item, _| match check(item) {
+        node::walk(tree, &mut |item, _| match check(item, one_shard_group) {
             Some(found) => {
                 reason = Some(found);
                 Step::Stop
@@ -31,7 +43,7 @@ pub unsafe fn obstacle(tree: *mut Node) -> Option<Reason> {
     reason
 }
 
-unsafe fn check(item: *mut Node) -> Option<Reason> {
+unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
     unsafe {
         if is_expression(item) && becomes_parameter(item) {
             return None;
@@ -44,7 +56,8 @@ unsafe fn check(item: *mut Node) -> Option<Reason> {
             NodeTag::T_SQLValueFunction => return Some("a value of the session is computed on the coordinator".into()),
             NodeTag::T_Var => {
                 let var = item.cast::<pg_sys::Var>();
-                if (*var).varattno < 0 {
+                let means_something = one_shard_group && (*var).varattno as i32 != pg_sys::TableOidAttributeNumber;
+                if (*var).varattno < 0 && !means_something {
                     return Some("a system column means one shard's row only".into());
                 }
             }
