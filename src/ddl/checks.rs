@@ -46,6 +46,12 @@ pub fn candidate(relid: pg_sys::Oid) -> Result<Candidate> {
         .hint("To distribute it in another way, call undistribute_table first."));
     }
     kind(&candidate)?;
+    // SAFETY: locked above; raises if a cursor or a statement of this session still reads the table.
+    unsafe {
+        let relation = pg_sys::table_open(relid, pg_sys::NoLock as i32);
+        pg_sys::CheckTableNotInUse(relation, c"distribute".as_ptr());
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+    }
     Ok(candidate)
 }
 
@@ -436,18 +442,19 @@ fn incoming(table: &Candidate, key: &Key, foreign_key: &ForeignKey) -> Result<()
             ),
         ));
     }
+    warn_of_local_reference(&referencing, &table.name);
+    Ok(())
+}
+
+pub fn warn_of_local_reference(referencing: &str, referenced: &str) {
     Error::new(
         sqlstate::WARNING,
-        format!(
-            "local table \"{referencing}\" references table \"{}\", which is distributed now",
-            table.name
-        ),
+        format!("local table \"{referencing}\" references distributed table \"{referenced}\""),
     )
     .hint(format!(
         "Distribute \"{referencing}\" as well: until then its foreign key finds no rows."
     ))
     .warn();
-    Ok(())
 }
 
 /// Foreign keys of a table that is to become a reference table.

@@ -256,7 +256,7 @@ fn scan(relid: pg_sys::Oid, mut each: impl FnMut(&mut Row) -> Result<()>) -> Res
             pg_sys::MemoryContextSwitchTo(before);
             pg_sys::MemoryContextReset(context);
             count += 1;
-            if count % 1024 == 0 {
+            if count.is_multiple_of(1024) {
                 pg_sys::pgstat_progress_update_param(
                     pg_sys::PROGRESS_COPY_TUPLES_PROCESSED as i32,
                     count as i64,

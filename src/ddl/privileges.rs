@@ -98,8 +98,8 @@ fn renew(relid: pg_sys::Oid, grantees: &[Option<String>], schema: bool) -> Resul
     if schema {
         ddl.create = steps;
     } else {
-        steps.append(&mut ddl.after_load);
-        ddl.after_load = steps;
+        steps.append(&mut ddl.privileges);
+        ddl.privileges = steps;
     }
     let builder = Builder::new(vec![ddl], &copies)?;
     let mut work = builder.grant_schemas(&copies);

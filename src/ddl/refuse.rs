@@ -80,12 +80,7 @@ pub unsafe fn check(statement: *mut pg_sys::Node) -> Result<()> {
             "cannot create an index on table",
             (*statement.cast::<pg_sys::IndexStmt>()).relation,
         ),
-        T_CreateStmt => {
-            for parent in elements((*statement.cast::<pg_sys::CreateStmt>()).inhRelations) {
-                refuse("cannot create a child of table", parent.cast())?;
-            }
-            Ok(())
-        }
+        T_CreateStmt => create_table(statement.cast()),
         T_CreateTrigStmt => refuse(
             "cannot create a trigger on table",
             (*statement.cast::<pg_sys::CreateTrigStmt>()).relation,
@@ -163,7 +158,47 @@ unsafe fn alter_table(statement: *mut pg_sys::AlterTableStmt) -> Result<()> {
             pg_sys::NodeTag::T_RangeVar => {
                 refuse("cannot inherit from table", definition.cast())?;
             }
+            pg_sys::NodeTag::T_Constraint => {
+                warn_of_foreign_key((*statement).relation, definition.cast())?;
+            }
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+unsafe fn create_table(statement: *mut pg_sys::CreateStmt) -> Result<()> {
+    for parent in elements((*statement).inhRelations) {
+        refuse("cannot create a child of table", parent.cast())?;
+    }
+    for element in elements((*statement).tableElts) {
+        match (*element).type_ {
+            pg_sys::NodeTag::T_Constraint => {
+                warn_of_foreign_key((*statement).relation, element.cast())?;
+            }
+            pg_sys::NodeTag::T_ColumnDef => {
+                for constraint in elements((*element.cast::<pg_sys::ColumnDef>()).constraints) {
+                    warn_of_foreign_key((*statement).relation, constraint.cast())?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A local table may get a foreign key to a distributed table: it is to be distributed next.
+unsafe fn warn_of_foreign_key(
+    table: *const pg_sys::RangeVar,
+    constraint: *const pg_sys::Constraint,
+) -> Result<()> {
+    if (*constraint).contype != pg_sys::ConstrType::CONSTR_FOREIGN {
+        return Ok(());
+    }
+    if let Some(relid) = ours((*constraint).pktable)? {
+        if catalog::table(relid)?.is_some_and(|table| !table.is_reference()) {
+            let name = CStr::from_ptr((*table).relname).to_string_lossy();
+            super::checks::warn_of_local_reference(&name, &relation_name(relid)?);
         }
     }
     Ok(())
@@ -174,10 +209,7 @@ unsafe fn rename(statement: *mut pg_sys::RenameStmt) -> Result<()> {
         let schema = CStr::from_ptr((*statement).subname).to_string_lossy();
         return schema_without_tables(&schema);
     }
-    refuse(
-        "cannot rename (a part of) table",
-        (*statement).relation,
-    )
+    refuse("cannot rename (a part of) table", (*statement).relation)
 }
 
 /// The names of shards' schemas are made from the schema's.

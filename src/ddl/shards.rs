@@ -172,7 +172,7 @@ impl Builder {
         })
     }
 
-    /// Keys, indexes and the rest, then the foreign keys of all tables.
+    /// Keys, indexes and the rest, then the foreign keys of all tables, then owners and privileges.
     pub fn complete(&self, copies: &[Copy]) -> Vec<(NodeId, String)> {
         self.for_each(copies, |copy, node, roles| {
             let schema = |place: &Place| copy.schema(node, place);
@@ -182,6 +182,9 @@ impl Builder {
             }
             for table in &self.tables {
                 text.push_str(&rebuild::render(&table.foreign_keys, roles, &schema));
+            }
+            for table in &self.tables {
+                text.push_str(&rebuild::render(&table.privileges, roles, &schema));
             }
             text
         })

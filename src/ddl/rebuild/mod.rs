@@ -49,7 +49,6 @@ pub enum Step {
 /// A table as SQL, open in schemas and roles.
 #[derive(Debug, Clone)]
 pub struct TableDdl {
-    pub relid: pg_sys::Oid,
     pub schema: String,
     pub name: String,
     pub place: Place,
@@ -59,6 +58,8 @@ pub struct TableDdl {
     pub after_load: Vec<Step>,
     /// Foreign keys, after all tables of the same operation are loaded.
     pub foreign_keys: Vec<Step>,
+    /// Privileges and owner, last: until then the login that builds the table has to be its owner.
+    pub privileges: Vec<Step>,
 }
 
 /// The roles of a node, among those that matter: name → may the login give objects to it.
@@ -76,6 +77,7 @@ impl TableDdl {
             .iter()
             .chain(&self.after_load)
             .chain(&self.foreign_keys)
+            .chain(&self.privileges)
             .flat_map(|step| match step {
                 Step::Always(_) => Vec::new(),
                 Step::ForRole(role, _) | Step::ForOwner(role, _) => vec![role.clone()],
@@ -168,11 +170,13 @@ pub fn rebuild_table(
     constraints::statistics(&source, &mut after_load)?;
     policies::rebuild(&source, &mut after_load)?;
     comments::rebuild(&source, &mut after_load)?;
-    privileges::rebuild(&source, &mut after_load)?;
+    let mut privileges = Vec::new();
+    privileges::rebuild(&source, &mut privileges)?;
     constraints::foreign_keys(&source, &mut foreign_keys)?;
     ddl.create = create;
     ddl.after_load = after_load;
     ddl.foreign_keys = foreign_keys;
+    ddl.privileges = privileges;
     Ok(ddl)
 }
 
@@ -186,9 +190,9 @@ pub fn privileges_of(relid: pg_sys::Oid, target: Target) -> Result<TableDdl> {
         place: &ddl.place,
         target_of: &|_| Ok(None),
     };
-    let mut after_load = Vec::new();
-    privileges::rebuild(&source, &mut after_load)?;
-    ddl.after_load = after_load;
+    let mut privileges = Vec::new();
+    privileges::rebuild(&source, &mut privileges)?;
+    ddl.privileges = privileges;
     Ok(ddl)
 }
 
@@ -208,13 +212,13 @@ fn empty(relid: pg_sys::Oid, target: Target) -> Result<(TableDdl, bool)> {
         ));
     };
     let ddl = TableDdl {
-        relid,
         schema: schema.clone(),
         name: name.clone(),
         place: target.place(schema),
         create: Vec::new(),
         after_load: Vec::new(),
         foreign_keys: Vec::new(),
+        privileges: Vec::new(),
     };
     Ok((ddl, persistence == "u"))
 }

@@ -30,7 +30,6 @@ pub fn rebuild(source: &Source, steps: &mut Vec<Step>) -> Result<()> {
         &[Some(&source.relid)],
     )?;
     if let Some([Some(owner)]) = owner.as_deref() {
-        // last: the login that builds the table may have to be its owner until here
         steps.push(Step::ForOwner(
             owner.clone(),
             source

@@ -1,0 +1,75 @@
+-- Owners, privileges and policies of shards; who may do what.
+ALTER SEQUENCE shard_ext.shard_group_shard_group_id_seq RESTART 1030001;
+CREATE ROLE regress_owner LOGIN;
+CREATE ROLE regress_reader LOGIN;
+CREATE ROLE "regress Role";
+GRANT CREATE ON DATABASE regression, regression_worker_1, regression_worker_2 TO regress_owner;
+SET SESSION AUTHORIZATION regress_owner;
+CREATE SCHEMA privileges;
+SET search_path = privileges;
+GRANT USAGE ON SCHEMA privileges TO regress_reader;
+CREATE TABLE docs (id int PRIMARY KEY, owner text DEFAULT current_user, body text);
+INSERT INTO docs VALUES (1, 'regress_owner', 'a'), (2, 'regress_reader', 'b');
+ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE docs FORCE ROW LEVEL SECURITY;
+CREATE POLICY "p 1" ON docs FOR SELECT TO regress_reader, regress_owner, "regress Role" USING (owner = current_user);
+CREATE POLICY p2 ON docs AS RESTRICTIVE TO PUBLIC USING (id > 0) WITH CHECK (body <> 'x');
+GRANT SELECT, INSERT ON docs TO regress_reader;
+GRANT SELECT (id) ON docs TO "regress Role" WITH GRANT OPTION;
+GRANT UPDATE (body, owner) ON docs TO regress_reader;
+-- all rows move, whatever the policies would show
+SELECT create_distributed_table('docs', 'id', shard_count => 2);
+SELECT * FROM docs ORDER BY id;
+\c regression_worker_1
+\d privileges_1030001.docs
+\dp privileges_1030001.docs
+SELECT nspname, nspacl FROM pg_namespace WHERE nspname = 'privileges_1030001';
+SELECT count(*) FROM privileges_1030001.docs;
+\c regression_worker_2
+SELECT count(*) FROM privileges_1030002.docs;
+\c regression
+SET search_path = privileges;
+SELECT * FROM docs ORDER BY id;
+REVOKE INSERT ON docs FROM regress_reader;
+GRANT DELETE ON ALL TABLES IN SCHEMA privileges TO "regress Role";
+GRANT USAGE ON SCHEMA privileges TO PUBLIC;
+REVOKE USAGE ON SCHEMA privileges FROM regress_reader;
+\c regression_worker_1
+\dp privileges_1030001.docs
+SELECT nspname, nspacl FROM pg_namespace WHERE nspname = 'privileges_1030001';
+\c regression
+SET SESSION AUTHORIZATION regress_reader;
+SET search_path = privileges;
+SELECT * FROM docs ORDER BY id;
+SELECT undistribute_table('docs');
+SELECT create_reference_table('docs');
+SELECT shard_ext.add_default_shard('docs');
+DROP TABLE docs;
+TRUNCATE docs;
+ALTER TABLE docs OWNER TO regress_reader;
+RESET SESSION AUTHORIZATION;
+ALTER TABLE docs OWNER TO "regress Role";
+\c regression_worker_1
+\dt privileges_1030001.docs
+\c regression
+SET SESSION AUTHORIZATION regress_owner;
+SET search_path = privileges;
+SELECT undistribute_table('docs');
+CREATE TABLE mine (k int);
+SELECT create_distributed_table('mine', 'k', shard_count => 2);
+RESET SESSION AUTHORIZATION;
+ALTER TABLE docs OWNER TO regress_owner;
+-- what a role owns goes on the nodes as well
+REVOKE CREATE ON DATABASE regression, regression_worker_1, regression_worker_2 FROM regress_owner;
+SET client_min_messages = warning;
+DROP OWNED BY regress_owner CASCADE;
+SELECT count(*) FROM shard_ext.shard_group WHERE shard_group_id BETWEEN 1030001 AND 1039999;
+\c regression_worker_1
+SELECT nspname FROM pg_namespace WHERE nspname LIKE 'privileges%';
+DROP OWNED BY regress_owner, regress_reader, "regress Role" CASCADE;
+\c regression_worker_2
+SELECT nspname FROM pg_namespace WHERE nspname LIKE 'privileges%';
+DROP OWNED BY regress_owner, regress_reader, "regress Role" CASCADE;
+\c regression
+DROP OWNED BY regress_owner, regress_reader, "regress Role" CASCADE;
+DROP ROLE regress_owner, regress_reader, "regress Role";
