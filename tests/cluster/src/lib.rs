@@ -21,7 +21,7 @@ impl Cluster {
     pub fn start(workers: usize) -> Cluster {
         let coordinator = Server::create(
             "coordinator",
-            "shared_preload_libraries = 'shard_ext'\nshard_ext.recovery_interval = '200ms'\n",
+            "shared_preload_libraries = 'shard_ext'\nshard_ext.recovery_interval = '1s'\n",
         );
         let workers: Vec<Server> = (1..=workers)
             .map(|number| Server::create(&format!("worker_{number}"), ""))

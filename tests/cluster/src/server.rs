@@ -72,7 +72,9 @@ impl Server {
                 }
                 run(as_server("rm")
                     .arg("-f")
-                    .arg(self.dir.join("data/postmaster.pid")));
+                    .arg(self.dir.join("data/postmaster.pid"))
+                    // a killed process that nobody waits for still has its pid
+                    .arg(self.dir.join(format!(".s.PGSQL.{}.lock", self.port))));
             }
         }
     }
