@@ -283,7 +283,8 @@ impl Connection {
 
     /// A dead connection that is idle shows as readable. One system call.
     fn still_there(&mut self) -> bool {
-        if self.queue.is_empty() && is_readable(self.pg.socket()) {
+        // a last message may come before the end
+        while self.queue.is_empty() && !self.pg.is_bad() && is_readable(self.pg.socket()) {
             self.pg.consume_input();
             self.pg.is_busy(); // parses notices
         }
