@@ -96,7 +96,7 @@ fn column_name(relid: pg_sys::Oid, attnum: i16) -> Result<String> {
 /// The keys of `bounds` as an SQL condition.
 fn condition(group: &Colocation, column: &str, bounds: &Bounds) -> Result<String> {
     let data_type = spi::query_one(
-        "SELECT pg_catalog.format_type($1::pg_catalog.oid, NULL)",
+        "SELECT pg_catalog.format_type($1::pg_catalog.oid, -1)",
         &[Some(&u32::from(group.key_type).to_string())],
     )?
     .and_then(|row| row.into_iter().next().flatten())

@@ -171,23 +171,11 @@ unsafe fn create_table(statement: *mut pg_sys::CreateStmt) -> Result<()> {
     for parent in elements((*statement).inhRelations) {
         refuse("cannot create a child of table", parent.cast())?;
     }
-    for element in elements((*statement).tableElts) {
-        match (*element).type_ {
-            pg_sys::NodeTag::T_Constraint => {
-                warn_of_foreign_key((*statement).relation, element.cast())?;
-            }
-            pg_sys::NodeTag::T_ColumnDef => {
-                for constraint in elements((*element.cast::<pg_sys::ColumnDef>()).constraints) {
-                    warn_of_foreign_key((*statement).relation, constraint.cast())?;
-                }
-            }
-            _ => {}
-        }
-    }
     Ok(())
 }
 
-/// A local table may get a foreign key to a distributed table: it is to be distributed next.
+/// A local table may get a foreign key to a distributed table: it is to be distributed next. CREATE TABLE comes
+/// here too, because PostgreSQL adds its foreign keys by ALTER TABLE.
 unsafe fn warn_of_foreign_key(
     table: *const pg_sys::RangeVar,
     constraint: *const pg_sys::Constraint,

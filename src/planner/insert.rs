@@ -215,7 +215,7 @@ unsafe fn insert_plan(query: *mut Query, columns: &[(usize, i16)], colocation: i
                 format!("::{}", CStr::from_ptr(name).to_string_lossy())
             };
             selected.push(format!("c{number}{cast}"));
-            let element_name = CStr::from_ptr(pg_sys::format_type_extended(element, -1, pg_sys::FORMAT_TYPE_FORCE_QUALIFY as u16));
+            let element_name = CStr::from_ptr(pg_sys::format_type_extended(element, -1, (pg_sys::FORMAT_TYPE_FORCE_QUALIFY | pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN) as u16));
             arrays.push(format!("pg_catalog.unnest(${number}::{}[])", element_name.to_string_lossy()));
             names.push(format!("c{number}"));
             // Keeps the numbers of the clauses' own parameters behind those of the columns.

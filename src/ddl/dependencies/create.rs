@@ -239,7 +239,7 @@ fn domain(oid: &str, name: &str) -> Result<String> {
 fn range(oid: &str, name: &str) -> Result<String> {
     let row = row(
         concat!(
-            "SELECT pg_catalog.format_type(r.rngsubtype, NULL), ",
+            "SELECT pg_catalog.format_type(r.rngsubtype, -1), ",
             collation_sql!(),
             " WHERE c.oid = r.rngcollation AND r.rngcollation <> s.typcollation),
                     (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(o.opcname)
@@ -359,8 +359,8 @@ fn operator(oid: &str) -> Result<Found> {
                    JOIN pg_catalog.pg_namespace n2 ON n2.oid = t2.typnamespace WHERE t2.oid = o.oprleft),
                 (SELECT n2.nspname || '.' || t2.typname FROM pg_catalog.pg_type t2
                    JOIN pg_catalog.pg_namespace n2 ON n2.oid = t2.typnamespace WHERE t2.oid = o.oprright),
-                CASE WHEN o.oprleft <> 0 THEN pg_catalog.format_type(o.oprleft, NULL) END,
-                pg_catalog.format_type(o.oprright, NULL),
+                CASE WHEN o.oprleft <> 0 THEN pg_catalog.format_type(o.oprleft, -1) END,
+                pg_catalog.format_type(o.oprright, -1),
                 (SELECT pg_catalog.quote_ident(n2.nspname) || '.' || pg_catalog.quote_ident(p.proname)
                    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n2 ON n2.oid = p.pronamespace
                   WHERE p.oid = o.oprcode)

@@ -1,5 +1,6 @@
 -- Foreign keys between colocated tables and to reference tables; reference tables on nodes.
-ALTER SEQUENCE shard_ext.shard_group_shard_group_id_seq RESTART 1020001;
+ALTER SEQUENCE shard_ext.shard_group_id_seq RESTART 1020001;
+\set SHOW_CONTEXT never
 CREATE SCHEMA fk;
 SET search_path = fk;
 CREATE TABLE country (code char(2) PRIMARY KEY, name text NOT NULL);

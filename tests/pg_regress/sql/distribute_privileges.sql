@@ -1,5 +1,5 @@
 -- Owners, privileges and policies of shards; who may do what.
-ALTER SEQUENCE shard_ext.shard_group_shard_group_id_seq RESTART 1030001;
+ALTER SEQUENCE shard_ext.shard_group_id_seq RESTART 1030001;
 CREATE ROLE regress_owner LOGIN;
 CREATE ROLE regress_reader LOGIN;
 CREATE ROLE "regress Role";

@@ -1,5 +1,5 @@
 -- What the shards get from the table's definition, and what they need first.
-ALTER SEQUENCE shard_ext.shard_group_shard_group_id_seq RESTART 1000001;
+ALTER SEQUENCE shard_ext.shard_group_id_seq RESTART 1000001;
 CREATE SCHEMA "Odd ""Schéma";
 SET search_path = "Odd ""Schéma", public;
 CREATE TYPE "Mood's" AS ENUM ('ok', 'it''s', 'bad\x');
@@ -49,11 +49,11 @@ INSERT INTO "User Accounts" ("Tenant Id", "näme", mood, moods, p, f, day, amoun
     SELECT i, E'tab\there\\ \n' || i, 'it''s', '{ok,"bad\\x"}', row('bad\x', i + 1)::pair, frange(i, i + 1), date '2020-01-01' + i, i, '{"a": 1}', ARRAY['x', NULL, 'y"z', '']
     FROM generate_series(0, 99) i;
 INSERT INTO "User Accounts" ("Tenant Id") VALUES (1000);
-SELECT md5(string_agg(u::text, ',' ORDER BY id)) AS before FROM "User Accounts" u \gset
+SELECT md5(string_agg((u)::text, ',' ORDER BY id)) AS before FROM "User Accounts" u \gset
 
 SELECT create_distributed_table('"User Accounts"', 'Tenant Id', shard_count => 3);
 SELECT pg_relation_size('"User Accounts"');
-SELECT count(*), md5(string_agg(u::text, ',' ORDER BY id)) = :'before' AS same FROM "User Accounts" u;
+SELECT count(*), md5(string_agg((u)::text, ',' ORDER BY id)) = :'before' AS same FROM "User Accounts" u;
 
 \c regression_worker_1
 SELECT nspname FROM pg_namespace WHERE nspname LIKE 'Odd%' ORDER BY 1;
@@ -75,12 +75,13 @@ SET search_path = "Odd ""Schéma", public;
 -- what is there already is left as it is
 CREATE TABLE again ("Tenant Id" int, mood "Mood's", p pair);
 SELECT create_distributed_table('again', 'Tenant Id', colocate_with => '"User Accounts"');
-INSERT INTO again VALUES (1, 'ok', row('ok', 1));
-SELECT * FROM again JOIN "User Accounts" u USING ("Tenant Id") WHERE "Tenant Id" = 1;
+INSERT INTO again VALUES (1, 'ok', row('ok', 1)), (2, 'bad\x', row('it''s', 2));
+SELECT * FROM again ORDER BY 1;
+SELECT a.p, u.p FROM again a JOIN "User Accounts" u USING ("Tenant Id") WHERE "Tenant Id" = 1;
 
 -- and back
 SELECT undistribute_table('"User Accounts"');
-SELECT count(*), md5(string_agg(u::text, ',' ORDER BY id)) = :'before' AS same FROM "User Accounts" u;
+SELECT count(*), md5(string_agg((u)::text, ',' ORDER BY id)) = :'before' AS same FROM "User Accounts" u;
 INSERT INTO "User Accounts" ("Tenant Id") VALUES (2000) RETURNING id, "identity", doubled;
 DROP SCHEMA "Odd ""Schéma" CASCADE;
 \c regression_worker_1
