@@ -15,7 +15,7 @@ demo: ## a whole cluster in one folder, with real data, and a tour of what it do
 demo-stop: ## stop the demo's cluster and remove it
 	@demo/stop
 
-test: ## all tests (TESTS="unit regress parity cluster clients" chooses)
+test: ## all tests (TESTS="unit regress isolation parity cluster clients" chooses)
 	@scripts/bootstrap
 	@tests/run $(TESTS)
 
