@@ -42,7 +42,8 @@ pub fn distribute_table(
 
     let _settings = spi::Settings::portable_values();
     let copies = Copy::shards(&colocation.groups);
-    let builder = prepare(&table, Target::Shard, &copies)?;
+    let builder =
+        prepare(&table, Target::Shard, &copies)?.beside(&catalog::tables_of(colocation.id)?)?;
     remote::execute_all(&builder.create(&copies))?;
     let rows = load::to_shards(&table, &key, &colocation)?;
     remote::execute_all(&builder.complete(&copies))?;
@@ -70,7 +71,7 @@ pub fn distribute_reference_table(relid: pg_sys::Oid) -> Result<()> {
     }
     let _settings = spi::Settings::portable_values();
     let copies = Copy::references(&nodes);
-    let builder = prepare(&table, Target::ReferenceCopy, &copies)?;
+    let builder = prepare(&table, Target::ReferenceCopy, &copies)?.beside(&catalog::reference_tables()?)?;
     remote::execute_all(&builder.create(&copies))?;
     let rows = load::to_reference_copies(relid, &table.name, &nodes)?;
     remote::execute_all(&builder.complete(&copies))?;

@@ -331,7 +331,7 @@ fn drop_empty_schemas(schemas: &[String]) -> String {
         .map(|schema| {
             format!(
                 "BEGIN DROP SCHEMA IF EXISTS {}; \
-                 EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END; ",
+                 EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN NULL; END; ",
                 quote_identifier(schema)
             )
         })

@@ -76,11 +76,11 @@ fn stream(
     table: &str,
     row: &Row,
 ) -> Result<CopyIn> {
-    let sql = format!(
-        "COPY {} ({}) FROM STDIN",
-        quote_qualified(schema, table),
-        row.column_names()
-    );
+    let columns = match row.column_names() {
+        names if names.is_empty() => names,
+        names => format!(" ({names})"),
+    };
+    let sql = format!("COPY {}{columns} FROM STDIN", quote_qualified(schema, table));
     CopyIn::start(node, groups.into(), &sql)
 }
 

@@ -93,6 +93,8 @@ pub fn on_nodes(relid: pg_sys::Oid) -> Result<Option<Vec<(NodeId, String)>>> {
 pub struct Builder {
     tables: Vec<TableDdl>,
     schemas: HashMap<String, Vec<Step>>,
+    /// Schemas of which the copies' nodes have the counterparts already, from other tables.
+    existing: Vec<String>,
     nodes: HashMap<NodeId, (std::rc::Rc<Node>, NodeRoles)>,
 }
 
@@ -121,8 +123,17 @@ impl Builder {
         Ok(Builder {
             tables,
             schemas,
+            existing: Vec::new(),
             nodes,
         })
+    }
+
+    /// Other tables of the same schemas have copies in the same places.
+    pub fn beside(mut self, others: &[pg_sys::Oid]) -> Result<Builder> {
+        for relid in others {
+            self.existing.push(super::checks::schema_name(*relid)?);
+        }
+        Ok(self)
     }
 
     /// Schemas and empty tables.
@@ -138,7 +149,9 @@ impl Builder {
                         "CREATE SCHEMA IF NOT EXISTS {};\n",
                         quote_identifier(&schema(&table.place))
                     ));
-                    if copy.group.is_some() || node.is_coordinator {
+                    // whoever made the schema has granted what is needed
+                    let new = !self.existing.contains(&table.schema);
+                    if new && (copy.group.is_some() || node.is_coordinator) {
                         text.push_str(&rebuild::render(
                             &self.schemas[&table.schema],
                             roles,
@@ -213,44 +226,54 @@ impl Builder {
     }
 }
 
-/// Privileges on the schema of a shard, after those on the schema of its table.
+/// Privileges on a schema of copies: those on the schema of the tables, and whoever becomes the owner of a
+/// table must be allowed to create in it.
 fn schema_steps(place: &Place) -> Result<Vec<Step>> {
     let (Place::Shard(schema) | Place::Reference(schema)) = place;
     let rows = spi::query(
-        "SELECT r.rolname, (n.nspowner = r.oid)::pg_catalog.text
+        "SELECT r.rolname, pg_catalog.string_agg(x.privilege_type, ', ' ORDER BY x.privilege_type)
            FROM pg_catalog.pg_namespace n
-           LEFT JOIN pg_catalog.aclexplode(n.nspacl) x ON x.privilege_type = 'USAGE'
-           LEFT JOIN pg_catalog.pg_roles r ON r.oid = coalesce(x.grantee, n.nspowner)
-          WHERE n.nspname = $1 AND (x.grantee = 0 OR r.oid IS NOT NULL)
+          CROSS JOIN pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x
+           LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+          WHERE n.nspname = $1 AND (x.grantee = 0 OR r.oid IS NOT NULL) AND x.grantee <> n.nspowner
+          GROUP BY r.rolname
           ORDER BY r.rolname",
         &[Some(schema)],
     )?;
-    let grant = |privilege: &str, role: &str| {
-        Sql::text(format!("GRANT {privilege} ON SCHEMA "))
+    let grant = |privileges: &str, role: &str| {
+        Sql::text(format!("GRANT {privileges} ON SCHEMA "))
             .schema(place)
             .push(format!(" TO {role}"))
     };
     let mut steps: Vec<Step> = rows
         .iter()
         .filter_map(|row| match row.as_slice() {
-            [Some(role), _] => Some(Step::ForRole(
+            [Some(role), Some(privileges)] => Some(Step::ForRole(
                 role.clone(),
-                grant("USAGE", &quote_identifier(role)),
+                grant(privileges, &quote_identifier(role)),
             )),
-            [None, _] => Some(Step::Always(grant("USAGE", "PUBLIC"))),
+            [None, Some(privileges)] => Some(Step::Always(grant(privileges, "PUBLIC"))),
             _ => None,
         })
         .collect();
-    // whoever becomes the owner of a table must be allowed to create in its schema
     let owners = spi::query(
-        "SELECT DISTINCT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c
+        "SELECT pg_catalog.pg_get_userbyid(n.nspowner), 'true' FROM pg_catalog.pg_namespace n WHERE n.nspname = $1
+         UNION
+         SELECT pg_catalog.pg_get_userbyid(c.relowner), NULL FROM pg_catalog.pg_class c
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-          WHERE n.nspname = $1 AND c.relkind = 'r'",
+          WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relowner <> n.nspowner
+          ORDER BY 1",
         &[Some(schema)],
     )?;
-    for owner in owners.into_iter().flatten().flatten() {
-        let sql = grant("USAGE, CREATE", &quote_identifier(&owner));
-        steps.push(Step::ForOwner(owner, sql));
+    for row in owners {
+        if let [Some(owner), of_schema] = row.as_slice() {
+            let sql = grant("USAGE, CREATE", &quote_identifier(owner));
+            steps.push(match of_schema {
+                // so that GRANT … ON SCHEMA, done by its owner, can be repeated here
+                Some(_) => Step::ForRole(owner.clone(), sql.push(" WITH GRANT OPTION")),
+                None => Step::ForOwner(owner.clone(), sql),
+            });
+        }
     }
     Ok(steps)
 }

@@ -73,3 +73,50 @@ DROP OWNED BY regress_owner, regress_reader, "regress Role" CASCADE;
 \c regression
 DROP OWNED BY regress_owner, regress_reader, "regress Role" CASCADE;
 DROP ROLE regress_owner, regress_reader, "regress Role";
+
+-- two owners in one schema, and one login for all on the nodes
+CREATE ROLE regress_one LOGIN;
+CREATE ROLE regress_two LOGIN;
+CREATE ROLE regress_service LOGIN;
+GRANT CREATE ON DATABASE regression, regression_worker_1, regression_worker_2 TO regress_one, regress_two, regress_service;
+SET SESSION AUTHORIZATION regress_one;
+CREATE SCHEMA shared;
+GRANT USAGE, CREATE ON SCHEMA shared TO regress_two;
+CREATE TABLE shared.one (k int PRIMARY KEY);
+SELECT create_distributed_table('shared.one', 'k', shard_count => 2);
+SET SESSION AUTHORIZATION regress_two;
+CREATE TABLE shared.two (k int);
+SELECT create_distributed_table('shared.two', 'k', shard_count => 2);
+INSERT INTO shared.two VALUES (1);
+SELECT * FROM shared.one;
+DROP TABLE shared.two;
+SET SESSION AUTHORIZATION regress_one;
+GRANT SELECT ON shared.one TO regress_two;
+SELECT undistribute_table('shared.one');
+RESET SESSION AUTHORIZATION;
+CREATE USER MAPPING FOR regress_one SERVER worker_1 OPTIONS (user 'regress_service');
+CREATE USER MAPPING FOR regress_one SERVER worker_2 OPTIONS (user 'regress_service');
+CREATE USER MAPPING FOR regress_two SERVER worker_1 OPTIONS (user 'regress_service');
+CREATE USER MAPPING FOR regress_two SERVER worker_2 OPTIONS (user 'regress_service');
+SET SESSION AUTHORIZATION regress_one;
+INSERT INTO shared.one VALUES (1), (2);
+ALTER TABLE shared.one ENABLE ROW LEVEL SECURITY;
+CREATE POLICY p ON shared.one TO regress_two USING (k > 1);
+SELECT create_distributed_table('shared.one', 'k', shard_count => 2);
+SELECT * FROM shared.one ORDER BY k;
+SET SESSION AUTHORIZATION regress_two;
+SELECT * FROM shared.one ORDER BY k;
+RESET SESSION AUTHORIZATION;
+\c regression_worker_1
+SELECT nspname, nspowner::regrole, relname, relowner::regrole, relacl FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE nspname LIKE 'shared\_%' AND relkind = 'r' ORDER BY 1;
+\c regression
+SET client_min_messages = warning;
+DROP SCHEMA shared CASCADE;
+DROP OWNED BY regress_one, regress_two, regress_service;
+\c regression_worker_1
+DROP OWNED BY regress_one, regress_two, regress_service;
+\c regression_worker_2
+DROP OWNED BY regress_one, regress_two, regress_service;
+\c regression
+DROP ROLE regress_one, regress_two, regress_service;

@@ -99,3 +99,36 @@ CREATE FUNCTION needs.reads_base(int) RETURNS bigint STABLE BEGIN ATOMIC SELECT 
 CREATE TABLE needs.checked (k int CHECK (needs.reads_base(k) >= 0));
 SELECT create_distributed_table('needs.checked', 'k');
 DROP SCHEMA needs CASCADE;
+
+-- extensions
+CREATE SCHEMA ext;
+CREATE SCHEMA "Ext's";
+CREATE EXTENSION citext SCHEMA "Ext's";
+CREATE EXTENSION btree_gist;
+CREATE TABLE ext.t (k "Ext's".citext PRIMARY KEY, during int4range, room int);
+CREATE TABLE ext.rooms (room int, during int4range, EXCLUDE USING gist (room WITH =, during WITH &&));
+CREATE INDEX ON ext.t USING gist (room, during);
+CREATE INDEX ON ext.t (k "Ext's".citext_ops);
+SELECT create_distributed_table('ext.t', 'k', shard_count => 2);
+SELECT create_distributed_table('ext.rooms', 'room', shard_count => 2);
+INSERT INTO ext.t VALUES ('Key', '[1,5)', 1);
+SELECT * FROM ext.t WHERE k = 'KEY';
+INSERT INTO ext.rooms VALUES (1, '[1,5)'), (2, '[1,5)');
+\set VERBOSITY terse
+INSERT INTO ext.rooms VALUES (1, '[3,6)');
+\set VERBOSITY default
+\c regression_worker_1
+SELECT extname, extnamespace::regnamespace FROM pg_extension WHERE extname IN ('citext', 'btree_gist') ORDER BY 1;
+\c regression
+SET client_min_messages = warning;
+DROP SCHEMA ext CASCADE;
+DROP SCHEMA "Ext's" CASCADE;
+DROP EXTENSION btree_gist;
+\c regression_worker_1
+SET client_min_messages = warning;
+DROP SCHEMA "Ext's" CASCADE;
+DROP EXTENSION btree_gist;
+\c regression_worker_2
+SET client_min_messages = warning;
+DROP SCHEMA "Ext's" CASCADE;
+DROP EXTENSION btree_gist;
