@@ -113,6 +113,9 @@ SELECT create_distributed_table('ext.t', 'k', shard_count => 2);
 SELECT create_distributed_table('ext.rooms', 'room', shard_count => 2);
 INSERT INTO ext.t VALUES ('Key', '[1,5)', 1);
 SELECT * FROM ext.t WHERE k = 'KEY';
+SET search_path = "Ext's";
+SELECT * FROM ext.t WHERE k = 'KEY';
+RESET search_path;
 INSERT INTO ext.rooms VALUES (1, '[1,5)'), (2, '[1,5)');
 \set VERBOSITY terse
 INSERT INTO ext.rooms VALUES (1, '[3,6)');
