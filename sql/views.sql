@@ -52,58 +52,62 @@ LEFT JOIN (SELECT relid, sum(size)::bigint AS size FROM shard_ext.shard_sizes() 
 COMMENT ON VIEW shard_ext.tables IS 'distributed and reference tables; size is that of all shards or copies in bytes';
 
 CREATE VIEW shard_ext.shards AS
-WITH sizes AS MATERIALIZED (
-    SELECT relid, shard_group_id, node_id, size FROM shard_ext.shard_sizes()
-)
-SELECT t.relid AS table_name,
-       g.shard_group_id,
-       pg_catalog.quote_ident(shard_ext.shard_schema(s.nspname, g.shard_group_id)) || '.'
-           || pg_catalog.quote_ident(c.relname) AS shard_name,
-       'distributed' AS table_type,
-       t.colocation_id,
-       CASE WHEN g.is_default THEN 'DEFAULT'
-            WHEN cg.method = 'h' THEN pg_catalog.format('hash %s to %s', g.hash_lower, g.hash_upper)
-            WHEN cg.method = 'r' THEN pg_catalog.format('FROM (%s) TO (%s)',
-                coalesce(pg_catalog.quote_literal(g.lower), 'MINVALUE'),
-                coalesce(pg_catalog.quote_literal(g.upper), 'MAXVALUE'))
-            ELSE pg_catalog.format('IN (%s)', pg_catalog.concat_ws(', ',
-                (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(v), ', ' ORDER BY i)
-                 FROM pg_catalog.unnest(g.list_values) WITH ORDINALITY AS l(v, i)),
-                CASE WHEN g.has_null THEN 'NULL' END))
-       END AS bounds,
+SELECT s.table_name,
+       s.shard_group_id,
+       s.shard_name,
+       s.table_type,
+       s.colocation_id,
+       s.bounds,
        n.node_id,
        n.server_name AS node_name,
        z.size
-FROM shard_ext.distributed_table t
-JOIN pg_catalog.pg_class c ON c.oid = t.relid
-JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
-JOIN shard_ext.colocation_group cg ON cg.colocation_id = t.colocation_id
-JOIN shard_ext.shard_group g ON g.colocation_id = t.colocation_id
-LEFT JOIN shard_ext.placement p ON p.shard_group_id = g.shard_group_id
-LEFT JOIN shard_ext.node n ON n.node_id = p.node_id
-LEFT JOIN (SELECT relid, shard_group_id, max(size) AS size FROM sizes
-           GROUP BY relid, shard_group_id) z
-       ON z.relid = t.relid AND z.shard_group_id = g.shard_group_id
-UNION ALL
-SELECT t.relid,
-       NULL,
-       pg_catalog.quote_ident(CASE WHEN n.is_coordinator THEN shard_ext.reference_schema(s.nspname)
-                                   ELSE s.nspname::text END)
-           || '.' || pg_catalog.quote_ident(c.relname),
-       'reference',
-       NULL,
-       NULL,
-       n.node_id,
-       n.server_name,
-       z.size
-FROM shard_ext.distributed_table t
-JOIN pg_catalog.pg_class c ON c.oid = t.relid
-JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
-CROSS JOIN shard_ext.node n
-LEFT JOIN (SELECT relid, node_id, max(size) AS size FROM sizes
-           WHERE shard_group_id IS NULL GROUP BY relid, node_id) z
-       ON z.relid = t.relid AND z.node_id = n.node_id
-WHERE t.kind = 'r';
+FROM (
+    SELECT t.relid AS table_name,
+           g.shard_group_id,
+           pg_catalog.quote_ident(shard_ext.shard_schema(s.nspname, g.shard_group_id)) || '.'
+               || pg_catalog.quote_ident(c.relname) AS shard_name,
+           'distributed' AS table_type,
+           t.colocation_id,
+           CASE WHEN g.is_default THEN 'DEFAULT'
+                WHEN cg.method = 'h' THEN pg_catalog.format('hash %s to %s', g.hash_lower, g.hash_upper)
+                WHEN cg.method = 'r' THEN pg_catalog.format('FROM (%s) TO (%s)',
+                    coalesce(pg_catalog.quote_literal(g.lower), 'MINVALUE'),
+                    coalesce(pg_catalog.quote_literal(g.upper), 'MAXVALUE'))
+                ELSE pg_catalog.format('IN (%s)', pg_catalog.concat_ws(', ',
+                    (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(v), ', ' ORDER BY i)
+                     FROM pg_catalog.unnest(g.list_values) WITH ORDINALITY AS l(v, i)),
+                    CASE WHEN g.has_null THEN 'NULL' END))
+           END AS bounds,
+           p.node_id
+    FROM shard_ext.distributed_table t
+    JOIN pg_catalog.pg_class c ON c.oid = t.relid
+    JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+    JOIN shard_ext.colocation_group cg ON cg.colocation_id = t.colocation_id
+    JOIN shard_ext.shard_group g ON g.colocation_id = t.colocation_id
+    LEFT JOIN shard_ext.placement p ON p.shard_group_id = g.shard_group_id
+    UNION ALL
+    SELECT t.relid,
+           NULL,
+           pg_catalog.quote_ident(CASE WHEN n.is_coordinator THEN shard_ext.reference_schema(s.nspname)
+                                       ELSE s.nspname::text END)
+               || '.' || pg_catalog.quote_ident(c.relname),
+           'reference',
+           NULL,
+           NULL,
+           n.node_id
+    FROM shard_ext.distributed_table t
+    JOIN pg_catalog.pg_class c ON c.oid = t.relid
+    JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+    CROSS JOIN shard_ext.node n
+    WHERE t.kind = 'r'
+) s
+LEFT JOIN shard_ext.node n ON n.node_id = s.node_id
+-- distinct in the columns of the join, so that a query without sizes does not ask for them
+LEFT JOIN (
+    SELECT relid, node_id, coalesce(shard_group_id, 0) AS shard_group_id, max(size) AS size
+    FROM shard_ext.shard_sizes()
+    GROUP BY 1, 2, 3
+) z ON z.relid = s.table_name AND z.node_id = s.node_id AND z.shard_group_id = coalesce(s.shard_group_id, 0);
 COMMENT ON VIEW shard_ext.shards IS 'shards of distributed tables and copies of reference tables, with their nodes and sizes in bytes';
 
 GRANT SELECT ON shard_ext.nodes, shard_ext.colocation_groups, shard_ext.tables, shard_ext.shards TO PUBLIC;

@@ -34,11 +34,12 @@ pub fn remove_node(name: &str) -> Result<()> {
             }
             Err(error) => Error::new(
                 error.fields().sqlstate,
-                format!(
-                    "node \"{name}\" cannot be reached: its copies of reference tables stay there"
-                ),
+                format!("node \"{name}\" is removed though it cannot be reached"),
             )
-            .detail(error.fields().message.clone())
+            .detail(format!(
+                "{}; copies of reference tables stay there.",
+                error.fields().message
+            ))
             .warn(),
         }
     }
