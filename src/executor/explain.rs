@@ -73,6 +73,11 @@ impl Explainer {
         unsafe { (*self.0).verbose }
     }
 
+    fn costs(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.0).costs }
+    }
+
     fn group<T>(&self, label: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
         let name = c(label);
         // SAFETY: as above.
@@ -137,7 +142,7 @@ pub unsafe fn remote(scan: &mut Scan, node: *mut pg_sys::CustomScanState, es: *m
             explainer.text("Node", &name);
             explainer.text("Remote SQL", &task.sql);
             if plan.plan.command == Command::Select || explainer.verbose() {
-                explainer.lines("Remote Plan", &worker_plan(task, params.clone(), explainer.verbose())?);
+                explainer.lines("Remote Plan", &worker_plan(task, params.clone(), &explainer)?);
             }
             Ok(())
         })?;
@@ -179,8 +184,9 @@ pub fn where_to(explainer: &Explainer, tasks: &Tasks) -> Result<()> {
 }
 
 /// The worker's own EXPLAIN of a task, line by line.
-fn worker_plan(task: &Task, params: Rc<Params>, verbose: bool) -> Result<Vec<String>> {
-    let options = if verbose { "VERBOSE, COSTS ON" } else { "COSTS ON" };
+fn worker_plan(task: &Task, params: Rc<Params>, explainer: &Explainer) -> Result<Vec<String>> {
+    let switch = |on: bool| if on { "ON" } else { "OFF" };
+    let options = format!("VERBOSE {}, COSTS {}", switch(explainer.verbose()), switch(explainer.costs()));
     let request = Request {
         node: task.node,
         groups: task.groups.clone(),
