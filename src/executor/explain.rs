@@ -121,14 +121,14 @@ pub unsafe fn remote(scan: &mut Scan, node: *mut pg_sys::CustomScanState, es: *m
     }
     // A generic plan's parameters have no values under plain EXPLAIN.
     // SAFETY: the query's executor state.
-    let unknown = unsafe { has_unknown_params(node) };
-    if unknown {
+    let unknown = unsafe { has_unknown_params(node) } || scan.chooses_by_volatile();
+    if unknown && scan.tasks.is_none() {
         explainer.text("Shard Groups", "chosen when executed");
         explainer.text("Remote SQL", plan.plan.template.text());
         return Ok(());
     }
     // SAFETY: `node` is this scan's.
-    let (tasks, params) = unsafe { scan.prepare(node)? };
+    let (tasks, params) = unsafe { scan.explain(node)? };
     where_to(&explainer, &tasks)?;
     if explainer.analyze() {
         explainer.integer("Rows Received", None, scan.totals.rows as i64);

@@ -4,7 +4,7 @@
 
 use crate::catalog::{self, Colocation};
 use crate::deparse::Place;
-use crate::error::{Error, Result, sqlstate};
+use crate::error::{Error, Result};
 use crate::executor::decode::Decoder;
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
@@ -335,20 +335,7 @@ impl Insert {
                 if passed == Some(true) {
                     continue;
                 }
-                return Err(match (&check.policy, check.view) {
-                    (_, true) => Error::new(
-                        *b"44000",
-                        format!("new row violates check option for view \"{}\"", check.relation),
-                    ),
-                    (Some(policy), _) => Error::new(
-                        sqlstate::INSUFFICIENT_PRIVILEGE,
-                        format!("new row violates row-level security policy \"{policy}\" for table \"{}\"", check.relation),
-                    ),
-                    (None, _) => Error::new(
-                        sqlstate::INSUFFICIENT_PRIVILEGE,
-                        format!("new row violates row-level security policy for table \"{}\"", check.relation),
-                    ),
-                });
+                return Err(check.violation());
             }
             Ok(())
         }

@@ -9,7 +9,7 @@ use crate::executor::state::{self, body};
 use crate::executor::task::{self, Tasks};
 use crate::executor::explain;
 use crate::pg::list;
-use crate::planner::plan::{CachedPlan, Command, RemotePlan};
+use crate::planner::plan::{CachedPlan, Command, Prune, RemotePlan};
 use crate::remote::{Format, Gather, Params};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -51,13 +51,24 @@ pub fn scan_methods() -> *const pg_sys::CustomScanMethods {
 /// One execution of a remote plan.
 pub struct Scan {
     pub plan: Rc<CachedPlan>,
-    exprs: Vec<(*mut pg_sys::ExprState, Oid)>,
+    exprs: Vec<Value>,
+    /// Conditions on the rows that come back.
+    checks: Vec<*mut pg_sys::ExprState>,
     encoders: Vec<Encoder>,
     decoder: Decoder,
     running: Option<Running>,
     done: bool,
+    /// The tasks of the last execution.
+    pub tasks: Option<Tasks>,
     /// What was received, over all executions of the node.
     pub totals: explain::Totals,
+}
+
+/// An expression of `custom_exprs`.
+struct Value {
+    state: *mut pg_sys::ExprState,
+    type_oid: Oid,
+    volatile: bool,
 }
 
 struct Running {
@@ -149,28 +160,65 @@ impl Scan {
             let plan = RemotePlan::from_private((*scan).custom_private)?;
             let mut exprs = Vec::new();
             for expr in list::iter::<pg_sys::Expr>((*scan).custom_exprs) {
-                let type_oid = pg_sys::exprType(expr.cast());
-                exprs.push((pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps), type_oid));
+                exprs.push(Value {
+                    state: pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps),
+                    type_oid: pg_sys::exprType(expr.cast()),
+                    volatile: pg_sys::contain_volatile_functions(expr.cast()),
+                });
             }
+            let first_check = exprs.len() - plan.plan.checks.len();
+            let checks = exprs.split_off(first_check).into_iter().map(|value| value.state).collect();
             let encoders = plan.plan.params.iter().map(|p| Encoder::new(p)).collect();
             let decoder = Decoder::new(&plan.plan.columns);
-            Ok(Scan { plan, exprs, encoders, decoder, running: None, done: false, totals: explain::Totals::default() })
+            Ok(Scan {
+                plan,
+                exprs,
+                checks,
+                encoders,
+                decoder,
+                running: None,
+                done: false,
+                tasks: None,
+                totals: explain::Totals::default(),
+            })
         }
     }
 
-    /// The values of `custom_exprs` now.
-    unsafe fn values(&self, econtext: *mut pg_sys::ExprContext) -> Vec<(Oid, Option<Datum>)> {
-        self.exprs.iter().map(|(expr, type_oid)| unsafe { (*type_oid, state::evaluate(*expr, econtext)) }).collect()
+    /// The values of `custom_exprs` now; for EXPLAIN, without those that would change something or differ each time.
+    unsafe fn values(&self, econtext: *mut pg_sys::ExprContext, explain: bool) -> Vec<(Oid, Option<Datum>)> {
+        self.exprs
+            .iter()
+            .map(|value| {
+                let skip = explain && value.volatile;
+                // SAFETY: this node's expressions.
+                (value.type_oid, if skip { None } else { unsafe { state::evaluate(value.state, econtext) } })
+            })
+            .collect()
     }
 
-    /// Chooses the tasks and encodes the parameters.
+    /// Is a value that chooses the shard groups unknown until the statement runs?
+    pub fn chooses_by_volatile(&self) -> bool {
+        matches!(self.plan.plan.prune, Prune::Key(index) if self.exprs[index].volatile)
+    }
+
+    /// The tasks of the last execution, or those that an execution now would have, with parameters: for EXPLAIN.
     ///
     /// # Safety
     /// `node` is this scan's state.
-    pub unsafe fn prepare(&mut self, node: *mut pg_sys::CustomScanState) -> Result<(Tasks, Params)> {
+    pub unsafe fn explain(&mut self, node: *mut pg_sys::CustomScanState) -> Result<(Tasks, Params)> {
         unsafe {
-            let values = self.values((*node).ss.ps.ps_ExprContext);
-            let tasks = task::plan_tasks(&self.plan, &values)?;
+            let values = self.values((*node).ss.ps.ps_ExprContext, true);
+            let tasks = match self.tasks.take() {
+                Some(tasks) => tasks,
+                None => task::plan_tasks(&self.plan, &values)?,
+            };
+            Ok((tasks, self.encode(&values)))
+        }
+    }
+
+    /// The parameters on the wire.
+    unsafe fn encode(&mut self, values: &[(Oid, Option<Datum>)]) -> Params {
+        unsafe {
             let mut params = Params::default();
             for (index, encoder) in self.encoders.iter_mut().enumerate() {
                 let declared = self.plan.plan.params[index].declared;
@@ -182,21 +230,25 @@ impl Scan {
                     bytes
                 }));
             }
-            Ok((tasks, params))
+            params
         }
     }
 
     unsafe fn start(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
-            let (tasks, params) = self.prepare(node)?;
-            let requests =
-                task::requests(
-                    &tasks.tasks,
-                    Rc::new(params),
-                    self.plan.plan.writes,
-                    self.decoder.is_binary(),
-                    (*(*node).ss.ps.state).es_plannedstmt,
-                );
+            let values = self.values((*node).ss.ps.ps_ExprContext, false);
+            let tasks = task::plan_tasks(&self.plan, &values)?;
+            let params = self.encode(&values);
+            // Rows that are checked here may turn out forbidden after they were changed there.
+            let whole = if self.checks.is_empty() { (*(*node).ss.ps.state).es_plannedstmt } else { std::ptr::null_mut() };
+            let requests = task::requests(
+                &tasks.tasks,
+                Rc::new(params),
+                self.plan.plan.writes,
+                self.decoder.is_binary(),
+                whole,
+            );
+            self.tasks = Some(tasks);
             let count = requests.len();
             let merge = (count > 1 && !self.plan.plan.merge.is_empty()).then(|| {
                 let memory = (*(*node).ss.ps.state).es_query_cxt;
@@ -240,9 +292,23 @@ impl Scan {
             };
             if found {
                 state::store_virtual(slot);
-                return Ok(());
+                return self.check(node, slot);
             }
             self.finish(node);
+            Ok(())
+        }
+    }
+
+    unsafe fn check(&self, node: *mut pg_sys::CustomScanState, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+        unsafe {
+            let econtext = (*node).ss.ps.ps_ExprContext;
+            for (condition, check) in self.checks.iter().zip(&self.plan.plan.checks) {
+                (*econtext).ecxt_scantuple = slot;
+                let passed = state::evaluate(*condition, econtext).map(|value| value.value() as u8 != 0);
+                if passed != Some(true) {
+                    return Err(check.violation());
+                }
+            }
             Ok(())
         }
     }

@@ -288,7 +288,11 @@ unsafe fn only_target(query: *mut Query) {
     }
 }
 
-unsafe fn row_checks(options: *mut pg_sys::List) -> (Vec<*mut Node>, Vec<RowCheck>) {
+/// The conditions of WITH CHECK options, and what to say when one fails.
+///
+/// # Safety
+/// `options` is a list of WithCheckOption.
+pub unsafe fn row_checks(options: *mut pg_sys::List) -> (Vec<*mut Node>, Vec<RowCheck>) {
     unsafe {
         let text = |p: *mut std::ffi::c_char| {
             (!p.is_null()).then(|| CStr::from_ptr(p).to_string_lossy().into_owned())

@@ -64,9 +64,6 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
                 return Err(refused(reason));
             }
         }
-        if !(*query).withCheckOptions.is_null() {
-            return Err(refused("a row security policy or view checks the new rows".into()));
-        }
         for tree in [
             (*query).targetList.cast::<Node>(),
             (*query).jointree.cast(),
@@ -77,14 +74,18 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
                 return Err(refused(reason));
             }
         }
-        if security_leaks(query) {
-            return Err(refused("row security conditions must run before functions that could leak rows".into()));
-        }
         keeps_key(query, *key, &analysis)?;
-        let copy = node::copy(query);
-        let returning = push_returning(copy)?;
+        let copy: *mut Query = node::copy(query);
+        // The table below an updatable view comes from the view's FROM; as the target it is not written there.
+        let rte = list::nth::<pg_sys::RangeTblEntry>((*copy).rtable, (*copy).resultRelation as usize - 1);
+        (*rte).inFromCl = false;
+        let (conditions, checks) = super::insert::row_checks((*copy).withCheckOptions);
+        (*copy).withCheckOptions = std::ptr::null_mut();
+        let (returning, conditions) = push_returning_with(copy, conditions)?;
         let order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
-        let remote = remote::finish(copy, &route, order, String::new())?;
+        let mut remote = remote::finish(copy, &route, order, String::new())?;
+        remote.exprs.extend(remote::own(conditions));
+        remote.plan.checks = checks;
         statement::planned(query, remote, returning)
     }
 }
@@ -108,18 +109,6 @@ unsafe fn obstacle_in(tree: *mut Node, query: *mut Query) -> Option<ship::Reason
             return None;
         }
         ship::obstacle(tree)
-    }
-}
-
-unsafe fn security_leaks(query: *mut Query) -> bool {
-    unsafe {
-        let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*query).resultRelation as usize - 1);
-        if (*rte).securityQuals.is_null() {
-            return false;
-        }
-        let copy: *mut Query = node::copy(query);
-        (*copy).returningList = std::ptr::null_mut();
-        remote::calls_leaky_function(copy)
     }
 }
 
@@ -163,13 +152,24 @@ unsafe fn keeps_key(query: *mut Query, key: i16, analysis: &Analysis) -> Result<
 /// # Safety
 /// `query` is owned by the caller.
 pub unsafe fn push_returning(query: *mut Query) -> Result<Option<*mut pg_sys::List>> {
+    unsafe { Ok(push_returning_with(query, Vec::new())?.0) }
+}
+
+/// The same together with conditions on the new rows, which are computed here too; they come back over the columns
+/// (Vars of INDEX_VAR).
+unsafe fn push_returning_with(
+    query: *mut Query,
+    conditions: Vec<*mut Node>,
+) -> Result<(Option<*mut pg_sys::List>, Vec<*mut Node>)> {
     unsafe {
-        if (*query).returningList.is_null() {
-            return Ok(None);
+        if (*query).returningList.is_null() && conditions.is_empty() {
+            return Ok((None, conditions));
         }
         let list_of: *mut pg_sys::List = node::copy((*query).returningList);
         let mut units = Vec::new();
-        if !split::collect_units(list_of.cast(), &mut units) {
+        let collected = split::collect_units(list_of.cast(), &mut units)
+            && conditions.iter().all(|condition| split::collect_units(*condition, &mut units));
+        if !collected {
             return Err(Error::refused(
                 "this subquery in RETURNING cannot be computed on the shards",
                 "Run it as a statement of its own.",
@@ -185,7 +185,12 @@ pub unsafe fn push_returning(query: *mut Query) -> Result<Option<*mut pg_sys::Li
             units.push(crate::pg::expr::int4(1).cast());
         }
         (*query).returningList = split::targets(&units);
-        Ok(Some(split::replace(list_of.cast(), &units, 0).cast()))
+        let conditions = conditions
+            .into_iter()
+            .map(|condition| statement::to_index_vars(split::replace(condition, &units, 0), 1))
+            .collect();
+        let returning = (!list_of.is_null()).then(|| split::replace(list_of.cast(), &units, 0).cast());
+        Ok((returning, conditions))
     }
 }
 
@@ -225,7 +230,7 @@ pub unsafe fn with_clause_obstacle(body: *mut Query) -> Result<Option<ship::Reas
         let TableKind::Distributed { key, .. } = &table.kind else {
             return obstacle("a WITH clause changes a reference table");
         };
-        if !(*body).withCheckOptions.is_null() || security_leaks(body) {
+        if !(*body).withCheckOptions.is_null() {
             return obstacle("a WITH clause changes a table with row security");
         }
         if (*body).commandType == CmdType::CMD_MERGE {

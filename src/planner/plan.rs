@@ -1,7 +1,7 @@
 //! What the planner tells the executor: plain data that survives copyObject and cached plans as one JSON string.
 
 use crate::deparse::SqlTemplate;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
 use crate::pg::{list, node};
 use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub struct RemotePlan {
     pub union_tail: String,
     /// Rows stay locked or change: the statement needs a transaction on the node.
     pub writes: bool,
+    /// Conditions on the rows that come back, the last of `custom_exprs`: new rows that a policy or view forbids.
+    pub checks: Vec<RowCheck>,
     /// Why the statement was not routed, for EXPLAIN.
     pub reason: String,
 }
@@ -141,6 +143,24 @@ pub struct RowCheck {
     pub view: bool,
     pub relation: String,
     pub policy: Option<String>,
+}
+
+impl RowCheck {
+    /// The error that `ExecWithCheckOptions` reports.
+    pub fn violation(&self) -> Error {
+        let relation = &self.relation;
+        match (&self.policy, self.view) {
+            (_, true) => Error::new(*b"44000", format!("new row violates check option for view \"{relation}\"")),
+            (Some(policy), _) => Error::new(
+                sqlstate::INSUFFICIENT_PRIVILEGE,
+                format!("new row violates row-level security policy \"{policy}\" for table \"{relation}\""),
+            ),
+            (None, _) => Error::new(
+                sqlstate::INSUFFICIENT_PRIVILEGE,
+                format!("new row violates row-level security policy for table \"{relation}\""),
+            ),
+        }
+    }
 }
 
 impl InsertPlan {

@@ -104,6 +104,7 @@ pub unsafe fn finish_with(
             merge: order.keys,
             union_tail: tail,
             writes: command != Command::Select || locks_rows(query),
+            checks: Vec::new(),
             reason,
         };
         Ok(Remote { plan, exprs, columns, names, relations })
@@ -220,11 +221,10 @@ pub unsafe fn fence(query: *mut Query) {
                 for (index, rte) in list::iter::<pg_sys::RangeTblEntry>((*q).rtable).enumerate() {
                     if (*rte).rtekind == RTEKind::RTE_RELATION && !(*rte).securityQuals.is_null() {
                         if index as i32 + 1 == (*q).resultRelation {
-                            let quals = (*rte).securityQuals;
+                            let security = list::iter::<Node>((*rte).securityQuals)
+                                .fold(std::ptr::null_mut(), |all, qual| expr::and(all, qual));
                             (*rte).securityQuals = std::ptr::null_mut();
-                            for qual in list::iter::<Node>(quals) {
-                                (*(*q).jointree).quals = expr::and(qual, (*(*q).jointree).quals);
-                            }
+                            (*(*q).jointree).quals = guarded(security, (*(*q).jointree).quals);
                         } else {
                             fence_relation(rte, index as i32 + 1, leaky);
                         }
@@ -236,23 +236,54 @@ pub unsafe fn fence(query: *mut Query) {
     }
 }
 
-/// Is every function in the statement leakproof, its security conditions aside?
-///
-/// # Safety
-/// `query` is a valid Query.
-pub unsafe fn calls_leaky_function(query: *mut Query) -> bool {
+/// Does the statement call a function that is not leakproof, its security conditions aside?
+unsafe fn calls_leaky_function(query: *mut Query) -> bool {
+    unsafe { leaks_in(query.cast()) }
+}
+
+unsafe fn leaks_in(tree: *mut Node) -> bool {
     unsafe extern "C-unwind" fn leaks(function: pg_sys::Oid, _: *mut std::ffi::c_void) -> bool {
         // SAFETY: a syscache look-up, guarded.
         unsafe { pg_sys::panic::pgrx_extern_c_guard(|| !pg_sys::get_func_leakproof(function)) }
     }
     unsafe {
-        node::walk(query.cast(), &mut |item, _| {
+        node::walk(tree, &mut |item, _| {
             if node::tag(item) != NodeTag::T_Query && pg_sys::check_functions_in_node(item, Some(leaks), std::ptr::null_mut()) {
                 Step::Stop
             } else {
                 Step::Into
             }
         })
+    }
+}
+
+/// `security AND quals`, with those of `quals` that could leak rows behind a CASE: it is evaluated in order.
+unsafe fn guarded(security: *mut Node, quals: *mut Node) -> *mut Node {
+    unsafe {
+        let (leaky, safe): (Vec<*mut Node>, Vec<*mut Node>) =
+            expr::conjuncts(quals).into_iter().partition(|qual| leaks_in(*qual));
+        let mut all = safe.into_iter().fold(security, |all, qual| expr::and(all, qual));
+        if !leaky.is_empty() {
+            let condition = leaky.into_iter().fold(std::ptr::null_mut(), |all, qual| expr::and(all, qual));
+            all = expr::and(all, case_when(node::copy(security), condition));
+        }
+        all
+    }
+}
+
+/// `CASE WHEN condition THEN value ELSE false END`
+unsafe fn case_when(condition: *mut Node, value: *mut Node) -> *mut Node {
+    unsafe {
+        let when = pg_sys::palloc0(std::mem::size_of::<pg_sys::CaseWhen>()).cast::<pg_sys::CaseWhen>();
+        (*when).xpr.type_ = NodeTag::T_CaseWhen;
+        (*when).expr = condition.cast();
+        (*when).result = value.cast();
+        let case = pg_sys::palloc0(std::mem::size_of::<pg_sys::CaseExpr>()).cast::<pg_sys::CaseExpr>();
+        (*case).xpr.type_ = NodeTag::T_CaseExpr;
+        (*case).casetype = pg_sys::BOOLOID;
+        (*case).args = list::from([when]);
+        (*case).defresult = pg_sys::makeBoolConst(false, false).cast();
+        case.cast()
     }
 }
 
@@ -363,6 +394,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             merge: Vec::new(),
             union_tail: String::new(),
             writes: true,
+            checks: Vec::new(),
             reason: String::new(),
         };
         let exprs = own(parameters.exprs);

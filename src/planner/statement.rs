@@ -87,7 +87,11 @@ unsafe fn named_entry(names: &[String]) -> *mut pg_sys::RangeTblEntry {
     }
 }
 
-unsafe fn to_index_vars(tree: *mut Node, varno: i32) -> *mut Node {
+/// The tree with its Vars as columns of a custom scan's tuple.
+///
+/// # Safety
+/// `tree` is null or a valid expression.
+pub unsafe fn to_index_vars(tree: *mut Node, varno: i32) -> *mut Node {
     unsafe {
         if let Some(var) = node::cast::<pg_sys::Var>(tree) {
             let copy = node::copy(var);
