@@ -58,7 +58,10 @@ pub fn lock_tables() -> Result<()> {
 
 /// The same for the set of nodes: for adding and removing nodes, and for creating reference tables,
 /// which must be on each of them.
+///
+/// It holds `lock_tables` as well: whoever places shards must not see a node go.
 pub fn lock_nodes() -> Result<()> {
+    lock_tables()?;
     lock(ours()?.node);
     Ok(())
 }

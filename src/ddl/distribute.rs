@@ -53,7 +53,8 @@ pub fn distribute_table(
     write::insert_distributed_table(relid, &key.name, colocation.id)?;
     if rows > 0 {
         pgrx::notice!(
-            "moved {rows} rows of table \"{}\" to its shards",
+            "moved {} of table \"{}\" to its shards",
+            load::counted(rows, "row"),
             table.name
         );
     }
@@ -78,9 +79,10 @@ pub fn distribute_reference_table(relid: pg_sys::Oid) -> Result<()> {
     write::insert_reference_table(relid)?;
     if rows > 0 {
         pgrx::notice!(
-            "copied {rows} rows of table \"{}\" to {} nodes",
+            "copied {} of table \"{}\" to {}",
+            load::counted(rows, "row"),
             table.name,
-            nodes.len()
+            load::counted(nodes.len() as u64, "node")
         );
     }
     Ok(())

@@ -10,6 +10,11 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::rc::Rc;
 
+/// `1 row`, `2 rows`: for messages.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Whether the table has any row, without reading more than the first.
 pub fn has_rows(relid: pg_sys::Oid) -> Result<bool> {
     let mut any = false;

@@ -2,6 +2,7 @@
 
 use super::checks;
 use super::drop::{self, Gone};
+use super::load::counted;
 use super::unload;
 use crate::catalog::{self, write, Table, TableKind};
 use crate::error::{sqlstate, Error, Result};
@@ -49,7 +50,11 @@ pub fn undistribute_table(relid: pg_sys::Oid, cascade: bool) -> Result<()> {
         if let TableKind::Distributed { colocation, .. } = &gone.table.kind {
             let rows = unload::from_shards(gone, colocation)?;
             if rows > 0 {
-                pgrx::notice!("moved {rows} rows of table \"{}\" back", gone.name);
+                pgrx::notice!(
+                    "moved {} of table \"{}\" back",
+                    counted(rows, "row"),
+                    gone.name
+                );
             }
         }
     }
