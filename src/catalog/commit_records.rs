@@ -89,3 +89,23 @@ pub fn delete_commit_record(gid: &str) -> Result<()> {
     );
     Ok(())
 }
+
+/// What was decided for nodes that have been removed since: nobody will ask again.
+pub fn delete_commit_records_of_removed_nodes() -> Result<()> {
+    let ours = ours()?;
+    let nodes = super::nodes()?;
+    let mut orphans = Vec::new();
+    scan(
+        ours.commit_record,
+        ours.commit_record_pkey,
+        None,
+        pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+        |_, row| {
+            let owner = row.get::<NodeId>(RECORD_NODE_ID);
+            if nodes.iter().all(|node| Some(node.id) != owner) {
+                orphans.extend(row.get::<String>(RECORD_GID));
+            }
+        },
+    );
+    orphans.iter().try_for_each(|gid| delete_commit_record(gid))
+}

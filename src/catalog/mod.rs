@@ -25,7 +25,8 @@ use crate::error::{sqlstate, Error, Result};
 
 pub use cache::{colocation, group_node, init, invalidate_all, node, node_named, nodes, table};
 pub use commit_records::{
-    commit_record_exists, commit_records, delete_commit_record, insert_commit_record, lock_recovery,
+    commit_record_exists, commit_records, delete_commit_record,
+    delete_commit_records_of_removed_nodes, insert_commit_record, lock_recovery,
 };
 pub use key::{base_type, bound_text, parse_bound};
 pub use names::shard_schema;

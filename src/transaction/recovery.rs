@@ -32,6 +32,7 @@ struct Prepared {
 /// Recovers one node, in the current local transaction. One at a time: others wait.
 pub fn recover_node(node: &Node) -> Result<Recovered> {
     catalog::lock_recovery()?;
+    catalog::delete_commit_records_of_removed_nodes()?;
     let records = catalog::commit_records(node.id)?;
     let limit = Instant::now() + timeout();
     let options = ConnectOptions::of_server(node.server)?;
