@@ -15,6 +15,7 @@ pub struct Field {
     /// Unquoted, in the relation's descriptor.
     pub attribute_name: *const c_char,
     pub type_id: pg_sys::Oid,
+    pub modifier: i32,
     pub force_null: bool,
     pub force_not_null: bool,
     output: Option<Output>,
@@ -41,6 +42,7 @@ impl Field {
                         name: quoted(attribute.attname.data.as_ptr()),
                         attribute_name: attribute.attname.data.as_ptr(),
                         type_id: attribute.atttypid,
+                        modifier: attribute.atttypmod,
                         force_null: *opts.force_null_flags.add(column),
                         force_not_null: *opts.force_notnull_flags.add(column),
                         output: (opts.binary).then(|| Output::text(attribute.atttypid)),

@@ -28,7 +28,7 @@ pub fn copy_from(target: &Target, key: i16, colocation: &Rc<Colocation>) -> Resu
     let mut input = unsafe { Input::begin(target.relation, &target.source(Some(key)), true) };
     // SAFETY: as above.
     unsafe { input.check_freeze(target.relation)? };
-    let mut shards = Shards::new(target, colocation);
+    let mut shards = Shards::new(target, colocation, input.computed_columns());
     let mut rows = 0u64;
     while input.next() {
         match colocation.group_for(input.key()) {
@@ -69,6 +69,8 @@ struct Shards<'a> {
     /// What the buffers, and what the batches on their way, may take.
     share: usize,
     queue: CopyQueue<LineMap>,
+    /// Columns at the end of each line that are not the user's.
+    computed: usize,
 }
 
 #[derive(Default)]
@@ -91,7 +93,7 @@ struct Place {
 }
 
 impl<'a> Shards<'a> {
-    fn new(target: &'a Target, colocation: &'a Colocation) -> Shards<'a> {
+    fn new(target: &'a Target, colocation: &'a Colocation, computed: usize) -> Shards<'a> {
         let mut shards = Vec::new();
         shards.resize_with(colocation.groups.len(), Shard::default);
         Shards {
@@ -102,6 +104,7 @@ impl<'a> Shards<'a> {
             unattended: 0,
             share: settings::copy_buffer_size() / 2,
             queue: CopyQueue::new(),
+            computed,
         }
     }
 
@@ -177,19 +180,19 @@ impl<'a> Shards<'a> {
     }
 
     fn check(&self, outcome: std::result::Result<(), FailedBatch<LineMap>>) -> Result<()> {
-        outcome.map_err(|failed| located(failed, self.target))
+        outcome.map_err(|failed| located(failed, self.target, self.computed))
     }
 }
 
 /// A worker's error with the line of the user's input and the user's schema.
-pub fn located(failed: FailedBatch<LineMap>, target: &Target) -> Error {
+pub fn located(failed: FailedBatch<LineMap>, target: &Target, computed: usize) -> Error {
     let FailedBatch { mut error, batch } = failed;
     let fields = error.fields_mut();
     if fields.schema.is_some() && fields.table.as_deref() == Some(target.name().as_str()) {
         fields.schema = Some(target.schema());
     }
     if let (Some(lines), Some(context)) = (batch, &fields.context) {
-        if let Some(rewritten) = lines.rewrite_context(context, &target.name()) {
+        if let Some(rewritten) = lines.rewrite_context(context, &target.name(), computed) {
             fields.context = Some(rewritten);
         }
     }

@@ -271,6 +271,11 @@ impl Input {
         }
     }
 
+    /// How many columns are computed here; in the text format they end the line.
+    pub fn computed_columns(&self) -> usize {
+        self.computed.len()
+    }
+
     pub fn is_binary(&self) -> bool {
         self.form == Form::Binary
     }
@@ -383,8 +388,8 @@ impl Input {
         }
     }
 
-    /// `NextCopyFrom`'s checks of the number of fields.
-    fn check_count(&self, count: usize) {
+    /// `NextCopyFrom`'s checks of the number of fields, with their errors.
+    unsafe fn check_count(&self, count: usize) {
         let expected = self.fields.len();
         if count == expected {
             return;
@@ -396,14 +401,33 @@ impl Input {
             )
             .raise();
         }
-        if let Some(missing) = self.fields.get(count) {
-            // SAFETY: points to the name in the relation's descriptor, which is open.
-            let name = unsafe { CStr::from_ptr(missing.attribute_name) }.to_string_lossy();
-            Error::new(
-                sqlstate::BAD_COPY_FILE_FORMAT,
-                format!("missing data for column \"{name}\""),
-            )
-            .raise();
+        // SAFETY: called by `read`; the line has `count` fields.
+        unsafe {
+            // The values before the gap are looked at first.
+            for (index, field) in self.fields[..count].iter().enumerate() {
+                let column = field.column;
+                let text = field
+                    .value(&*self.state, index)
+                    .map_or(null_mut(), |v| v.as_ptr().cast_mut());
+                (*self.state).cur_attname = field.attribute_name;
+                (*self.state).cur_attval = text;
+                pg_sys::InputFunctionCall(
+                    (*self.state).in_functions.add(column),
+                    text,
+                    *(*self.state).typioparams.add(column),
+                    field.modifier,
+                );
+                (*self.state).cur_attname = null_mut();
+                (*self.state).cur_attval = null_mut();
+            }
+            if let Some(missing) = self.fields.get(count) {
+                let name = CStr::from_ptr(missing.attribute_name).to_string_lossy();
+                Error::new(
+                    sqlstate::BAD_COPY_FILE_FORMAT,
+                    format!("missing data for column \"{name}\""),
+                )
+                .raise();
+            }
         }
     }
 

@@ -41,9 +41,10 @@ impl LineMap {
         None
     }
 
-    /// Rewrites the line in a worker's `COPY table, line n…` to the user's. Translated messages keep
-    /// the order of their parts, so the first number after the table's name is the line.
-    pub fn rewrite_context(&self, context: &str, table: &str) -> Option<String> {
+    /// Rewrites a worker's `COPY table, line n…` to the user's line, without the `computed` columns at
+    /// the end of what it shows. Translated messages keep the order of their parts, so the first number
+    /// after the table's name is the line.
+    pub fn rewrite_context(&self, context: &str, table: &str, computed: usize) -> Option<String> {
         let prefix = format!("COPY {table}, ");
         let start = context.find(&prefix)? + prefix.len();
         let digits = start + context[start..].find(|c: char| c.is_ascii_digit())?;
@@ -54,7 +55,20 @@ impl LineMap {
             .find(|c: char| !c.is_ascii_digit())
             .map_or(context.len(), |length| digits + length);
         let line = self.user_line(context[digits..end].parse().ok()?)?;
-        Some(format!("{}{line}{}", &context[..digits], &context[end..]))
+        let rest = &context[end..];
+        let shown = match rest
+            .strip_prefix(": \"")
+            .and_then(|text| text.split_once('\n'))
+        {
+            Some((text, below)) if computed > 0 => {
+                match text.rsplitn(computed + 1, '\t').nth(computed) {
+                    Some(given) => format!(": \"{given}\"\n{below}"),
+                    None => rest.to_string(),
+                }
+            }
+            _ => rest.to_string(),
+        };
+        Some(format!("{}{line}{shown}", &context[..digits]))
     }
 
     pub fn memory(&self) -> usize {
@@ -121,17 +135,23 @@ mod tests {
         assert_eq!(
             map.rewrite_context(
                 "COPY users, line 2, column age: \"1x\"\nnode \"w 3\"",
-                "users"
+                "users",
+                1
             )
             .as_deref(),
             Some("COPY users, line 77, column age: \"1x\"\nnode \"w 3\"")
         );
         assert_eq!(
-            map.rewrite_context("COPY users, Zeile 1", "users")
+            map.rewrite_context("COPY users, Zeile 1", "users", 0)
                 .as_deref(),
             Some("COPY users, Zeile 10")
         );
-        assert_eq!(map.rewrite_context("COPY others, line 1", "users"), None);
-        assert_eq!(map.rewrite_context("COPY users, line 9", "users"), None);
+        assert_eq!(
+            map.rewrite_context("COPY users, line 1: \"a\tb\t1\t\\N\"\nnode", "users", 2)
+                .as_deref(),
+            Some("COPY users, line 10: \"a\tb\"\nnode")
+        );
+        assert_eq!(map.rewrite_context("COPY others, line 1", "users", 0), None);
+        assert_eq!(map.rewrite_context("COPY users, line 9", "users", 0), None);
     }
 }

@@ -85,7 +85,10 @@ pub fn copy_from(target: &Target) -> Result<u64> {
         let Replication {
             mut queue, input, ..
         } = load;
-        queue.finish().map_err(|failed| located(failed, target))?;
+        let computed = input.computed_columns();
+        queue
+            .finish()
+            .map_err(|failed| located(failed, target, computed))?;
         pg_sys::EndCopyFrom(local.cast());
         input.end();
         Ok(rows)
@@ -166,7 +169,7 @@ impl Replication<'_> {
         let batch = std::mem::take(&mut self.batch);
         let lines = std::mem::take(&mut self.lines);
         let outcome = self.push(batch, lines);
-        outcome.map_err(|failed| located(failed, self.target))
+        outcome.map_err(|failed| located(failed, self.target, self.input.computed_columns()))
     }
 
     fn push(
