@@ -254,7 +254,11 @@ impl Scan {
                 let memory = (*(*node).ss.ps.state).es_query_cxt;
                 Merge::new(&self.plan.plan.merge, count, self.decoder.width(), memory)
             });
-            self.running = Some(Running { gather: Gather::start(requests)?, requests: count, merge });
+            let mut gather = Gather::start(requests)?;
+            if (*(*node).ss.ps.state).es_instrument != 0 {
+                gather.measure_bytes();
+            }
+            self.running = Some(Running { gather, requests: count, merge });
             Ok(())
         }
     }

@@ -25,7 +25,9 @@ pub unsafe extern "C-unwind" fn shard_ext_launcher(_argument: pg_sys::Datum) {
     pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
     for database in databases() {
         if !worker::start(database) {
-            pgrx::log!("no background worker for a database with shard_ext: raise max_worker_processes");
+            pgrx::log!(
+                "no background worker for a database with shard_ext: raise max_worker_processes"
+            );
             return;
         }
         // workers that are not needed give their place free at once

@@ -84,8 +84,7 @@ unsafe fn database_of(statement: *const pg_sys::Node) -> Option<pg_sys::Oid> {
             if options.is_null() {
                 return None;
             }
-            let cells =
-                std::slice::from_raw_parts((*options).elements, (*options).length as usize);
+            let cells = std::slice::from_raw_parts((*options).elements, (*options).length as usize);
             let template = cells
                 .iter()
                 .map(|cell| cell.ptr_value.cast::<pg_sys::DefElem>())

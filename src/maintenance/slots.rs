@@ -1,5 +1,8 @@
 //! Which background workers run, in shared memory.
 
+// the macro of pgrx asks for features of its own
+#![allow(unexpected_cfgs)]
+
 use pgrx::prelude::*;
 use pgrx::{pg_shmem_init, PGRXSharedMemory, PgLwLock};
 

@@ -41,6 +41,8 @@ pub struct Answer {
     pub progress: Rc<Progress>,
     /// The subtransaction that asked.
     pub subtransaction: pg_sys::SubTransactionId,
+    /// It was sent again because of a stale prepared statement.
+    pub retried: Cell<bool>,
     state: Cell<State>,
     error: RefCell<Option<Error>>,
     store: RefCell<RowStore>,
@@ -89,6 +91,7 @@ impl Answer {
             progress: progress.clone(),
             // SAFETY: reads a number.
             subtransaction: unsafe { pg_sys::GetCurrentSubTransactionId() },
+            retried: Cell::new(false),
             state: Cell::new(State::Running),
             error: RefCell::new(None),
             store: RefCell::default(),

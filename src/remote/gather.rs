@@ -33,8 +33,8 @@ impl Gather {
     pub fn start(requests: Vec<Request>) -> Result<Gather> {
         let nodes: Vec<_> = requests.iter().map(|r| r.node).collect();
         abandoned::make_way()?;
-    let connections = pool::acquire(&nodes)?;
-            let progress = Rc::new(Progress::default());
+        let connections = pool::acquire(&nodes)?;
+        let progress = Rc::new(Progress::default());
         let answers: Vec<Rc<Answer>> = requests
             .into_iter()
             .enumerate()

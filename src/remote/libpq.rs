@@ -130,14 +130,6 @@ impl PgConn {
         unsafe { pq::PQsocket(self.raw()) }
     }
 
-    pub fn backend_pid(&self) -> i32 {
-        unsafe { pq::PQbackendPID(self.raw()) }
-    }
-
-    pub fn server_version(&self) -> i32 {
-        unsafe { pq::PQserverVersion(self.raw()) }
-    }
-
     /// The text of the last error, trimmed. libpq never puts a password into it.
     pub fn error_message(&self) -> String {
         // SAFETY: never NULL, NUL-terminated, valid until the next call.
@@ -356,6 +348,7 @@ pub mod field {
     pub const COLUMN: u8 = b'c';
     pub const DATATYPE: u8 = b'd';
     pub const CONSTRAINT: u8 = b'n';
+    pub const ROUTINE: u8 = b'R';
 }
 
 /// A text field of a result that libpq owns, for instance of a notice.

@@ -30,10 +30,6 @@ impl LoneConnection {
         })
     }
 
-    pub fn server_version(&self) -> i32 {
-        self.pg.server_version()
-    }
-
     /// Runs one statement. Serves interrupts while it waits. After an error that `limit` or the network caused, the
     /// connection is of no more use.
     pub fn query(&mut self, sql: &str, limit: Instant) -> Result<TextRows> {

@@ -29,7 +29,7 @@ pub mod wait;
 pub use copy_in::CopyIn;
 pub use copy_queue::{CopyQueue, FailedBatch, Note};
 pub use gather::Gather;
-pub use lone::{LoneConnection, TextRows};
+pub use lone::LoneConnection;
 pub use options::ConnectOptions;
 pub use probe::{probe, NodeFacts, COLLATION_QUERY};
 pub use request::{Access, Format, Params, Received, Request, Statement};

@@ -10,14 +10,20 @@ use std::rc::Rc;
 /// libpq keywords and values. Never shown to users: a value may be a password.
 #[derive(Clone, Default)]
 pub struct ConnectOptions {
-    pub keywords: Vec<(String, String)>,
+    pub keywords: Keywords,
 }
+
+type Keywords = Vec<(String, String)>;
 
 /// Hash values of the syscache entries that options came from: the foreign server's and the user mapping's (0: none).
 pub type Origin = (u32, u32);
 
 /// What the session adds; options of the server or the mapping come later in the list and win.
-const RESERVED: [&str; 3] = ["client_encoding", "fallback_application_name", "replication"];
+const RESERVED: [&str; 3] = [
+    "client_encoding",
+    "fallback_application_name",
+    "replication",
+];
 
 impl ConnectOptions {
     /// The options to reach a foreign server as the session user: the server's, then those of the user's mapping,
@@ -31,7 +37,11 @@ impl ConnectOptions {
     pub fn of_server_as(server: Oid, login: &str) -> Result<ConnectOptions> {
         for user in mapped_users(server) {
             let (options, _) = ConnectOptions::of_user(server, user)?;
-            if options.keywords.iter().any(|(k, v)| k == "user" && v == login) {
+            if options
+                .keywords
+                .iter()
+                .any(|(k, v)| k == "user" && v == login)
+            {
                 return Ok(options);
             }
         }
@@ -82,20 +92,24 @@ impl ConnectOptions {
             let pair = self.keywords.iter().rev().find(|(k, _)| k == keyword);
             pair.map_or("", |(_, value)| value.as_str())
         };
-        let host = if get("host").is_empty() { get("hostaddr") } else { get("host") };
-        let port = if get("port").is_empty() { "5432" } else { get("port") };
+        let host = if get("host").is_empty() {
+            get("hostaddr")
+        } else {
+            get("host")
+        };
+        let port = if get("port").is_empty() {
+            "5432"
+        } else {
+            get("port")
+        };
         format!("{host}:{port}/{}", get("dbname"))
     }
 
     /// With what every connection of a session needs: the encoding here, and a name to recognise it by.
     pub(super) fn for_session(&self) -> Result<Vec<(String, String)>> {
         // SAFETY: a static string, and variables of this process.
-        let (encoding, pid) = unsafe {
-            (
-                text(pg_sys::GetDatabaseEncodingName()),
-                pg_sys::MyProcPid,
-            )
-        };
+        let (encoding, pid) =
+            unsafe { (text(pg_sys::GetDatabaseEncodingName()), pg_sys::MyProcPid) };
         let mut keywords = vec![(
             "fallback_application_name".to_string(),
             format!("shard_ext coordinator backend {pid}"),
@@ -139,7 +153,7 @@ unsafe fn push_options(keywords: &mut Vec<(String, String)>, options: *mut pg_sy
 ///
 /// # Safety
 /// Only that a transaction is open.
-unsafe fn mapping_of(user: Oid, server: Oid) -> Result<Option<(Vec<(String, String)>, u32)>> {
+unsafe fn mapping_of(user: Oid, server: Oid) -> Result<Option<(Keywords, u32)>> {
     let cache = pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as i32;
     let none = pg_sys::Datum::from(0);
     for user in [user, Oid::INVALID] {
@@ -181,8 +195,14 @@ fn mapped_users(server: Oid) -> Vec<Oid> {
     unsafe {
         let relation = pg_sys::table_open(pg_sys::UserMappingRelationId, lock);
         let none = std::ptr::null_mut();
-        let scan =
-            pg_sys::systable_beginscan(relation, Oid::INVALID, false, none, 0, std::ptr::null_mut());
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            Oid::INVALID,
+            false,
+            none,
+            0,
+            std::ptr::null_mut(),
+        );
         loop {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {

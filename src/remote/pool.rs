@@ -139,7 +139,11 @@ fn close_where(mut doomed: impl FnMut(&Entry, &Connection) -> bool) {
         let mut i = 0;
         while i < entries.len() {
             let entry = &entries[i];
-            if entry.connection.try_borrow().is_ok_and(|c| doomed(entry, &c)) {
+            if entry
+                .connection
+                .try_borrow()
+                .is_ok_and(|c| doomed(entry, &c))
+            {
                 closed.push(entries.remove(i));
             } else {
                 i += 1;
@@ -270,13 +274,7 @@ fn open(nodes: &[NodeId], user: pg_sys::Oid) -> Result<()> {
 }
 
 fn into_connection(attempt: Attempt, user: pg_sys::Oid) -> Result<Connection> {
-    Connection::new(
-        attempt.pg,
-        attempt.node,
-        attempt.name,
-        user,
-        attempt.file,
-    )
+    Connection::new(attempt.pg, attempt.node, attempt.name, user, attempt.file)
 }
 
 /// Drives the attempts to their end; each that succeeds goes to `done` at once.
@@ -286,15 +284,11 @@ fn establish(
     mut done: impl FnMut(Attempt) -> Result<()>,
 ) -> Result<()> {
     while !attempts.is_empty() {
-        let sockets: Vec<(i32, bool)> = attempts
-            .iter()
-            .map(|a| (a.pg.socket(), a.write))
-            .collect();
+        let sockets: Vec<(i32, bool)> = attempts.iter().map(|a| (a.pg.socket(), a.write)).collect();
         let mut ready = vec![false; attempts.len()];
         if !wait::wait_connecting(&sockets, limit, |i| ready[i] = true) {
-            return Err(cannot_connect(&attempts[0].name, "The attempt timed out.").hint(
-                "The time limit is the setting shard_ext.node_connection_timeout.",
-            ));
+            return Err(cannot_connect(&attempts[0].name, "The attempt timed out.")
+                .hint("The time limit is the setting shard_ext.node_connection_timeout."));
         }
         for i in (0..attempts.len()).rev().filter(|i| ready[*i]) {
             match attempts[i].pg.poll() {
@@ -320,7 +314,11 @@ fn refresh_origin(connection: &Shared, origin: Origin) {
 }
 
 /// Connects with given options, outside of the pool.
-pub fn connect_alone(options: &ConnectOptions, name: &str, limit: Instant) -> Result<(PgConn, FileSlot)> {
+pub fn connect_alone(
+    options: &ConnectOptions,
+    name: &str,
+    limit: Instant,
+) -> Result<(PgConn, FileSlot)> {
     let file = FileSlot::reserve()?;
     let pg = PgConn::start(&options.for_session()?)
         .ok_or_else(|| Error::new(*b"53200", "out of memory"))?;

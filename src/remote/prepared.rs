@@ -87,18 +87,23 @@ impl Prepared {
 
     /// The node does not have this one after all.
     pub fn forget(&mut self, name: &CStr) {
-        if let Some(index) = self.entries.iter().position(|e| &*e.name == name) {
-            self.unlink(index);
-            // an empty name: nothing to deallocate when the place is reused
-            self.entries[index].name = CString::default();
-            self.entries[index].last_used = 0;
+        if let Some(index) = self.entries.iter().position(|e| *e.name == *name) {
+            self.forget_at(index);
         }
     }
 
-    pub fn clear(&mut self) {
-        self.entries.clear();
-        self.by_address.clear();
-        self.by_text.clear();
+    /// The same, by text.
+    pub fn forget_text(&mut self, sql: &Rc<str>) {
+        if let Some(index) = self.by_text.get(sql) {
+            self.forget_at(*index);
+        }
+    }
+
+    fn forget_at(&mut self, index: usize) {
+        self.unlink(index);
+        // an empty name: nothing to deallocate when the place is taken
+        self.entries[index].name = CString::default();
+        self.entries[index].last_used = 0;
     }
 
     fn oldest(&self) -> usize {
@@ -116,5 +121,59 @@ impl Prepared {
         if self.by_text.get(&entry.sql) == Some(&index) {
             self.by_text.remove(&entry.sql);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Lookup, Prepared};
+    use pgrx::pg_sys::Oid;
+    use std::rc::Rc;
+
+    fn is_new(found: Lookup) -> Option<Option<String>> {
+        match found {
+            Lookup::Known(_) => None,
+            Lookup::New(_, old) => Some(old.map(|name| name.to_string_lossy().into_owned())),
+        }
+    }
+
+    #[test]
+    fn a_statement_is_known_by_address_and_by_text() {
+        let mut prepared = Prepared::default();
+        let sql: Rc<str> = "SELECT 1".into();
+        assert_eq!(is_new(prepared.find(&sql, &[], 10)), Some(None));
+        assert_eq!(is_new(prepared.find(&sql, &[], 10)), None);
+        let same: Rc<str> = "SELECT 1".into();
+        assert_eq!(is_new(prepared.find(&same, &[], 10)), None);
+        // both have been seen; the first is known by its text again
+        assert_eq!(is_new(prepared.find(&sql, &[], 10)), None);
+    }
+
+    #[test]
+    fn other_parameter_types_are_another_statement() {
+        let mut prepared = Prepared::default();
+        let sql: Rc<str> = "SELECT $1".into();
+        assert_eq!(
+            is_new(prepared.find(&sql, &[Oid::from(23)], 10)),
+            Some(None)
+        );
+        let replaced = Some(Some("shard_ext_1".to_string()));
+        assert_eq!(is_new(prepared.find(&sql, &[Oid::from(20)], 10)), replaced);
+        assert_eq!(is_new(prepared.find(&sql, &[Oid::from(20)], 10)), None);
+    }
+
+    #[test]
+    fn the_least_recently_used_makes_room() {
+        let mut prepared = Prepared::default();
+        let texts: Vec<Rc<str>> = vec!["a".into(), "b".into(), "c".into()];
+        assert_eq!(is_new(prepared.find(&texts[0], &[], 2)), Some(None));
+        assert_eq!(is_new(prepared.find(&texts[1], &[], 2)), Some(None));
+        assert_eq!(is_new(prepared.find(&texts[0], &[], 2)), None);
+        let forgotten = Some(Some("shard_ext_2".to_string()));
+        assert_eq!(is_new(prepared.find(&texts[2], &[], 2)), forgotten);
+        assert_eq!(is_new(prepared.find(&texts[0], &[], 2)), None);
+        prepared.forget_text(&texts[0]);
+        // nothing to deallocate for one the node has lost
+        assert_eq!(is_new(prepared.find(&texts[1], &[], 2)), Some(None));
     }
 }

@@ -48,8 +48,9 @@ pub fn probe(options: &ConnectOptions, timeout: Duration) -> Result<NodeFacts> {
            FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
         limit,
     )?;
-    let Some([version, encoding, prepared, database, create, recovery, control]) =
-        facts.first().and_then(|row| <&[_; 7]>::try_from(row.as_slice()).ok())
+    let Some([version, encoding, prepared, database, create, recovery, control]) = facts
+        .first()
+        .and_then(|row| <&[_; 7]>::try_from(row.as_slice()).ok())
     else {
         return Err(Error::internal("a node does not find its own database"));
     };
@@ -68,7 +69,10 @@ pub fn probe(options: &ConnectOptions, timeout: Duration) -> Result<NodeFacts> {
         max_prepared_transactions: number(prepared),
         system_identifier,
         database: Oid::from(
-            database.as_ref().and_then(|t| t.parse::<u32>().ok()).unwrap_or(0),
+            database
+                .as_ref()
+                .and_then(|t| t.parse::<u32>().ok())
+                .unwrap_or(0),
         ),
         may_create_schemas: truth(create),
         in_recovery: truth(recovery),

@@ -139,10 +139,12 @@ fn deliver(requests: Vec<super::libpq::Canceller>, limit: Instant) {
         let send = send.clone();
         let request = std::sync::Arc::new(request);
         let copy = request.clone();
-        let thread = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || {
-            copy.cancel();
-            let _ = send.send(());
-        });
+        let thread = std::thread::Builder::new()
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                copy.cancel();
+                let _ = send.send(());
+            });
         match thread {
             Ok(_) => started += 1,
             Err(_) => inline.push(request),

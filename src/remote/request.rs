@@ -44,6 +44,8 @@ pub struct Statement {
 pub struct Request {
     pub node: NodeId,
     /// Shard groups the statement touches; empty: any connection to the node will do.
+    #[allow(dead_code)]
+    // for a second connection to a node, which must know what the first has touched
     pub groups: Rc<[ShardGroupId]>,
     pub access: Access,
     pub statement: Statement,

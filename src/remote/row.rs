@@ -36,10 +36,6 @@ impl Row {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     #[inline]
     pub fn get(&self, column: usize) -> Option<&[u8]> {
         match &self.0 {
@@ -137,10 +133,6 @@ pub struct RowStore {
 }
 
 impl RowStore {
-    pub fn is_empty(&self) -> bool {
-        self.rows == 0
-    }
-
     /// Adds row `row` of a result. May raise when a temporary file cannot be written.
     pub fn push(&mut self, result: &PgResult, row: usize) {
         let before = self.tail.len();
@@ -283,5 +275,24 @@ impl Drop for SpillFile {
     fn drop(&mut self) {
         // SAFETY: closes and deletes; problems are logged, not raised.
         unsafe { pg_sys::BufFileClose(self.file) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::packed;
+
+    #[test]
+    fn a_packed_row_gives_back_its_values() {
+        let values: [Option<&[u8]>; 5] = [Some(b"one"), None, Some(b""), Some(b"four"), None];
+        let mut bytes = Vec::new();
+        packed::push(&mut bytes, values.len(), |column| values[column]);
+        let row = &bytes[4..];
+        assert_eq!(bytes[..4], (row.len() as u32).to_ne_bytes());
+        assert_eq!(packed::columns(row), values.len());
+        for (column, value) in values.iter().enumerate() {
+            assert_eq!(packed::get(row, column), *value);
+        }
+        assert_eq!(packed::get(row, values.len()), None);
     }
 }

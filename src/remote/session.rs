@@ -68,8 +68,8 @@ impl Settings {
                 && self.extra_float_digits == pg_sys::extra_float_digits
                 && self.bytea_output == bytea_output
                 && self.time_zone == pg_sys::session_timezone as usize
-                && &*self.search_path == c_str(pg_sys::namespace_search_path)
-                && &*self.text_search == c_str(pg_sys::TSCurrentConfig)
+                && *self.search_path == *c_str(pg_sys::namespace_search_path)
+                && *self.text_search == *c_str(pg_sys::TSCurrentConfig)
         }
     }
 

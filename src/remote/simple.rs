@@ -139,11 +139,7 @@ pub(super) fn drain(connection: &Shared) -> Result<()> {
 }
 
 /// Reads a small result, all values as text, within the distributed transaction if the node is part of it.
-pub fn query(
-    node: NodeId,
-    sql: &str,
-    params: &[Option<&str>],
-) -> Result<Vec<Vec<Option<String>>>> {
+pub fn query(node: NodeId, sql: &str, params: &[Option<&str>]) -> Result<Vec<Vec<Option<String>>>> {
     let values = params
         .iter()
         .map(|p| p.map(|text| text.as_bytes().to_vec()))

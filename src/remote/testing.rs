@@ -28,10 +28,12 @@ fn request(node: i32, sql: &str, access: Access, sole: bool) -> Request {
 #[pg_extern]
 fn test_query(node: i32, sql: &str) -> SetOfIterator<'static, String> {
     let rows = or_raise(query(node, sql, &[]));
-    SetOfIterator::new(
-        rows.into_iter()
-            .map(|row| row.into_iter().map(|v| v.unwrap_or("NULL".into())).collect::<Vec<_>>().join(",")),
-    )
+    SetOfIterator::new(rows.into_iter().map(|row| {
+        row.into_iter()
+            .map(|v| v.unwrap_or("NULL".into()))
+            .collect::<Vec<_>>()
+            .join(",")
+    }))
 }
 
 #[pg_extern]
@@ -42,13 +44,19 @@ fn test_execute(node: i32, sql: &str) -> i64 {
 #[pg_extern]
 fn test_execute_all(nodes: Vec<i32>, sql: Vec<String>) -> Vec<i64> {
     let work: Vec<_> = nodes.into_iter().zip(sql).collect();
-    or_raise(execute_all(&work)).into_iter().map(|n| n as i64).collect()
+    or_raise(execute_all(&work))
+        .into_iter()
+        .map(|n| n as i64)
+        .collect()
 }
 
 /// Counts rows and bytes of one statement sent to several nodes.
 #[pg_extern]
 fn test_count(nodes: Vec<i32>, sql: &str, stop_after: default!(i64, -1)) -> String {
-    let requests = nodes.iter().map(|n| request(*n, sql, Access::Read, true)).collect();
+    let requests = nodes
+        .iter()
+        .map(|n| request(*n, sql, Access::Read, true))
+        .collect();
     let mut gather = or_raise(Gather::start(requests));
     let (mut rows, mut bytes) = (0i64, 0usize);
     while let Some((_, row)) = or_raise(gather.next()) {
@@ -66,7 +74,11 @@ fn test_count(nodes: Vec<i32>, sql: &str, stop_after: default!(i64, -1)) -> Stri
 /// Reads requests in the reverse order of sending, so that all but the last must be kept.
 #[pg_extern]
 fn test_backwards(nodes: Vec<i32>, sql: Vec<String>) -> Vec<String> {
-    let requests = nodes.iter().zip(&sql).map(|(n, sql)| request(*n, sql, Access::Read, true)).collect();
+    let requests = nodes
+        .iter()
+        .zip(&sql)
+        .map(|(n, sql)| request(*n, sql, Access::Read, true))
+        .collect();
     let mut gather = or_raise(Gather::start(requests));
     let mut answers = Vec::new();
     for i in (0..nodes.len()).rev() {
@@ -75,7 +87,10 @@ fn test_backwards(nodes: Vec<i32>, sql: Vec<String>) -> Vec<String> {
             rows += 1;
             last = String::from_utf8_lossy(row.get(0).unwrap_or(b"NULL")).into_owned();
         }
-        answers.push(format!("{rows} rows, last {last}, affected {}", gather.affected(i)));
+        answers.push(format!(
+            "{rows} rows, last {last}, affected {}",
+            gather.affected(i)
+        ));
     }
     answers
 }
@@ -105,7 +120,12 @@ fn test_autocommit_write(node: i32, sql: &str) -> i64 {
 /// A write in the transaction.
 #[pg_extern]
 fn test_write(node: i32, sql: &str) -> i64 {
-    let mut gather = or_raise(Gather::start(vec![request(node, sql, Access::Write, false)]));
+    let mut gather = or_raise(Gather::start(vec![request(
+        node,
+        sql,
+        Access::Write,
+        false,
+    )]));
     while or_raise(gather.next()).is_some() {}
     gather.affected(0) as i64
 }
@@ -116,13 +136,21 @@ fn test_copy(nodes: Vec<i32>, streams: i32, rows: i32, last: &str) -> Vec<i64> {
     let mut open = Vec::new();
     for node in &nodes {
         for _ in 0..streams {
-            open.push(or_raise(CopyIn::start(*node, Rc::from([]), "COPY t FROM STDIN")));
+            open.push(or_raise(CopyIn::start(
+                *node,
+                Rc::from([]),
+                "COPY t FROM STDIN",
+            )));
         }
     }
     let count = open.len();
     for i in 0..rows {
-        or_raise(open[i as usize % count].write(format!("{i}\tthis is row number {i}\n").as_bytes()));
+        or_raise(
+            open[i as usize % count].write(format!("{i}\tthis is row number {i}\n").as_bytes()),
+        );
     }
     or_raise(open[0].write(last.as_bytes()));
-    open.into_iter().map(|stream| or_raise(stream.finish()) as i64).collect()
+    open.into_iter()
+        .map(|stream| or_raise(stream.finish()) as i64)
+        .collect()
 }

@@ -55,11 +55,7 @@ impl WaitSet {
                 pg_sys::AddWaitEventToSet(new.set, events, socket, latch, none)
             };
             add(pg_sys::WL_LATCH_SET, no_socket, pg_sys::MyLatch);
-            add(
-                pg_sys::WL_EXIT_ON_PM_DEATH,
-                no_socket,
-                std::ptr::null_mut(),
-            );
+            add(pg_sys::WL_EXIT_ON_PM_DEATH, no_socket, std::ptr::null_mut());
             for interest in interests {
                 add(mask(*interest), interest.socket, std::ptr::null_mut());
             }
@@ -101,11 +97,7 @@ impl WaitSet {
         self.wait_as_registered(limit, ready)
     }
 
-    fn wait_as_registered(
-        &mut self,
-        limit: Option<Instant>,
-        mut ready: impl FnMut(usize),
-    ) -> bool {
+    fn wait_as_registered(&mut self, limit: Option<Instant>, mut ready: impl FnMut(usize)) -> bool {
         loop {
             let timeout = match limit {
                 None => -1,
@@ -214,12 +206,13 @@ impl FileSlot {
         if unsafe { pg_sys::AcquireExternalFD() } {
             Ok(FileSlot(()))
         } else {
-            Err(Error::new(
-                sqlstate::UNABLE_TO_CONNECT,
-                "could not connect to a node",
+            Err(
+                Error::new(sqlstate::UNABLE_TO_CONNECT, "could not connect to a node")
+                    .detail("This server process has too many files open.")
+                    .hint(
+                        "Raise the server's max_files_per_process and the system's \"ulimit -n\".",
+                    ),
             )
-            .detail("This server process has too many files open.")
-            .hint("Raise the server's max_files_per_process and the system's \"ulimit -n\"."))
         }
     }
 }
@@ -238,11 +231,7 @@ pub fn after(milliseconds: u64) -> Instant {
 
 /// Waits for sockets that are being connected, each for reading or (`true`) for writing only. The sets of such
 /// sockets change from call to call, so nothing is kept. False: time is up.
-pub fn wait_connecting(
-    sockets: &[(i32, bool)],
-    limit: Instant,
-    ready: impl FnMut(usize),
-) -> bool {
+pub fn wait_connecting(sockets: &[(i32, bool)], limit: Instant, ready: impl FnMut(usize)) -> bool {
     let interests: Vec<Interest> = sockets
         .iter()
         .map(|(socket, write)| Interest {

@@ -46,8 +46,7 @@ pub fn before_local_commit() -> Result<()> {
         writer.check_not_aborted()?;
     }
     // SAFETY: reads a variable.
-    let wrote_here =
-        unsafe { pg_sys::GetTopTransactionIdIfAny() } != pg_sys::InvalidTransactionId;
+    let wrote_here = unsafe { pg_sys::GetTopTransactionIdIfAny() } != pg_sys::InvalidTransactionId;
     if writers.len() > 1 || (writers.len() == 1 && wrote_here) {
         prepare(&writers, &readers)
     } else {
@@ -288,8 +287,7 @@ pub fn after_subtransaction_abort(id: pg_sys::SubTransactionId) {
     if !pool::in_use() {
         return;
     }
-    let limit =
-        Instant::now() + Duration::from_millis(crate::settings::node_connection_timeout());
+    let limit = Instant::now() + Duration::from_millis(crate::settings::node_connection_timeout());
     let all = pool::all();
     // what runs now was started by the subtransaction or one inside it
     let busy: Vec<Shared> = all

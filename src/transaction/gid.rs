@@ -52,12 +52,7 @@ impl Gid {
 /// The system identifier and the database's oid.
 fn here() -> (u64, u32) {
     // SAFETY: reads shared memory and a variable.
-    unsafe {
-        (
-            pg_sys::GetSystemIdentifier(),
-            pg_sys::MyDatabaseId.to_u32(),
-        )
-    }
+    unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId.to_u32()) }
 }
 
 impl fmt::Display for Gid {

@@ -73,10 +73,7 @@ fn timeout() -> Duration {
     Duration::from_millis(crate::settings::node_connection_timeout())
 }
 
-fn prepared_transactions(
-    connection: &mut LoneConnection,
-    limit: Instant,
-) -> Result<Vec<Prepared>> {
+fn prepared_transactions(connection: &mut LoneConnection, limit: Instant) -> Result<Vec<Prepared>> {
     let sql = format!(
         "SELECT gid, owner, pg_catalog.pg_has_role(current_user, owner, 'MEMBER') AND (owner = current_user \
             OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)) \

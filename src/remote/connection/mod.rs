@@ -1,0 +1,222 @@
+//! One connection: a queue of what was sent, in the order in which the node answers it.
+//!
+//! Outside COPY and multi-statement texts it is in pipeline mode. Several requests sent together form a segment that
+//! ends with a Sync; the first error makes the node skip the rest of the segment. Nothing in this file waits: `advance`
+//! goes as far as the input that has arrived allows. `pool`, `gather` and `quiet` do the waiting.
+//!
+//! `send`, `receive`, `loss` and `participation` are its methods by subject.
+
+mod loss;
+mod participation;
+mod receive;
+mod send;
+
+use super::answer::Answer;
+use super::libpq::{Flush, PgConn, PgResult, RemoteState};
+use super::prepared::Prepared;
+use super::remote_error::{self, Notices};
+use super::session::Settings;
+use super::wait::{FileSlot, Interest, WaitSet};
+use crate::catalog::NodeId;
+use crate::error::Error;
+use pgrx::pg_sys;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::rc::Rc;
+
+/// Connections are owned by the pool; readers hold them too, and borrow them for one step at a time.
+pub type Shared = Rc<RefCell<Connection>>;
+
+/// What was sent and is not answered yet.
+enum Item {
+    /// BEGIN, SAVEPOINT, settings, COMMIT: no rows wanted.
+    Command(Cow<'static, str>),
+    Prepare(CString),
+    Query(Rc<Answer>),
+    Sync,
+    /// A text of one or more statements, outside pipeline mode; it ends when the node is ready again.
+    Simple(Rc<Answer>),
+}
+
+/// How far `advance` came.
+pub enum Step {
+    /// The next row of a request.
+    Row(Rc<Answer>, PgResult),
+    /// A request has ended, one way or another.
+    Ended,
+    /// The node waits for COPY data.
+    CopyIn,
+    NeedsInput,
+    /// Nothing is outstanding.
+    Idle,
+    /// The connection has gone, and all that was outstanding has failed.
+    Lost,
+    /// The connection went while idle, before the node saw anything: what is outstanding may be sent again over a
+    /// new one.
+    Resend,
+}
+
+/// The node's part of the transaction.
+pub struct Participation {
+    /// Savepoints open on the node, outermost first.
+    savepoints: Vec<pg_sys::SubTransactionId>,
+    pub wrote: bool,
+    /// The name under which the node has prepared, or may have prepared, its part.
+    pub prepared: Option<Rc<str>>,
+    /// Settings of the connection before the transaction changed them.
+    settings_before: Option<Option<Settings>>,
+}
+
+pub struct Connection {
+    pub node: NodeId,
+    pub node_name: Rc<str>,
+    pub user: pg_sys::Oid,
+    // dropped in this order: the wait set before the socket it watches, the notices after their sender
+    wait: Option<WaitSet>,
+    pg: PgConn,
+    notices: Rc<Notices>,
+    _file: FileSlot,
+    queue: VecDeque<Item>,
+    /// The statement under way is the extension's own: users want to hear its warnings, not its notices.
+    muted: bool,
+    in_pipeline: bool,
+    segment_error: Option<Error>,
+    /// Requests that failed only because the node has lost or outgrown a prepared statement: sent again after their
+    /// segment.
+    again: Vec<Rc<Answer>>,
+    /// The last error of a command nobody waits for in particular.
+    command_error: Option<Error>,
+    lost: Option<Error>,
+    participation: Option<Participation>,
+    settings: Option<Settings>,
+    prepared: Prepared,
+    /// The connection has answered before the flight now under way.
+    proven: bool,
+    /// Nothing of the flight now under way has been answered.
+    unanswered: bool,
+}
+
+impl Connection {
+    /// Takes over a connection that is just established.
+    pub fn new(
+        mut pg: PgConn,
+        node: NodeId,
+        node_name: Rc<str>,
+        user: pg_sys::Oid,
+        file: FileSlot,
+    ) -> Result<Connection, Error> {
+        let notices = Rc::new(Notices::default());
+        pg.set_notice_receiver(
+            remote_error::receive_notice,
+            Rc::as_ptr(&notices).cast_mut().cast(),
+        );
+        if !pg.set_nonblocking() || !pg.enter_pipeline() {
+            return Err(remote_error::lost(&node_name, &pg.error_message()));
+        }
+        Ok(Connection {
+            node,
+            node_name,
+            user,
+            wait: None,
+            pg,
+            notices,
+            _file: file,
+            queue: VecDeque::new(),
+            muted: false,
+            in_pipeline: true,
+            segment_error: None,
+            again: Vec::new(),
+            command_error: None,
+            lost: None,
+            participation: None,
+            settings: None,
+            prepared: Prepared::default(),
+            proven: false,
+            unanswered: true,
+        })
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub fn lost(&self) -> Option<&Error> {
+        self.lost.as_ref()
+    }
+
+    pub fn participation(&self) -> Option<&Participation> {
+        self.participation.as_ref()
+    }
+
+    /// The node's view of the transaction, as of the last answer.
+    pub fn is_in_transaction(&self) -> bool {
+        matches!(
+            self.pg.state(),
+            RemoteState::InTransaction | RemoteState::Aborted | RemoteState::Active
+        )
+    }
+
+    pub fn pg(&mut self) -> &mut PgConn {
+        &mut self.pg
+    }
+
+    pub fn canceller(&self) -> Option<super::libpq::Canceller> {
+        self.pg.canceller()
+    }
+
+    pub fn take_command_error(&mut self) -> Option<Error> {
+        self.command_error.take()
+    }
+
+    /// Whether libpq still has output to send; tries once more.
+    pub fn interest(&mut self) -> Interest {
+        Interest {
+            socket: self.pg.socket(),
+            write: self.pg.flush() == Flush::Pending,
+        }
+    }
+
+    /// The wait set over this connection alone, taken out for the time of the wait.
+    pub fn take_wait_set(&mut self, interest: Interest) -> WaitSet {
+        match self.wait.take() {
+            Some(set) if set.covers(&[interest]) => set,
+            _ => WaitSet::new(&[interest]),
+        }
+    }
+
+    pub fn put_wait_set(&mut self, set: WaitSet) {
+        self.wait = Some(set);
+    }
+
+    /// Reads what has arrived. A failure shows in `advance`.
+    pub fn read(&mut self) {
+        self.pg.consume_input();
+    }
+
+    pub fn take_notices(&self) -> Vec<(i32, Error)> {
+        let mut notices = self.notices.take();
+        if self.muted {
+            notices.retain(|(level, _)| *level >= pgrx::PgLogLevel::WARNING as i32);
+        }
+        notices
+    }
+
+    pub fn has_notices(&self) -> bool {
+        !self.notices.is_empty()
+    }
+
+    /// The answers outstanding, oldest first.
+    pub fn outstanding(&self) -> impl Iterator<Item = &Rc<Answer>> {
+        self.queue.iter().filter_map(|item| match item {
+            Item::Query(answer) | Item::Simple(answer) => Some(answer),
+            _ => None,
+        })
+    }
+
+    /// The answer that the node works on, if the next thing it answers is a request.
+    pub fn running(&self) -> Option<&Rc<Answer>> {
+        self.outstanding().next()
+    }
+}

@@ -1,0 +1,83 @@
+//! The node's part in the transaction.
+
+use super::Connection;
+use crate::error::Error;
+use crate::remote::libpq::RemoteState;
+use pgrx::pg_sys;
+
+impl Connection {
+    /// The subtransaction is rolled back: tells the node, without waiting, when it has a savepoint for it.
+    pub fn rollback_to(&mut self, subtransaction: pg_sys::SubTransactionId) {
+        let Some(participation) = self.participation.as_mut() else {
+            return;
+        };
+        let Some(at) = participation
+            .savepoints
+            .iter()
+            .position(|id| *id == subtransaction)
+        else {
+            return;
+        };
+        participation.savepoints.truncate(at);
+        if participation.settings_before.is_some() {
+            self.settings = None;
+        }
+        if self.lost.is_none() {
+            let _ = self.enter_pipeline()
+                && self.send_command(format!("ROLLBACK TO SAVEPOINT s{subtransaction}").into())
+                && self.send_command(format!("RELEASE SAVEPOINT s{subtransaction}").into())
+                && self.send_sync();
+        }
+    }
+
+    /// Asks the node to prepare its part.
+    pub fn prepare(&mut self, gid: &str) {
+        if let Some(participation) = self.participation.as_mut() {
+            participation.prepared = Some(gid.into());
+            self.send_alone(format!("PREPARE TRANSACTION '{gid}'"));
+        }
+    }
+
+    /// The node has refused to prepare, and has rolled back.
+    pub fn not_prepared(&mut self) {
+        if let Some(participation) = self.participation.as_mut() {
+            participation.prepared = None;
+        }
+    }
+
+    /// The node's part has ended.
+    pub fn end_participation(&mut self, committed: bool) {
+        if let Some(participation) = self.participation.take() {
+            if !committed {
+                if let Some(before) = participation.settings_before {
+                    self.settings = before;
+                }
+            }
+        }
+    }
+
+    /// An error when the connection cannot serve the transaction any more.
+    pub fn check_usable(&self) -> Result<(), Error> {
+        match &self.lost {
+            None => Ok(()),
+            Some(error) => {
+                let mut error = error.clone();
+                if error.fields().hint.is_none() {
+                    error = error.hint("Roll back and run the transaction again.");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// An error when the node has aborted its transaction although ours goes on.
+    pub fn check_not_aborted(&self) -> Result<(), Error> {
+        if self.pg.state() == RemoteState::Aborted && self.queue.is_empty() {
+            return Err(Error::new(
+                *b"25P02",
+                format!("the transaction on node \"{}\" has failed", self.node_name),
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! Sending: requests and commands, with what must come before them.
+
+use super::{Connection, Item, Participation};
+use crate::remote::answer::Answer;
+use crate::remote::libpq::WireParams;
+use crate::remote::prepared::Lookup;
+use crate::remote::request::{Access, Format};
+use crate::remote::scope;
+use crate::remote::session::Settings;
+use crate::remote::wait::is_readable;
+use pgrx::pg_sys;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::rc::Rc;
+
+thread_local! {
+    static WIRE: RefCell<WireParams> = RefCell::default();
+}
+
+impl Connection {
+    /// Sends requests as one segment, with what must come before them. False: the connection is lost, see `advance`.
+    pub fn send(&mut self, answers: &[Rc<Answer>]) -> bool {
+        self.muted = false;
+        self.begin_flight();
+        let autocommit = self.participation.is_none() && answers.iter().all(|a| a.sole);
+        let writes = answers.iter().any(|a| a.access == Access::Write);
+        if autocommit && writes && self.proven && !self.still_there() {
+            // an autocommitted write is never sent twice, so make sure that it is sent to someone
+            self.queue
+                .extend(answers.iter().map(|a| Item::Query(a.clone())));
+            return false;
+        }
+        if self.participation.is_none() && !self.settings_are_current() {
+            let sql = Settings::sql();
+            self.settings = Some(Settings::current());
+            if !(self.send_command(sql.into()) && self.send_sync()) {
+                return self.sending_failed(answers);
+            }
+        }
+        if !autocommit {
+            for sql in self.transaction_prefix(writes) {
+                if !self.send_command(sql) {
+                    return self.sending_failed(answers);
+                }
+            }
+        }
+        for (i, answer) in answers.iter().enumerate() {
+            let last = i + 1 == answers.len();
+            if !self.send_query(answer) || !(last || self.pg.request_flush()) {
+                return self.sending_failed(&answers[i + 1..]);
+            }
+        }
+        self.send_sync()
+    }
+
+    /// Sends a text of one or more statements as part of the transaction. Only when idle.
+    pub fn send_text(&mut self, answer: Rc<Answer>) -> bool {
+        self.muted = true;
+        self.begin_flight();
+        let mut text = String::new();
+        for sql in self.transaction_prefix(answer.access == Access::Write) {
+            text.push_str(&sql);
+            text.push_str(";\n");
+        }
+        text.push_str(&answer.statement.sql);
+        self.queue.push_back(Item::Simple(answer));
+        let sent = self.leave_pipeline() && self.pg.send_simple(&c_text(&text));
+        if !sent {
+            self.note_loss(None);
+        }
+        sent
+    }
+
+    /// Sends a command in a segment of its own, for instance COMMIT.
+    pub fn send_alone(&mut self, sql: impl Into<Cow<'static, str>>) -> bool {
+        self.enter_pipeline() && self.send_command(sql.into()) && self.send_sync()
+    }
+
+    pub(super) fn begin_flight(&mut self) {
+        if self.queue.is_empty() && self.participation.is_none() {
+            self.unanswered = true;
+        }
+    }
+
+    /// A dead connection that is idle shows as readable. One system call.
+    pub(super) fn still_there(&mut self) -> bool {
+        // a last message may come before the end
+        while self.queue.is_empty() && !self.pg.is_bad() && is_readable(self.pg.socket()) {
+            self.pg.consume_input();
+            self.pg.is_busy(); // parses notices
+        }
+        if self.pg.is_bad() {
+            self.note_loss(None);
+            return false;
+        }
+        true
+    }
+
+    fn sending_failed(&mut self, unsent: &[Rc<Answer>]) -> bool {
+        self.queue
+            .extend(unsent.iter().map(|a| Item::Query(a.clone())));
+        self.note_loss(None);
+        false
+    }
+
+    fn settings_are_current(&self) -> bool {
+        self.settings.as_ref().is_some_and(Settings::is_current)
+    }
+
+    /// What makes the node's transaction equal to ours: BEGIN, savepoints, settings.
+    pub(super) fn transaction_prefix(&mut self, writes: bool) -> Vec<Cow<'static, str>> {
+        let mut prefix = Vec::new();
+        let current = self.settings_are_current();
+        let participation = self.participation.get_or_insert_with(|| {
+            prefix.push(scope::begin());
+            Participation {
+                savepoints: Vec::new(),
+                wrote: false,
+                prepared: None,
+                settings_before: None,
+            }
+        });
+        participation.wrote |= writes;
+        scope::with_subtransactions(|open| {
+            let same = open
+                .iter()
+                .zip(&participation.savepoints)
+                .take_while(|(a, b)| a == b)
+                .count();
+            if let Some(committed) = participation.savepoints.get(same) {
+                prefix.push(format!("RELEASE SAVEPOINT s{committed}").into());
+                participation.savepoints.truncate(same);
+            }
+            for id in &open[same..] {
+                prefix.push(format!("SAVEPOINT s{id}").into());
+                participation.savepoints.push(*id);
+            }
+        });
+        if !current {
+            prefix.push(Settings::sql().into());
+            participation
+                .settings_before
+                .get_or_insert_with(|| self.settings.take());
+            self.settings = Some(Settings::current());
+        }
+        prefix
+    }
+
+    pub(super) fn send_command(&mut self, sql: Cow<'static, str>) -> bool {
+        let none = WireParams::default();
+        let sent = self.pg.send_query(&c_text(&sql), &[], &none, false);
+        self.queue.push_back(Item::Command(sql));
+        if !sent {
+            self.note_loss(None);
+        }
+        sent
+    }
+
+    fn send_query(&mut self, answer: &Rc<Answer>) -> bool {
+        let statement = &answer.statement;
+        let binary = statement.results == Format::Binary;
+        let most = crate::settings::max_prepared_statements_per_connection();
+        let sent = WIRE.with_borrow_mut(|wire| {
+            wire.fill(&statement.params);
+            if !statement.named || most == 0 {
+                let types = parameter_types(&statement.params.types, statement.params.values.len());
+                return self
+                    .pg
+                    .send_query(&c_text(&statement.sql), &types, wire, binary);
+            }
+            let found = self
+                .prepared
+                .find(&statement.sql, &statement.params.types, most as usize);
+            let index = match found {
+                Lookup::Known(index) => index,
+                Lookup::New(index, forgotten) => {
+                    if let Some(name) = forgotten {
+                        let sql = format!("DEALLOCATE {}", name.to_string_lossy());
+                        if !self.send_command(sql.into()) {
+                            return false;
+                        }
+                    }
+                    let name = self.prepared.name(index);
+                    let types: Vec<u32> =
+                        statement.params.types.iter().map(|t| t.to_u32()).collect();
+                    let sent = self.pg.send_prepare(name, &c_text(&statement.sql), &types);
+                    self.queue.push_back(Item::Prepare(name.to_owned()));
+                    if !sent {
+                        return false;
+                    }
+                    index
+                }
+            };
+            let name = self.prepared.name(index);
+            self.pg.send_prepared(name, wire, binary)
+        });
+        self.queue.push_back(Item::Query(answer.clone()));
+        if !sent {
+            self.note_loss(None);
+        } else if self.queue.len() == 1 {
+            self.pg.single_row();
+        }
+        sent
+    }
+
+    pub(super) fn send_sync(&mut self) -> bool {
+        let sent = self.pg.sync();
+        self.queue.push_back(Item::Sync);
+        if !sent {
+            self.note_loss(None);
+        }
+        sent
+    }
+
+    pub(super) fn leave_pipeline(&mut self) -> bool {
+        if self.in_pipeline && self.pg.exit_pipeline() {
+            self.in_pipeline = false;
+        }
+        !self.in_pipeline
+    }
+
+    pub(super) fn enter_pipeline(&mut self) -> bool {
+        if !self.in_pipeline && self.pg.enter_pipeline() {
+            self.in_pipeline = true;
+        }
+        self.in_pipeline
+    }
+}
+
+/// SQL as libpq wants it; a NUL byte cannot be in a text that the server has accepted.
+fn c_text(sql: &str) -> CString {
+    CString::new(sql).unwrap_or_else(|_| CString::from(c""))
+}
+
+/// libpq wants none or one type per parameter.
+fn parameter_types(types: &[pg_sys::Oid], count: usize) -> Vec<u32> {
+    if types.is_empty() {
+        return Vec::new();
+    }
+    (0..count)
+        .map(|i| types.get(i).map_or(0, |t| t.to_u32()))
+        .collect()
+}
