@@ -350,6 +350,16 @@ pub fn everything() -> Result<()> {
         }
     }
     write::lock_tables()?;
+    let shards = tables
+        .iter()
+        .filter(|gone| !gone.table.is_reference())
+        .count();
+    if shards > 0 {
+        pgrx::notice!(
+            "the rows of {} go with the shards",
+            super::load::counted(shards as u64, "distributed table")
+        );
+    }
     forget(&tables)?;
     LEAVING.set(true);
     Ok(())
