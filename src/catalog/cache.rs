@@ -101,7 +101,7 @@ extern "C-unwind" fn syscache_changed(_argument: pg_sys::Datum, id: i32, _hash: 
 }
 
 /// Forgets everything in this backend; what is in use stays alive until it is dropped.
-pub fn invalidate_all() {
+fn invalidate_all() {
     relations::forget();
     let cache = cache();
     cache.generation.set(cache.generation.get() + 1);

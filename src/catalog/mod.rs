@@ -23,7 +23,7 @@ use pgrx::pg_sys;
 
 use crate::error::{sqlstate, Error, Result};
 
-pub use cache::{colocation, group_node, init, invalidate_all, node, node_named, nodes, table};
+pub use cache::{colocation, group_node, init, node, node_named, nodes, table};
 pub use commit_records::{
     commit_record_exists, commit_records, delete_commit_record,
     delete_commit_records_of_removed_nodes, insert_commit_record, lock_recovery,

@@ -92,11 +92,18 @@ pub(super) fn forget() {
     CURRENT.set(false);
 }
 
-/// Whether `relid` is one of the extension's catalogs, which are then looked up again.
+/// Whether `relid` is one of the catalogs that are cached. Any relation of the extension is looked up again.
 pub(super) fn is_changed(relid: pg_sys::Oid) -> bool {
-    let ours = FOUND.get().is_some_and(|found| found.contains(relid));
-    if ours {
-        forget();
-    }
-    ours
+    let Some(found) = FOUND.get().filter(|found| found.contains(relid)) else {
+        return false;
+    };
+    forget();
+    [
+        found.node,
+        found.distributed_table,
+        found.colocation_group,
+        found.shard_group,
+        found.placement,
+    ]
+    .contains(&relid)
 }

@@ -170,9 +170,4 @@ impl Colocation {
     pub fn compare(&self, a: pg_sys::Datum, b: pg_sys::Datum) -> std::cmp::Ordering {
         self.key.compare(a, b)
     }
-
-    /// The position in `groups` of a shard group.
-    pub fn position(&self, group: ShardGroupId) -> Option<usize> {
-        self.groups.iter().position(|g| g.id == group)
-    }
 }

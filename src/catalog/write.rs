@@ -274,36 +274,6 @@ fn insert_group(
     id
 }
 
-/// Deletes a shard group with its placement.
-pub fn delete_shard_group(colocation: ColocationId, group: ShardGroupId) -> Result<()> {
-    let ours = ours()?;
-    delete(
-        ours.shard_group,
-        ours.shard_group_pkey,
-        equal_int8(GROUP_ID, group),
-    );
-    delete(
-        ours.placement,
-        ours.placement_pkey,
-        equal_int8(PLACEMENT_GROUP_ID, group),
-    );
-    tell_tables(&ours, colocation)
-}
-
-/// Moves a shard group's placement to another node.
-pub fn update_placement(group: ShardGroupId, node: NodeId) -> Result<()> {
-    let ours = ours()?;
-    keep_node(&ours, node)?;
-    update(
-        ours.placement,
-        ours.placement_pkey,
-        equal_int8(PLACEMENT_GROUP_ID, group),
-        &[(PLACEMENT_NODE_ID, node.into())],
-    );
-    announce(&[ours.placement]);
-    Ok(())
-}
-
 pub fn insert_distributed_table(
     relid: pg_sys::Oid,
     key_column: &str,
@@ -328,19 +298,6 @@ pub fn insert_reference_table(relid: pg_sys::Oid) -> Result<()> {
     insert(
         ours.distributed_table,
         &mut [relid.into_datum(), (b'r' as i8).into_datum(), None, None],
-    );
-    announce(&[relid]);
-    Ok(())
-}
-
-/// The distribution column got another name.
-pub fn update_key_column(relid: pg_sys::Oid, key_column: &str) -> Result<()> {
-    let ours = ours()?;
-    update(
-        ours.distributed_table,
-        ours.distributed_table_pkey,
-        equal_oid(TABLE_RELID, relid),
-        &[(TABLE_KEY_COLUMN, name_datum(key_column))],
     );
     announce(&[relid]);
     Ok(())
