@@ -70,9 +70,7 @@ pub fn move_rows(
 /// A node that sorts otherwise would take other rows for those of a range.
 fn check_collation(group: &Colocation, node: NodeId) -> Result<()> {
     let node = catalog::node(node)?;
-    if group.key_collation != pg_sys::DEFAULT_COLLATION_OID
-        || node.same_collation
-    {
+    if group.key_collation != pg_sys::DEFAULT_COLLATION_OID || node.same_collation {
         return Ok(());
     }
     Err(Error::refused(

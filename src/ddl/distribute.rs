@@ -72,7 +72,8 @@ pub fn distribute_reference_table(relid: pg_sys::Oid) -> Result<()> {
     }
     let _settings = spi::Settings::portable_values();
     let copies = Copy::references(&nodes);
-    let builder = prepare(&table, Target::ReferenceCopy, &copies)?.beside(&catalog::reference_tables()?)?;
+    let builder =
+        prepare(&table, Target::ReferenceCopy, &copies)?.beside(&catalog::reference_tables()?)?;
     remote::execute_all(&builder.create(&copies))?;
     let rows = load::to_reference_copies(relid, &table.name, &nodes)?;
     remote::execute_all(&builder.complete(&copies))?;

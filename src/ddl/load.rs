@@ -85,7 +85,10 @@ fn stream(
         names if names.is_empty() => names,
         names => format!(" ({names})"),
     };
-    let sql = format!("COPY {}{columns} FROM STDIN", quote_qualified(schema, table));
+    let sql = format!(
+        "COPY {}{columns} FROM STDIN",
+        quote_qualified(schema, table)
+    );
     CopyIn::start(node, groups.into(), &sql)
 }
 
