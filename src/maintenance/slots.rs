@@ -1,4 +1,4 @@
-//! Which background workers run, in shared memory.
+//! Which background workers run or should run, in shared memory.
 
 // the macro of pgrx asks for features of its own
 #![allow(unexpected_cfgs)]
@@ -9,6 +9,7 @@ use pgrx::{pg_shmem_init, PGRXSharedMemory, PgLwLock};
 /// More databases with the extension than this have no worker.
 const SLOTS: usize = 64;
 
+/// A database that should have a worker, and the worker's process id, 0 or dead when it has failed.
 #[derive(Clone, Copy, Default)]
 struct Slot {
     database: u32,
@@ -38,37 +39,31 @@ pub fn init() {
 pub fn claim(database: pg_sys::Oid) -> bool {
     let database = database.to_u32();
     let mut slots = WORKERS.exclusive();
-    if slots
-        .0
-        .iter()
-        .any(|slot| slot.database == database && is_alive(slot.pid))
-    {
+    let place = |slots: &Slots, database| slots.0.iter().position(|s| s.database == database);
+    let Some(at) = place(&slots, database).or_else(|| place(&slots, 0)) else {
+        return false;
+    };
+    if is_alive(slots.0[at].pid) {
         return false;
     }
-    let free = slots
-        .0
-        .iter_mut()
-        .find(|slot| slot.database == database || !is_alive(slot.pid));
-    match free {
-        Some(slot) => {
-            *slot = Slot {
-                database,
-                // SAFETY: reads a variable.
-                pid: unsafe { pg_sys::MyProcPid },
-            };
-            true
-        }
-        None => false,
-    }
+    slots.0[at] = Slot {
+        database,
+        // SAFETY: reads a variable.
+        pid: unsafe { pg_sys::MyProcPid },
+    };
+    true
 }
 
-/// The process is no worker any more.
-pub fn release() {
+/// The process is no worker any more. `failed`: its database still needs one.
+pub fn release(failed: bool) {
     // SAFETY: reads a variable.
     let me = unsafe { pg_sys::MyProcPid };
     for slot in &mut WORKERS.exclusive().0 {
         if slot.pid == me {
-            *slot = Slot::default();
+            slot.pid = 0;
+            if !failed {
+                slot.database = 0;
+            }
         }
     }
 }
@@ -82,6 +77,27 @@ pub fn worker(database: pg_sys::Oid) -> Option<i32> {
         .iter()
         .find(|slot| slot.database == database && is_alive(slot.pid))
         .map(|slot| slot.pid)
+}
+
+/// The databases whose workers have failed.
+pub fn bereft() -> Vec<pg_sys::Oid> {
+    WORKERS
+        .share()
+        .0
+        .iter()
+        .filter(|slot| slot.database != 0 && !is_alive(slot.pid))
+        .map(|slot| pg_sys::Oid::from(slot.database))
+        .collect()
+}
+
+/// The database is no more.
+pub fn forget(database: pg_sys::Oid) {
+    let database = database.to_u32();
+    for slot in &mut WORKERS.exclusive().0 {
+        if slot.database == database && !is_alive(slot.pid) {
+            *slot = Slot::default();
+        }
+    }
 }
 
 fn is_alive(pid: i32) -> bool {

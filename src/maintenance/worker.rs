@@ -20,18 +20,18 @@ pub fn start(database: pg_sys::Oid) -> bool {
         .set_argument(Some(pg_sys::Datum::from(database)))
         .enable_spi_access()
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
-        .set_restart_time(Some(Duration::from_secs(10)))
+        .set_restart_time(None)
         .load_dynamic()
         .is_ok()
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn at_exit(_code: i32, _arg: pg_sys::Datum) {
-    slots::release();
+unsafe extern "C-unwind" fn at_exit(code: i32, _arg: pg_sys::Datum) {
+    slots::release(code != 0);
 }
 
-/// Entry point; the argument is the database's oid. Ends normally (and is not started again) when another worker is
-/// there or the extension is not.
+/// Entry point; the argument is the database's oid. Ends normally when another worker is there or the extension is not;
+/// when it fails, the launcher starts another.
 #[pg_guard]
 #[no_mangle]
 pub unsafe extern "C-unwind" fn shard_ext_maintenance(database: pg_sys::Datum) {
@@ -112,7 +112,7 @@ fn activity(what: &std::ffi::CStr) {
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, what.as_ptr()) }
 }
 
-/// An error that is raised ends the worker, and the postmaster starts another.
+/// An error that is raised ends the worker.
 fn in_transaction<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: as background workers do; what the work allocates goes with the transaction.
     unsafe {
