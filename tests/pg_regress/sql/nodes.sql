@@ -1,4 +1,5 @@
 -- Nodes: the wrapper's options, adding, checking, changing and removing them.
+ALTER SEQUENCE shard_ext.shard_group_id_seq RESTART 102008;
 SELECT split_part(current_setting('unix_socket_directories'), ',', 1) AS host, current_setting('port') AS port \gset
 
 -- options of servers and user mappings are libpq's
