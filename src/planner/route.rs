@@ -37,8 +37,8 @@ pub unsafe fn route(analysis: &Analysis) -> Result<Option<Route>> {
     for table in &analysis.distributed {
         prunes.push(all_of(&analysis.facts_about(table.key), &mut values));
     }
-    // A query whose tables are tied needs only groups that all of them need.
-    let prune = if prunes.len() == 1 { prunes.remove(0) } else { and(prunes.clone()) };
+    // What one table needs says nothing of another, in an arm of a UNION say: the query needs the groups of all.
+    let prune = or(prunes.clone());
     let single = same_colocation && unsafe { constant_single_group(&colocation, &prunes, &prune, &values)? };
     Ok(Some(Route { colocation, prune, values, single }))
 }
@@ -103,10 +103,31 @@ fn and(mut prunes: Vec<Prune>) -> Prune {
     }
 }
 
+fn or(prunes: Vec<Prune>) -> Prune {
+    let mut different: Vec<Prune> = Vec::new();
+    for prune in prunes {
+        if prune == Prune::All {
+            return Prune::All;
+        }
+        if !different.contains(&prune) {
+            different.push(prune);
+        }
+    }
+    match different.len() {
+        0 => Prune::All,
+        1 => different.remove(0),
+        _ => Prune::Or(different),
+    }
+}
+
 fn prune_of(fact: &Fact, values: &mut Vec<*mut Node>) -> Prune {
     let mut number = |value: *mut Node| {
-        values.push(value);
-        values.len() - 1
+        // SAFETY: both are expressions of the analysed query.
+        let known = values.iter().position(|v| unsafe { node::equal(*v, value) });
+        known.unwrap_or_else(|| {
+            values.push(value);
+            values.len() - 1
+        })
     };
     match fact {
         Fact::Equal(value) => Prune::Equal(number(*value)),

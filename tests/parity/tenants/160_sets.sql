@@ -21,3 +21,8 @@ SELECT NULL, tenant_id FROM tenants WHERE tenant_id < 3 UNION ALL SELECT 'x', 5;
 VALUES (1, 'a'), (2, 'b') UNION ALL SELECT tenant_id, plan FROM tenants WHERE tenant_id = 3;
 SELECT region FROM sales UNION SELECT plan FROM tenants ORDER BY 1 NULLS FIRST;
 SELECT day FROM readings WHERE sensor = 1 INTERSECT SELECT day FROM readings WHERE sensor = 4 ORDER BY 1;
+SELECT tenant_id FROM users WHERE tenant_id = 1 UNION SELECT tenant_id FROM users WHERE tenant_id = 2 ORDER BY 1;
+SELECT tenant_id, count(*) FROM (SELECT tenant_id FROM users WHERE tenant_id = 1 UNION ALL SELECT tenant_id FROM orders WHERE tenant_id = 2) x GROUP BY 1 ORDER BY 1;
+SELECT tenant_id FROM users WHERE tenant_id = 1 UNION ALL SELECT tenant_id FROM users WHERE tenant_id IN (2, 3) ORDER BY 1;
+SELECT tenant_id FROM tenants WHERE tenant_id < 5 EXCEPT SELECT tenant_id FROM users WHERE tenant_id = 2 ORDER BY 1;
+SELECT tenant_id FROM users WHERE tenant_id IN (1, 2) INTERSECT SELECT tenant_id FROM orders WHERE tenant_id IN (2, 3) ORDER BY 1;
