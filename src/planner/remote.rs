@@ -62,6 +62,10 @@ pub unsafe fn finish_with(
             ship::readable_type(signature.0)?;
             columns.push(signature);
             names.push(name_of(entry));
+            if !route.single && (*query).setOperations.is_null() {
+                // libpq copies the names with every row.
+                (*entry).resname = node::pstrdup(&short_name(columns.len()));
+            }
             if is_row_of_ours(signature.0)? {
                 // Each shard's table has a row type of its own; their text is the same.
                 (*entry).expr = as_text((*entry).expr.cast()).cast();
@@ -131,6 +135,17 @@ unsafe fn as_text(value: *mut Node) -> *mut Node {
         (*cast).location = -1;
         cast.cast()
     }
+}
+
+/// A name for the column of this number: a, b, … z, aa, …
+fn short_name(mut number: usize) -> String {
+    let mut name = String::new();
+    while number > 0 {
+        number -= 1;
+        name.insert(0, (b'a' + (number % 26) as u8) as char);
+        number /= 26;
+    }
+    name
 }
 
 unsafe fn name_of(entry: *mut pg_sys::TargetEntry) -> String {
