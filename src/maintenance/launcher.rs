@@ -1,6 +1,6 @@
-//! Runs once when the server starts: starts a worker in every database, and ends.
+//! Starts a worker in every database when the server starts (also after a crash), and new ones for those that fail.
 
-use super::worker;
+use super::{slots, worker};
 use pgrx::prelude::*;
 use pgrx::{bgworkers::*, pg_sys};
 use std::time::Duration;
@@ -16,7 +16,10 @@ pub fn register() {
         .load();
 }
 
-/// Entry point. Returning normally, it is not started again.
+/// Between two looks for workers that have failed.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Entry point.
 #[pg_guard]
 #[no_mangle]
 pub unsafe extern "C-unwind" fn shard_ext_launcher(_argument: pg_sys::Datum) {
@@ -24,14 +27,33 @@ pub unsafe extern "C-unwind" fn shard_ext_launcher(_argument: pg_sys::Datum) {
     // no database: shared catalogs only
     pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
     for database in databases() {
-        if !worker::start(database) {
-            pgrx::log!(
-                "no background worker for a database with shard_ext: raise max_worker_processes"
-            );
-            return;
-        }
+        start(database);
         // workers that are not needed give their place free at once
         super::sleep(Duration::from_millis(20));
+    }
+    while !super::is_stopped() {
+        super::sleep(PAUSE);
+        let bereft = slots::bereft();
+        if bereft.is_empty() {
+            continue;
+        }
+        let existing = databases();
+        for database in bereft {
+            if existing.contains(&database) {
+                start(database);
+            } else {
+                slots::forget(database);
+            }
+        }
+    }
+}
+
+fn start(database: pg_sys::Oid) {
+    if !worker::start(database) {
+        pgrx::log!(
+            "no background worker for database {}: raise max_worker_processes",
+            database.to_u32()
+        );
     }
 }
 

@@ -1,8 +1,8 @@
 //! The background worker: one per database that has the extension.
 //!
-//! When the server starts, a launcher starts a worker in every database; those that find no extension end at once. A
+//! When the server starts, the launcher starts a worker in every database; those that find no extension end at once. A
 //! session whose transaction needs two phases makes sure that its database has one. A worker would keep its database
-//! from being dropped or renamed, so `stop` ends it first.
+//! from being dropped or renamed, so `make_way` ends it first.
 
 mod launcher;
 mod slots;
