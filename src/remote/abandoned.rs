@@ -6,6 +6,7 @@ use super::simple::drain;
 use super::{pool, wait};
 use crate::error::Result;
 use pgrx::pg_sys;
+use std::time::Duration;
 
 /// What to do about a connection on which abandoned requests run.
 enum Remedy {
@@ -78,11 +79,22 @@ pub fn make_way() -> Result<()> {
     clear(&busy, false)
 }
 
+/// A cancel request costs both sides a connection: what ends by itself within this time is not worth one.
+const SHORT: Duration = Duration::from_millis(3);
+
 fn clear(connections: &[Shared], transaction_ends: bool) -> Result<()> {
     let mut cancelled = Vec::new();
     for connection in connections {
         // often all that is missing is the end of a result, and it is here already
         connection.borrow_mut().discard_arrived();
+    }
+    let wanted: Vec<Shared> = connections
+        .iter()
+        .filter(|c| matches!(remedy(&c.borrow(), transaction_ends), Remedy::Cancel))
+        .cloned()
+        .collect();
+    quiet::drive_for(&wanted, SHORT);
+    for connection in connections {
         let remedy = remedy(&connection.borrow(), transaction_ends);
         match remedy {
             Remedy::None => {}

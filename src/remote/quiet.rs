@@ -26,6 +26,18 @@ impl Patience {
 /// Discards all that is outstanding until the connections are idle or lost. A connection that another frame of this
 /// process has in its hands is left alone.
 pub fn drive_to_idle(connections: &[Shared], patience: Patience) {
+    if !drive(connections, patience) {
+        give_up(connections);
+    }
+}
+
+/// The same for a short time; nothing is given up when it is over.
+pub fn drive_for(connections: &[Shared], time: Duration) {
+    drive(connections, Patience::Until(Instant::now() + time));
+}
+
+/// False: patience has run out.
+fn drive(connections: &[Shared], patience: Patience) -> bool {
     let mut cancelled_at = None;
     loop {
         let mut interests: Vec<Interest> = Vec::new();
@@ -37,7 +49,7 @@ pub fn drive_to_idle(connections: &[Shared], patience: Patience) {
             }
         }
         if interests.is_empty() {
-            return;
+            return true;
         }
         let now = Instant::now();
         let limit = match patience {
@@ -56,8 +68,7 @@ pub fn drive_to_idle(connections: &[Shared], patience: Patience) {
             }
         };
         if now >= limit {
-            give_up(connections);
-            return;
+            return false;
         }
         // wakes up now and then to look at the flags
         if wait_quietly(&interests, limit.min(now + Duration::from_millis(200))) {
