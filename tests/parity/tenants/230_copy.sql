@@ -78,7 +78,7 @@ COPY users (tenant_id, user_id, email, tags, profile, score) FROM STDIN;
 8	100	a@b	{x,"y z",NULL}	{"k": [1, "\\n", null]}	1e-300
 9	101	c@d	\N	\N	-Infinity
 \.
-SELECT * FROM users WHERE user_id IN (100, 101) ORDER BY user_id;
+SELECT * FROM users WHERE user_id IN (100, 101) ORDER BY tenant_id, user_id;
 COPY items (tenant_id, order_id, line, product_id, price) FROM STDIN;
 2	1	90	5	1.25
 3	2	91	6	\N
