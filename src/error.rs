@@ -11,7 +11,6 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub mod sqlstate {
     pub type SqlState = [u8; 5];
     pub const FEATURE_NOT_SUPPORTED: SqlState = *b"0A000";
-    pub const CONNECTION_EXCEPTION: SqlState = *b"08000";
     pub const CONNECTION_FAILURE: SqlState = *b"08006";
     pub const UNABLE_TO_CONNECT: SqlState = *b"08001";
     pub const PROTOCOL_VIOLATION: SqlState = *b"08P01";
@@ -33,7 +32,6 @@ pub mod sqlstate {
     pub const WRONG_OBJECT_TYPE: SqlState = *b"42809";
     pub const INSUFFICIENT_PRIVILEGE: SqlState = *b"42501";
     pub const INVALID_OBJECT_DEFINITION: SqlState = *b"42P17";
-    pub const INVALID_TABLE_DEFINITION: SqlState = *b"42P16";
     pub const NULL_VALUE_NOT_ALLOWED: SqlState = *b"22004";
     pub const WARNING: SqlState = *b"01000";
     pub const INTERNAL_ERROR: SqlState = *b"XX000";
@@ -131,9 +129,8 @@ impl Error {
     /// Reports it at a level of `elog.h`; returns when that is below ERROR.
     pub fn report(&self, level: i32) {
         let fields = &self.0;
-        let text = |value: &Option<String>| -> Option<CString> {
-            value.as_ref().map(|v| c_string(v))
-        };
+        let text =
+            |value: &Option<String>| -> Option<CString> { value.as_ref().map(|v| c_string(v)) };
         let message = c_string(&fields.message);
         let strings = [
             text(&fields.detail),

@@ -32,7 +32,9 @@ pub extern "C-unwind" fn _PG_init() {
             error::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
             "shard_ext must be loaded by shared_preload_libraries",
         )
-        .hint("Add shard_ext to shared_preload_libraries in postgresql.conf and restart the server.")
+        .hint(
+            "Add shard_ext to shared_preload_libraries in postgresql.conf and restart the server.",
+        )
         .raise();
     }
     settings::init();

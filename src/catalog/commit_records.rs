@@ -1,12 +1,12 @@
 //! Commit records: which transactions prepared on nodes are to be committed. A record is written by the transaction
 //! itself, so its visibility is the decision.
 
+use super::not_installed;
 use super::read::column::*;
 use super::relations::{relations, Relations};
 use super::scan::{scan, Equal};
 use super::types::NodeId;
 use super::write::{delete, insert};
-use super::not_installed;
 use crate::error::Result;
 use pgrx::pg_sys;
 use pgrx::IntoDatum;

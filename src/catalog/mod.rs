@@ -89,7 +89,11 @@ pub fn nodes_of_database(
     database: pg_sys::Oid,
 ) -> Result<Vec<NodeId>> {
     let relations = relations::relations().ok_or_else(not_installed)?;
-    Ok(read::nodes_of_database(&relations, system_identifier, database))
+    Ok(read::nodes_of_database(
+        &relations,
+        system_identifier,
+        database,
+    ))
 }
 
 /// The oldest colocation group of that method, key and number of shards. Reads the catalog.

@@ -3,5 +3,5 @@
 mod querydef;
 mod template;
 
-pub use querydef::{parameter_location, qualified_name_length, template, template_edited};
-pub use template::{Hole, Place, SqlTemplate, quote_identifier, quote_literal};
+pub use querydef::{parameter_location, template, template_edited};
+pub use template::{Place, SqlTemplate};

@@ -2,7 +2,7 @@
 //! text again: the `location` of a RangeVar or TypeName is the byte where the relation is named.
 
 use crate::catalog::{self, TableKind};
-use crate::deparse::{Hole, Place, SqlTemplate};
+use crate::deparse::template::{Hole, Place, SqlTemplate};
 use crate::error::{Error, Result};
 use crate::pg::{list, node};
 use pgrx::pg_sys::{self, Node};
@@ -54,11 +54,13 @@ unsafe fn deparse(query: *mut pg_sys::Query) -> Result<String> {
 }
 
 unsafe fn find_holes(text: &str) -> Result<Vec<Hole>> {
-    let c_text = CString::new(text).map_err(|_| Error::internal("deparsed text with a NUL byte"))?;
+    let c_text =
+        CString::new(text).map_err(|_| Error::internal("deparsed text with a NUL byte"))?;
     let mut names: Vec<(usize, String, String)> = Vec::new();
     // SAFETY: the text was deparsed by the server; the raw tree lives in the current memory context.
     unsafe {
-        let statements = pg_sys::raw_parser(c_text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        let statements =
+            pg_sys::raw_parser(c_text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
         for statement in list::iter::<pg_sys::RawStmt>(statements) {
             collect_names((*statement).stmt, &mut names);
         }
@@ -66,7 +68,13 @@ unsafe fn find_holes(text: &str) -> Result<Vec<Hole>> {
         for (start, schema, name) in names {
             if let Some(place) = place_of(&schema, &name)? {
                 let end = start + qualified_name_length(&text[start..]);
-                holes.push(Hole { start, end, schema, name, place });
+                holes.push(Hole {
+                    start,
+                    end,
+                    schema,
+                    name,
+                    place,
+                });
             }
         }
         holes.sort_by_key(|hole| hole.start);
@@ -79,7 +87,9 @@ unsafe fn find_holes(text: &str) -> Result<Vec<Hole>> {
 /// several relations: another one, outside of FROM, makes it.
 unsafe fn qualify_columns(query: *mut pg_sys::Query) {
     unsafe {
-        if (*query).sortClause.is_null() && (*query).distinctClause.is_null() || list::len((*query).rtable) != 1 {
+        if (*query).sortClause.is_null() && (*query).distinctClause.is_null()
+            || list::len((*query).rtable) != 1
+        {
             return;
         }
         let entry = node::make::<pg_sys::RangeTblEntry>();
@@ -143,7 +153,8 @@ pub unsafe fn parameter_location(text: &str, number: i32) -> Option<usize> {
     let c_text = CString::new(text).ok()?;
     let mut best = None;
     unsafe {
-        let statements = pg_sys::raw_parser(c_text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        let statements =
+            pg_sys::raw_parser(c_text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
         for statement in list::iter::<pg_sys::RawStmt>(statements) {
             search((*statement).stmt, number, &mut best);
         }
@@ -160,8 +171,12 @@ unsafe fn collect_names(raw: *mut Node, names: &mut Vec<(usize, String, String)>
             if !(*relation).schemaname.is_null() && (*relation).location >= 0 {
                 names.push((
                     (*relation).location as usize,
-                    CStr::from_ptr((*relation).schemaname).to_string_lossy().into_owned(),
-                    CStr::from_ptr((*relation).relname).to_string_lossy().into_owned(),
+                    CStr::from_ptr((*relation).schemaname)
+                        .to_string_lossy()
+                        .into_owned(),
+                    CStr::from_ptr((*relation).relname)
+                        .to_string_lossy()
+                        .into_owned(),
                 ));
             }
         } else if let Some(type_name) = node::cast::<pg_sys::TypeName>(raw) {
@@ -169,7 +184,9 @@ unsafe fn collect_names(raw: *mut Node, names: &mut Vec<(usize, String, String)>
             if list::len((*type_name).names) == 2 && (*type_name).location >= 0 {
                 let part = |i| {
                     let string = list::nth::<pg_sys::String>((*type_name).names, i);
-                    CStr::from_ptr((*string).sval).to_string_lossy().into_owned()
+                    CStr::from_ptr((*string).sval)
+                        .to_string_lossy()
+                        .into_owned()
                 };
                 names.push(((*type_name).location as usize, part(0), part(1)));
             }
@@ -237,7 +254,10 @@ mod tests {
 
     #[test]
     fn white_space_folds_outside_of_quotes_only() {
-        assert_eq!(on_one_line(" SELECT 1,\n    'a\n  b''  c' AS \"x  y\""), "SELECT 1, 'a\n  b''  c' AS \"x  y\"");
+        assert_eq!(
+            on_one_line(" SELECT 1,\n    'a\n  b''  c' AS \"x  y\""),
+            "SELECT 1, 'a\n  b''  c' AS \"x  y\""
+        );
     }
 
     #[test]

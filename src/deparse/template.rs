@@ -65,16 +65,6 @@ pub fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A string literal that reads the same whatever `standard_conforming_strings` is.
-pub fn quote_literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') {
-        format!(" E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,21 +77,34 @@ mod tests {
         let template = SqlTemplate::new(
             text,
             vec![
-                Hole { start: rf, end: rf + 5, schema: "ref".into(), name: "x".into(), place: Place::Reference },
-                Hole { start: at, end: at + 9, schema: "app".into(), name: "users".into(), place: Place::ShardGroup },
+                Hole {
+                    start: rf,
+                    end: rf + 5,
+                    schema: "ref".into(),
+                    name: "x".into(),
+                    place: Place::Reference,
+                },
+                Hole {
+                    start: at,
+                    end: at + 9,
+                    schema: "app".into(),
+                    name: "users".into(),
+                    place: Place::ShardGroup,
+                },
             ],
         );
         let sql = template.render(|hole| match hole.place {
             Place::ShardGroup => format!("{}_7", hole.schema),
             Place::Reference => hole.schema.clone(),
         });
-        assert_eq!(sql, "SELECT 'app.users' FROM \"app_7\".\"users\" JOIN \"ref\".\"x\" ON true");
+        assert_eq!(
+            sql,
+            "SELECT 'app.users' FROM \"app_7\".\"users\" JOIN \"ref\".\"x\" ON true"
+        );
     }
 
     #[test]
     fn quoting() {
         assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
-        assert_eq!(quote_literal("it's"), "'it''s'");
-        assert_eq!(quote_literal("a\\'b"), " E'a\\\\''b'");
     }
 }

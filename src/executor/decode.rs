@@ -39,8 +39,15 @@ impl Decoder {
     pub unsafe fn new(type_oids: &[u32]) -> Decoder {
         let oids: Vec<Oid> = type_oids.iter().map(|t| Oid::from(*t)).collect();
         let binary = oids.iter().all(|t| types::binary_is_portable(*t));
-        let columns = oids.iter().map(|t| unsafe { Column::new(*t, binary) }).collect();
-        Decoder { columns, binary, scratch: Vec::new() }
+        let columns = oids
+            .iter()
+            .map(|t| unsafe { Column::new(*t, binary) })
+            .collect();
+        Decoder {
+            columns,
+            binary,
+            scratch: Vec::new(),
+        }
     }
 
     pub fn is_binary(&self) -> bool {
@@ -75,7 +82,11 @@ impl Decoder {
             for (index, column) in self.columns.iter_mut().enumerate() {
                 let Some(bytes) = get(index) else {
                     *nulls.add(index) = true;
-                    *values.add(index) = if column.kind == Kind::Input { column.input(None, &mut self.scratch) } else { Datum::from(0) };
+                    *values.add(index) = if column.kind == Kind::Input {
+                        column.input(None, &mut self.scratch)
+                    } else {
+                        Datum::from(0)
+                    };
                     continue;
                 };
                 *nulls.add(index) = false;
@@ -130,7 +141,11 @@ impl Column {
                 Kind::Input
             };
             pg_sys::fmgr_info(oid, &mut *function);
-            Column { kind, function, parameter }
+            Column {
+                kind,
+                function,
+                parameter,
+            }
         }
     }
 
@@ -167,11 +182,18 @@ fn kind_of(base: Oid, _declared: Oid) -> Kind {
         pg_sys::BOOLOID => Kind::Bool,
         pg_sys::INT2OID => Kind::Int2,
         pg_sys::INT4OID | pg_sys::DATEOID => Kind::Int4,
-        pg_sys::INT8OID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID | pg_sys::TIMEOID | pg_sys::FLOAT8OID | pg_sys::MONEYOID => {
-            Kind::Int8
-        }
+        pg_sys::INT8OID
+        | pg_sys::TIMESTAMPOID
+        | pg_sys::TIMESTAMPTZOID
+        | pg_sys::TIMEOID
+        | pg_sys::FLOAT8OID
+        | pg_sys::MONEYOID => Kind::Int8,
         pg_sys::FLOAT4OID => Kind::Float4,
-        pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::BYTEAOID | pg_sys::JSONOID => Kind::Bytes,
+        pg_sys::TEXTOID
+        | pg_sys::VARCHAROID
+        | pg_sys::BPCHAROID
+        | pg_sys::BYTEAOID
+        | pg_sys::JSONOID => Kind::Bytes,
         _ => Kind::Receive,
     }
 }

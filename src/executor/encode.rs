@@ -44,7 +44,11 @@ impl Encoder {
                     | pg_sys::FLOAT8OID
                     | pg_sys::MONEYOID => Kind::Int8,
                     pg_sys::FLOAT4OID => Kind::Float4,
-                    pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::BYTEAOID | pg_sys::JSONOID => Kind::Bytes,
+                    pg_sys::TEXTOID
+                    | pg_sys::VARCHAROID
+                    | pg_sys::BPCHAROID
+                    | pg_sys::BYTEAOID
+                    | pg_sys::JSONOID => Kind::Bytes,
                     _ => Kind::Send,
                 }
             } else {
@@ -52,7 +56,11 @@ impl Encoder {
                 Kind::Output
             };
             pg_sys::fmgr_info(oid, &mut *function);
-            Encoder { kind, function, binary: param.binary }
+            Encoder {
+                kind,
+                function,
+                binary: param.binary,
+            }
         }
     }
 
@@ -79,7 +87,8 @@ impl Encoder {
                     }
                 }
                 Kind::Send => {
-                    let bytes = pg_sys::SendFunctionCall(&mut *self.function, value).cast::<pg_sys::varlena>();
+                    let bytes = pg_sys::SendFunctionCall(&mut *self.function, value)
+                        .cast::<pg_sys::varlena>();
                     let length = pgrx::varlena::varsize_any_exhdr(bytes);
                     let data = pgrx::varlena::vardata_any(bytes).cast::<u8>();
                     out.extend_from_slice(std::slice::from_raw_parts(data, length));
@@ -112,7 +121,11 @@ impl ArrayBuilder {
         bytes.extend_from_slice(&element.to_be_bytes());
         bytes.extend_from_slice(&0i32.to_be_bytes());
         bytes.extend_from_slice(&1i32.to_be_bytes());
-        ArrayBuilder { bytes, count: 0, has_null: false }
+        ArrayBuilder {
+            bytes,
+            count: 0,
+            has_null: false,
+        }
     }
 
     pub fn push_null(&mut self) {
@@ -153,7 +166,10 @@ mod tests {
         array.push(|out| out.extend_from_slice(&7i32.to_be_bytes()));
         array.push_null();
         let bytes = array.finish();
-        assert_eq!(bytes[..20], [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 23, 0, 0, 0, 2, 0, 0, 0, 1]);
+        assert_eq!(
+            bytes[..20],
+            [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 23, 0, 0, 0, 2, 0, 0, 0, 1]
+        );
         assert_eq!(bytes[20..], [0, 0, 0, 4, 0, 0, 0, 7, 255, 255, 255, 255]);
     }
 }

@@ -53,7 +53,12 @@ impl Explainer {
         }
         // SAFETY: as above; the strings live in the current memory context.
         unsafe {
-            let items = crate::pg::list::from(lines.iter().map(|line| crate::pg::node::pstrdup(line)).collect::<Vec<_>>());
+            let items = crate::pg::list::from(
+                lines
+                    .iter()
+                    .map(|line| crate::pg::node::pstrdup(line))
+                    .collect::<Vec<_>>(),
+            );
             pg_sys::ExplainPropertyList(c(label).as_ptr(), items, self.0);
         }
     }
@@ -104,7 +109,11 @@ fn c(text: &str) -> CString {
 ///
 /// # Safety
 /// Called by ExplainCustomScan of this scan.
-pub unsafe fn remote(scan: &mut Scan, node: *mut pg_sys::CustomScanState, es: *mut pg_sys::ExplainState) -> Result<()> {
+pub unsafe fn remote(
+    scan: &mut Scan,
+    node: *mut pg_sys::CustomScanState,
+    es: *mut pg_sys::ExplainState,
+) -> Result<()> {
     let explainer = Explainer(es);
     let plan = scan.plan.clone();
     explainer.text(
@@ -135,14 +144,21 @@ pub unsafe fn remote(scan: &mut Scan, node: *mut pg_sys::CustomScanState, es: *m
         explainer.integer("Bytes Received", None, scan.totals.bytes as i64);
     }
     let params = Rc::new(params);
-    let shown = if settings::explain_all_tasks() { tasks.tasks.clone() } else { tasks.sample(&plan)?.into_iter().collect() };
+    let shown = if settings::explain_all_tasks() {
+        tasks.tasks.clone()
+    } else {
+        tasks.sample(&plan)?.into_iter().collect()
+    };
     for task in &shown {
         let name = catalog::node(task.node)?.name.clone();
         explainer.group("Task", || {
             explainer.text("Node", &name);
             explainer.text("Remote SQL", &task.sql);
             if plan.plan.command == Command::Select || explainer.verbose() {
-                explainer.lines("Remote Plan", &worker_plan(task, params.clone(), &explainer)?);
+                explainer.lines(
+                    "Remote Plan",
+                    &worker_plan(task, params.clone(), &explainer)?,
+                );
             }
             Ok(())
         })?;
@@ -170,7 +186,10 @@ unsafe fn has_unknown_params(node: *mut pg_sys::CustomScanState) -> bool {
 /// Shard groups and nodes.
 pub fn where_to(explainer: &Explainer, tasks: &Tasks) -> Result<()> {
     if let Some(colocation) = &tasks.colocation {
-        explainer.text("Shard Groups", &format!("{} of {}", tasks.groups.len(), colocation.groups.len()));
+        explainer.text(
+            "Shard Groups",
+            &format!("{} of {}", tasks.groups.len(), colocation.groups.len()),
+        );
     }
     let mut ids: Vec<catalog::NodeId> = tasks.tasks.iter().map(|task| task.node).collect();
     ids.sort_unstable();
@@ -186,7 +205,11 @@ pub fn where_to(explainer: &Explainer, tasks: &Tasks) -> Result<()> {
 /// The worker's own EXPLAIN of a task, line by line.
 fn worker_plan(task: &Task, params: Rc<Params>, explainer: &Explainer) -> Result<Vec<String>> {
     let switch = |on: bool| if on { "ON" } else { "OFF" };
-    let options = format!("VERBOSE {}, COSTS {}", switch(explainer.verbose()), switch(explainer.costs()));
+    let options = format!(
+        "VERBOSE {}, COSTS {}",
+        switch(explainer.verbose()),
+        switch(explainer.costs())
+    );
     let request = Request {
         node: task.node,
         groups: task.groups.clone(),
@@ -211,7 +234,10 @@ fn worker_plan(task: &Task, params: Rc<Params>, explainer: &Explainer) -> Result
 ///
 /// # Safety
 /// Called by ExplainCustomScan.
-pub unsafe fn every_node(plan: &crate::planner::plan::CachedPlan, es: *mut pg_sys::ExplainState) -> Result<()> {
+pub unsafe fn every_node(
+    plan: &crate::planner::plan::CachedPlan,
+    es: *mut pg_sys::ExplainState,
+) -> Result<()> {
     let explainer = Explainer(es);
     explainer.text("Kind", "every node");
     let mut names = Vec::new();

@@ -11,7 +11,7 @@ use crate::executor::explain::Explainer;
 use crate::executor::state::{self, body};
 use crate::executor::task;
 use crate::pg::list;
-use crate::planner::plan::{ALL_NODES, InsertPlan, ParamType};
+use crate::planner::plan::{InsertPlan, ParamType, ALL_NODES};
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -87,7 +87,11 @@ unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn begin(node: *mut pg_sys::CustomScanState, estate: *mut pg_sys::EState, flags: i32) {
+unsafe extern "C-unwind" fn begin(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    flags: i32,
+) {
     // SAFETY: called by ExecInitCustomScan.
     unsafe {
         let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
@@ -100,10 +104,14 @@ unsafe extern "C-unwind" fn begin(node: *mut pg_sys::CustomScanState, estate: *m
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn exec(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+unsafe extern "C-unwind" fn exec(
+    node: *mut pg_sys::CustomScanState,
+) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: this node's state; ExecScan calls back with it.
     unsafe {
-        let Some(insert) = body::<Insert>(node) else { return std::ptr::null_mut() };
+        let Some(insert) = body::<Insert>(node) else {
+            return std::ptr::null_mut();
+        };
         if insert.plan.tee {
             return match insert.pass(node) {
                 Ok(slot) => slot,
@@ -121,7 +129,9 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
         let custom = node.cast::<pg_sys::CustomScanState>();
         let slot = (*node).ss_ScanTupleSlot;
         state::clear_virtual(slot);
-        let Some(insert) = body::<Insert>(custom) else { return slot };
+        let Some(insert) = body::<Insert>(custom) else {
+            return slot;
+        };
         match insert.next_returned(custom, slot) {
             Ok(()) => slot,
             Err(error) => error.raise(),
@@ -130,7 +140,10 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn recheck(_node: *mut pg_sys::ScanState, _slot: *mut pg_sys::TupleTableSlot) -> bool {
+unsafe extern "C-unwind" fn recheck(
+    _node: *mut pg_sys::ScanState,
+    _slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
     true
 }
 
@@ -155,9 +168,23 @@ unsafe extern "C-unwind" fn explain_insert(
     unsafe {
         if let Some(insert) = body::<Insert>(node) {
             let explainer = Explainer(es);
-            explainer.text("Kind", if insert.plan.colocation == ALL_NODES { "every node" } else { "rows to their shard groups" });
+            explainer.text(
+                "Kind",
+                if insert.plan.colocation == ALL_NODES {
+                    "every node"
+                } else {
+                    "rows to their shard groups"
+                },
+            );
             if let Some(colocation) = &insert.colocation {
-                explainer.text("Shard Groups", &format!("up to {} of {}", colocation.groups.len(), colocation.groups.len()));
+                explainer.text(
+                    "Shard Groups",
+                    &format!(
+                        "up to {} of {}",
+                        colocation.groups.len(),
+                        colocation.groups.len()
+                    ),
+                );
             }
             explainer.text("Remote SQL", insert.plan.template.text());
         }
@@ -165,10 +192,17 @@ unsafe extern "C-unwind" fn explain_insert(
 }
 
 impl Insert {
-    unsafe fn new(node: *mut pg_sys::CustomScanState, scan: *mut pg_sys::CustomScan) -> Result<Insert> {
+    unsafe fn new(
+        node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Insert> {
         unsafe {
             let plan = InsertPlan::from_private((*scan).custom_private)?;
-            let colocation = if plan.colocation == ALL_NODES { None } else { Some(catalog::colocation(plan.colocation)?) };
+            let colocation = if plan.colocation == ALL_NODES {
+                None
+            } else {
+                Some(catalog::colocation(plan.colocation)?)
+            };
             let encoders = plan
                 .columns
                 .iter()
@@ -212,7 +246,10 @@ impl Insert {
     }
 
     /// As a tee: the next row of the plan below, noted for the nodes; at the end all are sent.
-    unsafe fn pass(&mut self, node: *mut pg_sys::CustomScanState) -> Result<*mut pg_sys::TupleTableSlot> {
+    unsafe fn pass(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+    ) -> Result<*mut pg_sys::TupleTableSlot> {
         unsafe {
             let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
             let slot = state::exec_child(child);
@@ -232,7 +269,11 @@ impl Insert {
     }
 
     /// Reads everything below on the first call; then gives what the workers returned.
-    unsafe fn next_returned(&mut self, node: *mut pg_sys::CustomScanState, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+    unsafe fn next_returned(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
         unsafe {
             if !self.finished {
                 self.finished = true;
@@ -278,7 +319,11 @@ impl Insert {
     }
 
     /// Adds a row to the batch of its shard group.
-    unsafe fn take(&mut self, node: *mut pg_sys::CustomScanState, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+    unsafe fn take(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
         unsafe {
             let econtext = (*node).ss.ps.ps_ExprContext;
             pg_sys::MemoryContextReset((*econtext).ecxt_per_tuple_memory);
@@ -291,11 +336,20 @@ impl Insert {
             let target = match &self.colocation {
                 None => 0,
                 Some(colocation) => {
-                    let key = self.plan.key.and_then(|index| value(self.plan.columns[index].source));
+                    let key = self
+                        .plan
+                        .key
+                        .and_then(|index| value(self.plan.columns[index].source));
                     match colocation.group_for(key) {
                         Some(group) => group,
                         None => {
-                            let table = self.plan.template.holes().first().map(|h| h.name.clone()).unwrap_or_default();
+                            let table = self
+                                .plan
+                                .template
+                                .holes()
+                                .first()
+                                .map(|h| h.name.clone())
+                                .unwrap_or_default();
                             return Err(task::no_shard(colocation, &table, key));
                         }
                     }
@@ -303,7 +357,10 @@ impl Insert {
             };
             let columns = &self.plan.columns;
             let batch = self.batches.entry(target).or_insert_with(|| Batch {
-                arrays: columns.iter().map(|column| ArrayBuilder::new(column.element)).collect(),
+                arrays: columns
+                    .iter()
+                    .map(|column| ArrayBuilder::new(column.element))
+                    .collect(),
                 ordinals: Vec::new(),
             });
             let old = pg_sys::MemoryContextSwitchTo((*econtext).ecxt_per_tuple_memory);
@@ -327,11 +384,16 @@ impl Insert {
     }
 
     /// WITH CHECK conditions of policies and views, as `ExecWithCheckOptions` reports them.
-    unsafe fn check(&self, econtext: *mut pg_sys::ExprContext, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+    unsafe fn check(
+        &self,
+        econtext: *mut pg_sys::ExprContext,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
         unsafe {
             for (state, check) in self.checks.iter().zip(&self.plan.checks) {
                 (*econtext).ecxt_outertuple = slot;
-                let passed = state::evaluate(*state, econtext).map(|value| value.value() as u8 != 0);
+                let passed =
+                    state::evaluate(*state, econtext).map(|value| value.value() as u8 != 0);
                 if passed == Some(true) {
                     continue;
                 }
@@ -353,7 +415,11 @@ impl Insert {
             // SAFETY: this node's expressions.
             let value = unsafe { state::evaluate(*expr, (*node).ss.ps.ps_ExprContext) };
             extra.types.push(Oid::from(param.declared));
-            extra.formats.push(if encoder.binary { Format::Binary } else { Format::Text });
+            extra.formats.push(if encoder.binary {
+                Format::Binary
+            } else {
+                Format::Text
+            });
             extra.values.push(value.map(|value| {
                 let mut bytes = Vec::new();
                 // SAFETY: a value of the expression's type.
@@ -383,7 +449,11 @@ impl Insert {
                     statement: Statement {
                         sql,
                         params: params.clone(),
-                        results: if self.decoder.is_binary() { Format::Binary } else { Format::Text },
+                        results: if self.decoder.is_binary() {
+                            Format::Binary
+                        } else {
+                            Format::Text
+                        },
                         named: true,
                     },
                     sole: false,
@@ -392,10 +462,15 @@ impl Insert {
             }
         }
         let mut gather = Gather::start(requests)?;
-        let mut rows: Vec<Vec<Vec<Option<Vec<u8>>>>> = ordinals.iter().map(|_| Vec::new()).collect();
+        let mut rows: Vec<Vec<Vec<Option<Vec<u8>>>>> =
+            ordinals.iter().map(|_| Vec::new()).collect();
         let width = self.decoder.width();
         while let Some((request, row)) = gather.next()? {
-            rows[request].push((0..width).map(|column| row.get(column).map(<[u8]>::to_vec)).collect());
+            rows[request].push(
+                (0..width)
+                    .map(|column| row.get(column).map(<[u8]>::to_vec))
+                    .collect(),
+            );
         }
         for request in 0..ordinals.len() {
             self.affected += gather.affected(request);
@@ -406,10 +481,16 @@ impl Insert {
 
     /// Shards answer in the order of their rows; where every row returned one, the input's order is restored.
     fn put_in_order(&mut self, rows: Vec<Vec<Vec<Option<Vec<u8>>>>>, ordinals: Vec<Vec<usize>>) {
-        let complete = rows.iter().zip(&ordinals).all(|(rows, ordinals)| rows.len() == ordinals.len());
+        let complete = rows
+            .iter()
+            .zip(&ordinals)
+            .all(|(rows, ordinals)| rows.len() == ordinals.len());
         if complete {
-            let mut all: Vec<(usize, Vec<Option<Vec<u8>>>)> =
-                rows.into_iter().zip(ordinals).flat_map(|(rows, ordinals)| ordinals.into_iter().zip(rows)).collect();
+            let mut all: Vec<(usize, Vec<Option<Vec<u8>>>)> = rows
+                .into_iter()
+                .zip(ordinals)
+                .flat_map(|(rows, ordinals)| ordinals.into_iter().zip(rows))
+                .collect();
             all.sort_by_key(|(ordinal, _)| *ordinal);
             self.returned.extend(all.into_iter().map(|(_, row)| row));
         } else {
@@ -423,7 +504,10 @@ impl Insert {
                 let group = &colocation.groups[target];
                 Ok(vec![(group.node, Rc::new([group.id]))])
             }
-            None => Ok(catalog::nodes()?.iter().map(|node| (node.id, Rc::from([]))).collect()),
+            None => Ok(catalog::nodes()?
+                .iter()
+                .map(|node| (node.id, Rc::from([])))
+                .collect()),
         }
     }
 

@@ -24,7 +24,12 @@ struct Stream {
 impl Merge {
     /// # Safety
     /// `parent` outlives the merge.
-    pub unsafe fn new(keys: &[SortKey], streams: usize, width: usize, parent: pg_sys::MemoryContext) -> Merge {
+    pub unsafe fn new(
+        keys: &[SortKey],
+        streams: usize,
+        width: usize,
+        parent: pg_sys::MemoryContext,
+    ) -> Merge {
         let keys = keys
             .iter()
             .map(|key| unsafe {
@@ -53,14 +58,23 @@ impl Merge {
                 }
             })
             .collect();
-        Merge { keys, streams, last: None, primed: false }
+        Merge {
+            keys,
+            streams,
+            last: None,
+            primed: false,
+        }
     }
 
     /// The next row in order, as values that live until the next call.
     ///
     /// # Safety
     /// `gather` has a request per stream, whose rows `decoder` reads.
-    pub unsafe fn next(&mut self, gather: &mut Gather, decoder: &mut Decoder) -> Result<Option<(&[Datum], &[bool])>> {
+    pub unsafe fn next(
+        &mut self,
+        gather: &mut Gather,
+        decoder: &mut Decoder,
+    ) -> Result<Option<(&[Datum], &[bool])>> {
         unsafe {
             if self.primed {
                 if let Some(last) = self.last {
@@ -79,11 +93,21 @@ impl Merge {
                 }
             }
             self.last = best;
-            Ok(best.map(|index| (self.streams[index].values.as_slice(), self.streams[index].nulls.as_slice())))
+            Ok(best.map(|index| {
+                (
+                    self.streams[index].values.as_slice(),
+                    self.streams[index].nulls.as_slice(),
+                )
+            }))
         }
     }
 
-    unsafe fn advance(&mut self, index: usize, gather: &mut Gather, decoder: &mut Decoder) -> Result<()> {
+    unsafe fn advance(
+        &mut self,
+        index: usize,
+        gather: &mut Gather,
+        decoder: &mut Decoder,
+    ) -> Result<()> {
         let stream = &mut self.streams[index];
         if !stream.alive {
             return Ok(());
@@ -93,7 +117,11 @@ impl Merge {
             Some(row) => unsafe {
                 pg_sys::MemoryContextReset(stream.memory);
                 let old = pg_sys::MemoryContextSwitchTo(stream.memory);
-                decoder.decode(|column| row.get(column), stream.values.as_mut_ptr(), stream.nulls.as_mut_ptr())?;
+                decoder.decode(
+                    |column| row.get(column),
+                    stream.values.as_mut_ptr(),
+                    stream.nulls.as_mut_ptr(),
+                )?;
                 pg_sys::MemoryContextSwitchTo(old);
             },
         }
@@ -106,15 +134,34 @@ impl Merge {
             let (left, right) = (&self.streams[a], &self.streams[b]);
             let order = match (left.nulls[*column], right.nulls[*column]) {
                 (true, true) => 0,
-                (true, false) => if support.ssup_nulls_first { -1 } else { 1 },
-                (false, true) => if support.ssup_nulls_first { 1 } else { -1 },
+                (true, false) => {
+                    if support.ssup_nulls_first {
+                        -1
+                    } else {
+                        1
+                    }
+                }
+                (false, true) => {
+                    if support.ssup_nulls_first {
+                        1
+                    } else {
+                        -1
+                    }
+                }
                 (false, false) => {
-                    let Some(comparator) = support.comparator else { return 0 };
+                    let Some(comparator) = support.comparator else {
+                        return 0;
+                    };
                     let (x, y) = (left.values[*column], right.values[*column]);
                     let pointer: pg_sys::SortSupport = &mut **support;
                     // SAFETY: the comparator that PostgreSQL chose for the type; it may raise.
-                    let order = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| comparator(x, y, pointer)) };
-                    if support.ssup_reverse { -order } else { order }
+                    let order =
+                        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| comparator(x, y, pointer)) };
+                    if support.ssup_reverse {
+                        -order
+                    } else {
+                        order
+                    }
                 }
             };
             if order != 0 {

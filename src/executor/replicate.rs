@@ -2,8 +2,8 @@
 //! here put concurrent statements into one order for all copies.
 
 use crate::error::{Error, Result};
-use crate::executor::explain;
 use crate::executor::encode::Encoder;
+use crate::executor::explain;
 use crate::executor::state::{self, body};
 use crate::executor::task;
 use crate::pg::list;
@@ -59,7 +59,11 @@ unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn begin(node: *mut pg_sys::CustomScanState, estate: *mut pg_sys::EState, flags: i32) {
+unsafe extern "C-unwind" fn begin(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    flags: i32,
+) {
     // SAFETY: called by ExecInitCustomScan.
     unsafe {
         let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
@@ -81,14 +85,17 @@ unsafe fn lock_targets(estate: *mut pg_sys::EState) {
     unsafe {
         let statement = (*estate).es_plannedstmt;
         for relation in list::ints((*statement).resultRelations) {
-            let rte = list::nth::<pg_sys::RangeTblEntry>((*statement).rtable, relation as usize - 1);
+            let rte =
+                list::nth::<pg_sys::RangeTblEntry>((*statement).rtable, relation as usize - 1);
             pg_sys::LockRelationOid((*rte).relid, pg_sys::ShareRowExclusiveLock as i32);
         }
     }
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn exec(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+unsafe extern "C-unwind" fn exec(
+    node: *mut pg_sys::CustomScanState,
+) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: the child was made in begin.
     unsafe {
         let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
@@ -133,14 +140,26 @@ unsafe extern "C-unwind" fn explain_replicate(
 }
 
 impl Replicate {
-    unsafe fn new(node: *mut pg_sys::CustomScanState, scan: *mut pg_sys::CustomScan) -> Result<Replicate> {
+    unsafe fn new(
+        node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Replicate> {
         unsafe {
             let plan = RemotePlan::from_private((*scan).custom_private)?;
             let exprs = list::iter::<pg_sys::Expr>((*scan).custom_exprs)
                 .zip(&plan.plan.params)
-                .map(|(expr, param)| (pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps), Encoder::new(param)))
+                .map(|(expr, param)| {
+                    (
+                        pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps),
+                        Encoder::new(param),
+                    )
+                })
                 .collect();
-            Ok(Replicate { plan, exprs, sent: false })
+            Ok(Replicate {
+                plan,
+                exprs,
+                sent: false,
+            })
         }
     }
 
@@ -154,8 +173,14 @@ impl Replicate {
         for (index, (expr, encoder)) in self.exprs.iter_mut().enumerate() {
             // SAFETY: this node's expressions.
             let value = unsafe { state::evaluate(*expr, (*node).ss.ps.ps_ExprContext) };
-            params.types.push(Oid::from(self.plan.plan.params[index].declared));
-            params.formats.push(if encoder.binary { Format::Binary } else { Format::Text });
+            params
+                .types
+                .push(Oid::from(self.plan.plan.params[index].declared));
+            params.formats.push(if encoder.binary {
+                Format::Binary
+            } else {
+                Format::Text
+            });
             params.values.push(value.map(|value| {
                 let mut bytes = Vec::new();
                 // SAFETY: a value of the expression's type.
@@ -164,7 +189,8 @@ impl Replicate {
             }));
         }
         let tasks = task::plan_tasks(&self.plan, &[])?;
-        let mut requests = task::requests(&tasks.tasks, Rc::new(params), true, false, std::ptr::null());
+        let mut requests =
+            task::requests(&tasks.tasks, Rc::new(params), true, false, std::ptr::null());
         for request in &mut requests {
             request.sole = false;
         }

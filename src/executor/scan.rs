@@ -4,10 +4,10 @@
 use crate::error::{Error, Result};
 use crate::executor::decode::Decoder;
 use crate::executor::encode::Encoder;
+use crate::executor::explain;
 use crate::executor::merge::Merge;
 use crate::executor::state::{self, body};
 use crate::executor::task::{self, Tasks};
-use crate::executor::explain;
 use crate::pg::list;
 use crate::planner::plan::{CachedPlan, Command, Prune, RemotePlan};
 use crate::remote::{Format, Gather, Params};
@@ -84,7 +84,11 @@ unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn begin(node: *mut pg_sys::CustomScanState, estate: *mut pg_sys::EState, _flags: i32) {
+unsafe extern "C-unwind" fn begin(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    _flags: i32,
+) {
     // SAFETY: called by ExecInitCustomScan.
     unsafe {
         match Scan::new(node) {
@@ -95,7 +99,9 @@ unsafe extern "C-unwind" fn begin(node: *mut pg_sys::CustomScanState, estate: *m
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn exec(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+unsafe extern "C-unwind" fn exec(
+    node: *mut pg_sys::CustomScanState,
+) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: ExecScan calls back with the same node.
     unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
 }
@@ -107,7 +113,9 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
         let custom = node.cast::<pg_sys::CustomScanState>();
         let slot = (*node).ss_ScanTupleSlot;
         state::clear_virtual(slot);
-        let Some(scan) = body::<Scan>(custom) else { return slot };
+        let Some(scan) = body::<Scan>(custom) else {
+            return slot;
+        };
         match scan.next(custom, slot) {
             Ok(()) => slot,
             Err(error) => error.raise(),
@@ -116,7 +124,10 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn recheck(_node: *mut pg_sys::ScanState, _slot: *mut pg_sys::TupleTableSlot) -> bool {
+unsafe extern "C-unwind" fn recheck(
+    _node: *mut pg_sys::ScanState,
+    _slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
     true
 }
 
@@ -167,7 +178,11 @@ impl Scan {
                 });
             }
             let first_check = exprs.len() - plan.plan.checks.len();
-            let checks = exprs.split_off(first_check).into_iter().map(|value| value.state).collect();
+            let checks = exprs
+                .split_off(first_check)
+                .into_iter()
+                .map(|value| value.state)
+                .collect();
             let encoders = plan.plan.params.iter().map(|p| Encoder::new(p)).collect();
             let decoder = Decoder::new(&plan.plan.columns);
             Ok(Scan {
@@ -185,13 +200,24 @@ impl Scan {
     }
 
     /// The values of `custom_exprs` now; for EXPLAIN, without those that would change something or differ each time.
-    unsafe fn values(&self, econtext: *mut pg_sys::ExprContext, explain: bool) -> Vec<(Oid, Option<Datum>)> {
+    unsafe fn values(
+        &self,
+        econtext: *mut pg_sys::ExprContext,
+        explain: bool,
+    ) -> Vec<(Oid, Option<Datum>)> {
         self.exprs
             .iter()
             .map(|value| {
                 let skip = explain && value.volatile;
                 // SAFETY: this node's expressions.
-                (value.type_oid, if skip { None } else { unsafe { state::evaluate(value.state, econtext) } })
+                (
+                    value.type_oid,
+                    if skip {
+                        None
+                    } else {
+                        unsafe { state::evaluate(value.state, econtext) }
+                    },
+                )
             })
             .collect()
     }
@@ -205,7 +231,10 @@ impl Scan {
     ///
     /// # Safety
     /// `node` is this scan's state.
-    pub unsafe fn explain(&mut self, node: *mut pg_sys::CustomScanState) -> Result<(Tasks, Params)> {
+    pub unsafe fn explain(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+    ) -> Result<(Tasks, Params)> {
         unsafe {
             let values = self.values((*node).ss.ps.ps_ExprContext, true);
             let tasks = match self.tasks.take() {
@@ -223,7 +252,11 @@ impl Scan {
             for (index, encoder) in self.encoders.iter_mut().enumerate() {
                 let declared = self.plan.plan.params[index].declared;
                 params.types.push(Oid::from(declared));
-                params.formats.push(if encoder.binary { Format::Binary } else { Format::Text });
+                params.formats.push(if encoder.binary {
+                    Format::Binary
+                } else {
+                    Format::Text
+                });
                 params.values.push(values[index].1.map(|value| {
                     let mut bytes = Vec::with_capacity(16);
                     encoder.write(value, &mut bytes);
@@ -240,7 +273,11 @@ impl Scan {
             let tasks = task::plan_tasks(&self.plan, &values)?;
             let params = self.encode(&values);
             // Rows that are checked here may turn out forbidden after they were changed there.
-            let whole = if self.checks.is_empty() { (*(*node).ss.ps.state).es_plannedstmt } else { std::ptr::null_mut() };
+            let whole = if self.checks.is_empty() {
+                (*(*node).ss.ps.state).es_plannedstmt
+            } else {
+                std::ptr::null_mut()
+            };
             let requests = task::requests(
                 &tasks.tasks,
                 Rc::new(params),
@@ -258,13 +295,21 @@ impl Scan {
             if (*(*node).ss.ps.state).es_instrument != 0 {
                 gather.measure_bytes();
             }
-            self.running = Some(Running { gather, requests: count, merge });
+            self.running = Some(Running {
+                gather,
+                requests: count,
+                merge,
+            });
             Ok(())
         }
     }
 
     /// Puts the next row into the slot, or leaves it empty at the end.
-    unsafe fn next(&mut self, node: *mut pg_sys::CustomScanState, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+    unsafe fn next(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
         unsafe {
             if self.done {
                 return Ok(());
@@ -272,12 +317,22 @@ impl Scan {
             if self.running.is_none() {
                 self.start(node)?;
             }
-            let Some(running) = self.running.as_mut() else { return Err(Error::internal("a scan did not start")) };
+            let Some(running) = self.running.as_mut() else {
+                return Err(Error::internal("a scan did not start"));
+            };
             let found = if let Some(merge) = &mut running.merge {
                 match merge.next(&mut running.gather, &mut self.decoder)? {
                     Some((values, nulls)) => {
-                        std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, values.len());
-                        std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, nulls.len());
+                        std::ptr::copy_nonoverlapping(
+                            values.as_ptr(),
+                            (*slot).tts_values,
+                            values.len(),
+                        );
+                        std::ptr::copy_nonoverlapping(
+                            nulls.as_ptr(),
+                            (*slot).tts_isnull,
+                            nulls.len(),
+                        );
                         true
                     }
                     None => false,
@@ -287,7 +342,11 @@ impl Scan {
                     Some((_, row)) => {
                         let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
                         let old = pg_sys::MemoryContextSwitchTo(memory);
-                        self.decoder.decode(|column| row.get(column), (*slot).tts_values, (*slot).tts_isnull)?;
+                        self.decoder.decode(
+                            |column| row.get(column),
+                            (*slot).tts_values,
+                            (*slot).tts_isnull,
+                        )?;
                         pg_sys::MemoryContextSwitchTo(old);
                         true
                     }
@@ -303,12 +362,17 @@ impl Scan {
         }
     }
 
-    unsafe fn check(&self, node: *mut pg_sys::CustomScanState, slot: *mut pg_sys::TupleTableSlot) -> Result<()> {
+    unsafe fn check(
+        &self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
         unsafe {
             let econtext = (*node).ss.ps.ps_ExprContext;
             for (condition, check) in self.checks.iter().zip(&self.plan.plan.checks) {
                 (*econtext).ecxt_scantuple = slot;
-                let passed = state::evaluate(*condition, econtext).map(|value| value.value() as u8 != 0);
+                let passed =
+                    state::evaluate(*condition, econtext).map(|value| value.value() as u8 != 0);
                 if passed != Some(true) {
                     return Err(check.violation());
                 }
@@ -320,7 +384,9 @@ impl Scan {
     /// All rows are here: counts them, and the rows that a change affected.
     unsafe fn finish(&mut self, node: *mut pg_sys::CustomScanState) {
         self.done = true;
-        let Some(running) = self.running.take() else { return };
+        let Some(running) = self.running.take() else {
+            return;
+        };
         let mut affected = 0;
         for request in 0..running.requests {
             affected += running.gather.affected(request);

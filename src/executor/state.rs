@@ -28,7 +28,11 @@ pub unsafe fn create<T>(methods: &'static pg_sys::CustomExecMethods) -> *mut pg_
 ///
 /// # Safety
 /// `state` was made by `create::<T>`; `estate` is the query's.
-pub unsafe fn set_body<T>(state: *mut pg_sys::CustomScanState, estate: *mut pg_sys::EState, body: T) {
+pub unsafe fn set_body<T>(
+    state: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    body: T,
+) {
     unsafe extern "C-unwind" fn free<T>(body: *mut c_void) {
         // SAFETY: registered once for a body that Box::into_raw gave up. Bodies do not throw when dropped.
         unsafe { drop(Box::from_raw(body.cast::<T>())) }
@@ -59,7 +63,10 @@ pub unsafe fn body<'a, T>(state: *mut pg_sys::CustomScanState) -> Option<&'a mut
 ///
 /// # Safety
 /// `state` was made by ExecInitExpr for a plan whose ExprContext is `econtext`.
-pub unsafe fn evaluate(state: *mut pg_sys::ExprState, econtext: *mut pg_sys::ExprContext) -> Option<pg_sys::Datum> {
+pub unsafe fn evaluate(
+    state: *mut pg_sys::ExprState,
+    econtext: *mut pg_sys::ExprContext,
+) -> Option<pg_sys::Datum> {
     unsafe {
         let function = (*state).evalfunc?;
         let old = pg_sys::MemoryContextSwitchTo((*econtext).ecxt_per_tuple_memory);

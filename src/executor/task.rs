@@ -3,7 +3,7 @@
 use crate::catalog::{self, Colocation, ShardGroupId};
 use crate::deparse::{Place, SqlTemplate};
 use crate::error::Result;
-use crate::planner::plan::{ALL_NODES, CachedPlan, Command, Kind};
+use crate::planner::plan::{CachedPlan, Command, Kind, ALL_NODES};
 use crate::planner::route;
 use crate::remote::{Access, Format, Params, Request, Statement};
 use crate::{settings, transaction};
@@ -53,15 +53,34 @@ pub fn plan_tasks(plan: &CachedPlan, values: &[(Oid, Option<Datum>)]) -> Result<
         chosen.push(0);
     }
     let several = plan.plan.command == Command::Select && chosen.len() > 1;
-    let tasks = if several { per_node(plan, &colocation, &chosen)? } else { per_group(plan, &colocation, &chosen)? };
-    Ok(Tasks { tasks, groups: chosen, colocation: Some(colocation) })
+    let tasks = if several {
+        per_node(plan, &colocation, &chosen)?
+    } else {
+        per_group(plan, &colocation, &chosen)?
+    };
+    Ok(Tasks {
+        tasks,
+        groups: chosen,
+        colocation: Some(colocation),
+    })
 }
 
-fn require_shard(colocation: &Colocation, chosen: &[usize], plan: &CachedPlan, values: &[(Oid, Option<Datum>)]) -> Result<()> {
+fn require_shard(
+    colocation: &Colocation,
+    chosen: &[usize],
+    plan: &CachedPlan,
+    values: &[(Oid, Option<Datum>)],
+) -> Result<()> {
     if !chosen.is_empty() {
         return Ok(());
     }
-    let table = plan.plan.template.holes().first().map(|hole| hole.name.clone()).unwrap_or_default();
+    let table = plan
+        .plan
+        .template
+        .holes()
+        .first()
+        .map(|hole| hole.name.clone())
+        .unwrap_or_default();
     let value = match plan.plan.prune {
         crate::planner::plan::Prune::Key(i) => values[i].1,
         _ => None,
@@ -95,8 +114,14 @@ fn per_group(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Re
         .map(|index| {
             let group = &colocation.groups[*index];
             let groups: Rc<[ShardGroupId]> = Rc::new([group.id]);
-            let sql = cached(plan, group.node, &groups, |node| render(&plan.plan.template, Some(group.id), node))?;
-            Ok(Task { node: group.node, groups, sql })
+            let sql = cached(plan, group.node, &groups, |node| {
+                render(&plan.plan.template, Some(group.id), node)
+            })?;
+            Ok(Task {
+                node: group.node,
+                groups,
+                sql,
+            })
         })
         .collect()
 }
@@ -116,8 +141,10 @@ fn per_node(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Res
                 if let [only] = part {
                     return render(&plan.plan.template, Some(*only), node);
                 }
-                let arms: Vec<String> =
-                    part.iter().map(|group| format!("({})", render(&plan.plan.template, Some(*group), node))).collect();
+                let arms: Vec<String> = part
+                    .iter()
+                    .map(|group| format!("({})", render(&plan.plan.template, Some(*group), node)))
+                    .collect();
                 format!("{}{}", arms.join(" UNION ALL "), plan.plan.union_tail)
             })?;
             tasks.push(Task { node, groups, sql });
@@ -136,7 +163,11 @@ fn every_node(plan: &CachedPlan) -> Result<Tasks> {
             sql: render(&plan.plan.template, None, node).into(),
         })
         .collect::<Vec<_>>();
-    Ok(Tasks { tasks, groups: Vec::new(), colocation: None })
+    Ok(Tasks {
+        tasks,
+        groups: Vec::new(),
+        colocation: None,
+    })
 }
 
 /// The text for some shard groups of a node, made once per plan.
@@ -201,7 +232,9 @@ pub fn requests(
     binary: bool,
     statement: *const pgrx::pg_sys::PlannedStmt,
 ) -> Vec<Request> {
-    let autocommit = (!writes || tasks.len() == 1) && !statement.is_null() && transaction::may_autocommit(statement);
+    let autocommit = (!writes || tasks.len() == 1)
+        && !statement.is_null()
+        && transaction::may_autocommit(statement);
     tasks
         .iter()
         .map(|task| Request {

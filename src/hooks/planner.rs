@@ -4,7 +4,7 @@ use crate::{catalog, planner};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, ParamListInfo, PlannedStmt, Query};
 use std::cell::Cell;
-use std::ffi::{CStr, c_char};
+use std::ffi::{c_char, CStr};
 
 static mut PREVIOUS_PLANNER: pg_sys::planner_hook_type = None;
 static mut PREVIOUS_PATHS: pg_sys::set_rel_pathlist_hook_type = None;
@@ -63,10 +63,17 @@ impl Drop for Restore {
     }
 }
 
-unsafe fn next_planner(query: *mut Query, text: *const c_char, options: i32, params: ParamListInfo) -> *mut PlannedStmt {
+unsafe fn next_planner(
+    query: *mut Query,
+    text: *const c_char,
+    options: i32,
+    params: ParamListInfo,
+) -> *mut PlannedStmt {
     unsafe {
         match PREVIOUS_PLANNER {
-            Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query, text, options, params)),
+            Some(previous) => {
+                pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query, text, options, params))
+            }
             None => pg_sys::standard_planner(query, text, options, params),
         }
     }

@@ -51,7 +51,12 @@ pub unsafe fn strip_relabel(mut expr: *mut Node) -> *mut Node {
 ///
 /// # Safety
 /// Allocates: call it inside the server.
-pub unsafe fn param(number: i32, type_oid: pg_sys::Oid, typmod: i32, collation: pg_sys::Oid) -> *mut pg_sys::Param {
+pub unsafe fn param(
+    number: i32,
+    type_oid: pg_sys::Oid,
+    typmod: i32,
+    collation: pg_sys::Oid,
+) -> *mut pg_sys::Param {
     unsafe {
         let param = node::make::<pg_sys::Param>();
         (*param).paramkind = pg_sys::ParamKind::PARAM_EXTERN;
@@ -105,7 +110,13 @@ pub unsafe fn int8(value: i64) -> *mut pg_sys::Const {
 /// # Safety
 /// `expr` is a valid expression.
 pub unsafe fn signature(expr: *const Node) -> (pg_sys::Oid, i32, pg_sys::Oid) {
-    unsafe { (pg_sys::exprType(expr), pg_sys::exprTypmod(expr), pg_sys::exprCollation(expr)) }
+    unsafe {
+        (
+            pg_sys::exprType(expr),
+            pg_sys::exprTypmod(expr),
+            pg_sys::exprCollation(expr),
+        )
+    }
 }
 
 /// `a AND b`; either may be null.
@@ -119,13 +130,9 @@ pub unsafe fn and(a: *mut Node, b: *mut Node) -> *mut Node {
         } else if b.is_null() {
             a
         } else {
-            pg_sys::makeBoolExpr(
-                pg_sys::BoolExprType::AND_EXPR,
-                list::from([a, b]),
-                -1,
-            )
-            .cast::<Expr>()
-            .cast()
+            pg_sys::makeBoolExpr(pg_sys::BoolExprType::AND_EXPR, list::from([a, b]), -1)
+                .cast::<Expr>()
+                .cast()
         }
     }
 }
@@ -134,7 +141,11 @@ pub unsafe fn and(a: *mut Node, b: *mut Node) -> *mut Node {
 ///
 /// # Safety
 /// Allocates: call it inside the server.
-pub unsafe fn var(varno: i32, attno: i16, (type_oid, typmod, collation): (pg_sys::Oid, i32, pg_sys::Oid)) -> *mut pg_sys::Var {
+pub unsafe fn var(
+    varno: i32,
+    attno: i16,
+    (type_oid, typmod, collation): (pg_sys::Oid, i32, pg_sys::Oid),
+) -> *mut pg_sys::Var {
     unsafe { pg_sys::makeVar(varno, attno, type_oid, typmod, collation, 0) }
 }
 

@@ -6,14 +6,18 @@ use pgrx::pg_sys;
 ///
 /// # Safety
 /// `list` is NIL or a list of pointers to `T` that is not changed while the iterator lives.
-pub unsafe fn iter<T>(list: *const pg_sys::List) -> impl DoubleEndedIterator<Item = *mut T> + ExactSizeIterator {
+pub unsafe fn iter<T>(
+    list: *const pg_sys::List,
+) -> impl DoubleEndedIterator<Item = *mut T> + ExactSizeIterator {
     // SAFETY: a List has `length` cells, each holding a pointer here.
     let cells: &[pg_sys::ListCell] = if list.is_null() {
         &[]
     } else {
         unsafe { std::slice::from_raw_parts((*list).elements, (*list).length as usize) }
     };
-    cells.iter().map(|cell| unsafe { cell.ptr_value.cast::<T>() })
+    cells
+        .iter()
+        .map(|cell| unsafe { cell.ptr_value.cast::<T>() })
 }
 
 /// The elements of an Oid list.
@@ -58,17 +62,6 @@ pub unsafe fn len(list: *const pg_sys::List) -> usize {
 /// `list` has more than `index` elements, pointers to `T`.
 pub unsafe fn nth<T>(list: *const pg_sys::List, index: usize) -> *mut T {
     unsafe { cells(list)[index].ptr_value.cast() }
-}
-
-/// Overwrites the element at `index`.
-///
-/// # Safety
-/// `list` is a pointer list with more than `index` elements.
-pub unsafe fn set<T>(list: *mut pg_sys::List, index: usize, value: *mut T) {
-    unsafe {
-        assert!(index < (*list).length as usize);
-        (*(*list).elements.add(index)).ptr_value = value.cast();
-    }
 }
 
 /// A new pointer list, in the current memory context; NIL when there is nothing.

@@ -91,7 +91,10 @@ pub unsafe fn pstrdup(text: &str) -> *mut std::ffi::c_char {
     }
 }
 
-unsafe extern "C-unwind" fn walk_callback<F: FnMut(*mut Node) -> bool>(node: *mut Node, context: *mut c_void) -> bool {
+unsafe extern "C-unwind" fn walk_callback<F: FnMut(*mut Node) -> bool>(
+    node: *mut Node,
+    context: *mut c_void,
+) -> bool {
     // SAFETY: `context` is the closure that `children` passed; PostgreSQL calls back on the same stack.
     unsafe { pg_sys::panic::pgrx_extern_c_guard(|| (*context.cast::<F>())(node)) }
 }
@@ -102,15 +105,28 @@ unsafe extern "C-unwind" fn walk_callback<F: FnMut(*mut Node) -> bool>(node: *mu
 /// # Safety
 /// `node` is null or a valid expression tree.
 pub unsafe fn children<F: FnMut(*mut Node) -> bool>(node: *mut Node, mut visit: F) -> bool {
-    unsafe { pg_sys::expression_tree_walker(node, Some(walk_callback::<F>), (&raw mut visit).cast()) }
+    unsafe {
+        pg_sys::expression_tree_walker(node, Some(walk_callback::<F>), (&raw mut visit).cast())
+    }
 }
 
 /// Calls `visit` for each direct child of a Query (`query_tree_walker`); stops at the first `true`.
 ///
 /// # Safety
 /// `query` is a valid Query.
-pub unsafe fn query_children<F: FnMut(*mut Node) -> bool>(query: *mut pg_sys::Query, flags: u32, mut visit: F) -> bool {
-    unsafe { pg_sys::query_tree_walker(query, Some(walk_callback::<F>), (&raw mut visit).cast(), flags as i32) }
+pub unsafe fn query_children<F: FnMut(*mut Node) -> bool>(
+    query: *mut pg_sys::Query,
+    flags: u32,
+    mut visit: F,
+) -> bool {
+    unsafe {
+        pg_sys::query_tree_walker(
+            query,
+            Some(walk_callback::<F>),
+            (&raw mut visit).cast(),
+            flags as i32,
+        )
+    }
 }
 
 /// Calls `visit` for each direct child of a raw parse tree.
@@ -118,7 +134,9 @@ pub unsafe fn query_children<F: FnMut(*mut Node) -> bool>(query: *mut pg_sys::Qu
 /// # Safety
 /// `node` is null or a valid raw parse tree.
 pub unsafe fn raw_children<F: FnMut(*mut Node) -> bool>(node: *mut Node, mut visit: F) -> bool {
-    unsafe { pg_sys::raw_expression_tree_walker(node, Some(walk_callback::<F>), (&raw mut visit).cast()) }
+    unsafe {
+        pg_sys::raw_expression_tree_walker(node, Some(walk_callback::<F>), (&raw mut visit).cast())
+    }
 }
 
 /// Visits every node below `node`, queries included, in depth-first order. `visit` answers `Step`.
@@ -140,7 +158,11 @@ pub enum Step {
     Stop,
 }
 
-unsafe fn walk_level(node: *mut Node, level: u32, visit: &mut dyn FnMut(*mut Node, u32) -> Step) -> bool {
+unsafe fn walk_level(
+    node: *mut Node,
+    level: u32,
+    visit: &mut dyn FnMut(*mut Node, u32) -> Step,
+) -> bool {
     if node.is_null() {
         return false;
     }
@@ -171,7 +193,10 @@ unsafe extern "C-unwind" fn mutate_callback<F: FnMut(*mut Node) -> *mut Node>(
 ///
 /// # Safety
 /// `node` is null or a valid expression tree (not a Query).
-pub unsafe fn map_children<F: FnMut(*mut Node) -> *mut Node>(node: *mut Node, mut change: F) -> *mut Node {
+pub unsafe fn map_children<F: FnMut(*mut Node) -> *mut Node>(
+    node: *mut Node,
+    mut change: F,
+) -> *mut Node {
     type Callback = unsafe extern "C-unwind" fn(*mut Node, *mut c_void) -> *mut Node;
     // SAFETY: PostgreSQL 15 declares the callback without arguments and calls it with these two.
     unsafe {
@@ -185,7 +210,10 @@ pub unsafe fn map_children<F: FnMut(*mut Node) -> *mut Node>(node: *mut Node, mu
 ///
 /// # Safety
 /// `query` is a valid Query that the caller owns.
-pub unsafe fn map_query<F: FnMut(*mut Node) -> *mut Node>(query: *mut pg_sys::Query, mut change: F) {
+pub unsafe fn map_query<F: FnMut(*mut Node) -> *mut Node>(
+    query: *mut pg_sys::Query,
+    mut change: F,
+) {
     type Callback = unsafe extern "C-unwind" fn(*mut Node, *mut c_void) -> *mut Node;
     // SAFETY: as map_children.
     unsafe {
@@ -198,12 +226,4 @@ pub unsafe fn map_query<F: FnMut(*mut Node) -> *mut Node>(query: *mut pg_sys::Qu
             pg_sys::QTW_DONT_COPY_QUERY as i32,
         );
     }
-}
-
-/// `nodeToString`-like description of a tag for error messages.
-///
-/// # Safety
-/// `node` is a valid node.
-pub unsafe fn describe(node: *const Node) -> String {
-    format!("{:?}", unsafe { tag(node) })
 }

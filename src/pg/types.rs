@@ -2,9 +2,6 @@
 
 use pgrx::pg_sys::{self, Oid};
 
-/// First object id that is not PostgreSQL's own and equal on every server.
-pub const FIRST_USER_OID: u32 = pg_sys::FirstNormalObjectId;
-
 /// True for objects of PostgreSQL itself, which are the same on every node.
 pub fn is_builtin(oid: Oid) -> bool {
     oid.to_u32() < pg_sys::FirstGenbkiObjectId

@@ -51,19 +51,24 @@ pub unsafe fn split(query: *mut Query, route: &Route) -> Result<Option<Option<Re
         if !kept.is_empty() {
             return Ok(None);
         }
-        let Some(mut parts) = Parts::collect(query) else { return Ok(None) };
+        let Some(mut parts) = Parts::collect(query) else {
+            return Ok(None);
+        };
         // Columns beside the groups (a primary key is grouped by) become groups of their own.
         for tree in split::above(query) {
             if !parts.add_loose_columns(tree) {
                 return Ok(None);
             }
         }
-        let everything_ships = parts
-            .groups
-            .iter()
-            .chain(parts.loose.iter())
-            .all(|g| ship::obstacle(*g).is_none() && ship::readable_type(pg_sys::exprType(*g)).is_ok());
-        if !everything_ships || parts.loose.iter().any(|column| !is_groupable(pg_sys::exprType(*column))) {
+        let everything_ships = parts.groups.iter().chain(parts.loose.iter()).all(|g| {
+            ship::obstacle(*g).is_none() && ship::readable_type(pg_sys::exprType(*g)).is_ok()
+        });
+        if !everything_ships
+            || parts
+                .loose
+                .iter()
+                .any(|column| !is_groupable(pg_sys::exprType(*column)))
+        {
             return Ok(None);
         }
 
@@ -78,7 +83,10 @@ pub unsafe fn split(query: *mut Query, route: &Route) -> Result<Option<Option<Re
         (*inner).targetList = split::targets(&units);
         (*inner).hasAggs = true;
         (*inner).groupClause = regroup(group_clauses, (*inner).targetList, &parts);
-        let order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let order = Order {
+            keys: Vec::new(),
+            limit: std::ptr::null_mut(),
+        };
         let remote = remote::finish(inner, route, order, String::new())?;
         let columns = remote.columns.clone();
         let entry = leaf::placeholder(remote, false);
@@ -92,7 +100,11 @@ pub unsafe fn split(query: *mut Query, route: &Route) -> Result<Option<Option<Re
 }
 
 /// Group clauses for the leaf: the level's own, over the first columns, then one per loose column.
-unsafe fn regroup(clauses: *mut pg_sys::List, targets: *mut pg_sys::List, parts: &Parts) -> *mut pg_sys::List {
+unsafe fn regroup(
+    clauses: *mut pg_sys::List,
+    targets: *mut pg_sys::List,
+    parts: &Parts,
+) -> *mut pg_sys::List {
     unsafe {
         let mut result = Vec::new();
         for (index, clause) in list::iter::<pg_sys::SortGroupClause>(clauses).enumerate() {
@@ -114,7 +126,8 @@ unsafe fn regroup(clauses: *mut pg_sys::List, targets: *mut pg_sys::List, parts:
 
 unsafe fn group_clause(type_oid: Oid, reference: u32) -> *mut pg_sys::SortGroupClause {
     unsafe {
-        let flags = pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_HASH_PROC;
+        let flags =
+            pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_HASH_PROC;
         let cache = pg_sys::lookup_type_cache(type_oid, flags as i32);
         let clause = node::make::<pg_sys::SortGroupClause>();
         (*clause).tleSortGroupRef = reference;
@@ -126,7 +139,10 @@ unsafe fn group_clause(type_oid: Oid, reference: u32) -> *mut pg_sys::SortGroupC
 }
 
 unsafe fn is_groupable(type_oid: Oid) -> bool {
-    unsafe { (*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr != pg_sys::InvalidOid }
+    unsafe {
+        (*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr
+            != pg_sys::InvalidOid
+    }
 }
 
 struct Parts {
@@ -142,7 +158,11 @@ impl Parts {
             let groups = list::iter::<pg_sys::SortGroupClause>((*query).groupClause)
                 .map(|clause| pg_sys::get_sortgroupclause_expr(clause, (*query).targetList))
                 .collect();
-            let mut parts = Parts { groups, loose: Vec::new(), aggregates: Vec::new() };
+            let mut parts = Parts {
+                groups,
+                loose: Vec::new(),
+                aggregates: Vec::new(),
+            };
             let mut fits = true;
             for tree in split::above(query) {
                 node::walk(tree, &mut |item, _| match node::tag(item) {
@@ -150,7 +170,11 @@ impl Parts {
                         let aggregate = item.cast::<Aggref>();
                         match combine(aggregate) {
                             Some(how) => {
-                                if !parts.aggregates.iter().any(|(known, _)| node::equal(*known, aggregate)) {
+                                if !parts
+                                    .aggregates
+                                    .iter()
+                                    .any(|(known, _)| node::equal(*known, aggregate))
+                                {
                                     parts.aggregates.push((aggregate, how));
                                 }
                                 Step::Over
@@ -181,7 +205,11 @@ impl Parts {
             let (groups, aggregates) = (&self.groups, &self.aggregates);
             let loose = &mut self.loose;
             !node::walk(tree, &mut |item, _| {
-                if groups.iter().any(|g| node::equal(*g, item)) || aggregates.iter().any(|(a, _)| node::equal(*a, item.cast::<Aggref>())) {
+                if groups.iter().any(|g| node::equal(*g, item))
+                    || aggregates
+                        .iter()
+                        .any(|(a, _)| node::equal(*a, item.cast::<Aggref>()))
+                {
                     return Step::Over;
                 }
                 match node::tag(item) {
@@ -218,7 +246,12 @@ impl Parts {
         partials
     }
 
-    unsafe fn rewrite_above(&self, query: *mut Query, group_columns: usize, columns: &[(Oid, i32, Oid)]) {
+    unsafe fn rewrite_above(
+        &self,
+        query: *mut Query,
+        group_columns: usize,
+        columns: &[(Oid, i32, Oid)],
+    ) {
         unsafe {
             let rewrite = |tree: *mut Node| self.rewrite(tree, group_columns, columns);
             (*query).targetList = rewrite((*query).targetList.cast()).cast();
@@ -236,7 +269,11 @@ impl Parts {
     unsafe fn group_by_loose_columns(&self, query: *mut Query) {
         unsafe {
             for (index, column) in self.loose.iter().enumerate() {
-                let value = expr::var(1, (self.groups.len() + index) as i16 + 1, expr::signature(*column));
+                let value = expr::var(
+                    1,
+                    (self.groups.len() + index) as i16 + 1,
+                    expr::signature(*column),
+                );
                 let entry = pg_sys::makeTargetEntry(
                     value.cast(),
                     list::len((*query).targetList) as i16 + 1,
@@ -250,13 +287,20 @@ impl Parts {
                     + 1;
                 (*entry).ressortgroupref = reference;
                 (*query).targetList = pg_sys::lappend((*query).targetList, entry.cast());
-                (*query).groupClause =
-                    pg_sys::lappend((*query).groupClause, group_clause(pg_sys::exprType(*column), reference).cast());
+                (*query).groupClause = pg_sys::lappend(
+                    (*query).groupClause,
+                    group_clause(pg_sys::exprType(*column), reference).cast(),
+                );
             }
         }
     }
 
-    unsafe fn rewrite(&self, tree: *mut Node, group_columns: usize, columns: &[(Oid, i32, Oid)]) -> *mut Node {
+    unsafe fn rewrite(
+        &self,
+        tree: *mut Node,
+        group_columns: usize,
+        columns: &[(Oid, i32, Oid)],
+    ) -> *mut Node {
         unsafe {
             if tree.is_null() {
                 return tree;
@@ -272,7 +316,11 @@ impl Parts {
                     if node::equal(*known, aggregate) {
                         return combined(aggregate, how, column, columns);
                     }
-                    column += if matches!(how, Combine::Average) { 2 } else { 1 };
+                    column += if matches!(how, Combine::Average) {
+                        2
+                    } else {
+                        1
+                    };
                 }
             }
             node::map_children(tree, |child| self.rewrite(child, group_columns, columns))
@@ -284,13 +332,20 @@ impl Parts {
 unsafe fn combine(aggregate: *mut Aggref) -> Option<Combine> {
     unsafe {
         let a = &*aggregate;
-        if !a.aggdistinct.is_null() || !a.aggorder.is_null() || a.agglevelsup != 0 || a.aggkind as u8 != b'n' || !types::is_builtin(a.aggfnoid) {
+        if !a.aggdistinct.is_null()
+            || !a.aggorder.is_null()
+            || a.agglevelsup != 0
+            || a.aggkind as u8 != b'n'
+            || !types::is_builtin(a.aggfnoid)
+        {
             return None;
         }
         if ship::obstacle(a.args.cast()).is_some() || ship::obstacle(a.aggfilter.cast()).is_some() {
             return None;
         }
-        let name = std::ffi::CStr::from_ptr(pg_sys::get_func_name(a.aggfnoid)).to_string_lossy().into_owned();
+        let name = std::ffi::CStr::from_ptr(pg_sys::get_func_name(a.aggfnoid))
+            .to_string_lossy()
+            .into_owned();
         match name.as_str() {
             "count" => Some(Combine::Count),
             "sum" => Some(match list::oids(a.aggargtypes).first().copied() {
@@ -300,7 +355,9 @@ unsafe fn combine(aggregate: *mut Aggref) -> Option<Combine> {
             "avg" => Some(Combine::Average),
             "min" | "max" | "bool_and" | "bool_or" | "every" | "bit_and" | "bit_or" | "bit_xor" => {
                 // min(anyarray) and the like come back as the argument's type.
-                ship::readable_type(a.aggtype).is_ok().then_some(Combine::Same)
+                ship::readable_type(a.aggtype)
+                    .is_ok()
+                    .then_some(Combine::Same)
             }
             _ => None,
         }
@@ -340,7 +397,12 @@ unsafe fn aggregate_function(name: &str, argument: Oid) -> Oid {
 }
 
 /// A new aggregate of `function` over one column of the leaf.
-unsafe fn over(name: &str, column: usize, columns: &[(Oid, i32, Oid)], input_collation: Oid) -> *mut Aggref {
+unsafe fn over(
+    name: &str,
+    column: usize,
+    columns: &[(Oid, i32, Oid)],
+    input_collation: Oid,
+) -> *mut Aggref {
     unsafe {
         let signature = columns[column];
         let argument_type = signature.0;
@@ -356,11 +418,20 @@ unsafe fn over(name: &str, column: usize, columns: &[(Oid, i32, Oid)], input_col
         } else {
             pg_sys::get_func_rettype(function)
         };
-        (*aggregate).aggcollid = if pg_sys::type_is_collatable((*aggregate).aggtype) { signature.2 } else { pg_sys::InvalidOid };
+        (*aggregate).aggcollid = if pg_sys::type_is_collatable((*aggregate).aggtype) {
+            signature.2
+        } else {
+            pg_sys::InvalidOid
+        };
         (*aggregate).inputcollid = input_collation;
         (*aggregate).aggargtypes = list::from_oids([argument_type]);
         let value = expr::var(1, column as i16 + 1, signature);
-        (*aggregate).args = list::from([pg_sys::makeTargetEntry(value.cast(), 1, std::ptr::null_mut(), false)]);
+        (*aggregate).args = list::from([pg_sys::makeTargetEntry(
+            value.cast(),
+            1,
+            std::ptr::null_mut(),
+            false,
+        )]);
         (*aggregate).aggkind = b'n' as std::ffi::c_char;
         (*aggregate).aggsplit = pg_sys::AggSplit::AGGSPLIT_SIMPLE;
         (*aggregate).aggno = -1;
@@ -401,20 +472,29 @@ unsafe fn call(function: u32, result: Oid, args: Vec<*mut Node>) -> *mut Node {
 }
 
 /// The expression over the leaf's columns that takes the place of an aggregate.
-unsafe fn combined(aggregate: *mut Aggref, how: &Combine, column: usize, columns: &[(Oid, i32, Oid)]) -> *mut Node {
+unsafe fn combined(
+    aggregate: *mut Aggref,
+    how: &Combine,
+    column: usize,
+    columns: &[(Oid, i32, Oid)],
+) -> *mut Node {
     unsafe {
         let collation = (*aggregate).inputcollid;
         match how {
             Combine::Same => {
-                let name = std::ffi::CStr::from_ptr(pg_sys::get_func_name((*aggregate).aggfnoid)).to_string_lossy().into_owned();
+                let name = std::ffi::CStr::from_ptr(pg_sys::get_func_name((*aggregate).aggfnoid))
+                    .to_string_lossy()
+                    .into_owned();
                 over(&name, column, columns, collation).cast()
             }
             Combine::SumInt8 => sum_of_int8(column, columns),
             Combine::Count => {
-                let coalesce = pg_sys::palloc0(std::mem::size_of::<pg_sys::CoalesceExpr>()).cast::<pg_sys::CoalesceExpr>();
+                let coalesce = pg_sys::palloc0(std::mem::size_of::<pg_sys::CoalesceExpr>())
+                    .cast::<pg_sys::CoalesceExpr>();
                 (*coalesce).xpr.type_ = NodeTag::T_CoalesceExpr;
                 (*coalesce).coalescetype = pg_sys::INT8OID;
-                (*coalesce).args = list::from([sum_of_int8(column, columns), expr::int8(0).cast::<Node>()]);
+                (*coalesce).args =
+                    list::from([sum_of_int8(column, columns), expr::int8(0).cast::<Node>()]);
                 (*coalesce).location = -1;
                 coalesce.cast()
             }
@@ -440,7 +520,10 @@ unsafe fn average(aggregate: *mut Aggref, column: usize, columns: &[(Oid, i32, O
         (*nullif).opno = f::INT8EQ_OPERATOR.into();
         (*nullif).opfuncid = f::INT8EQ.into();
         (*nullif).opresulttype = pg_sys::INT8OID;
-        (*nullif).args = list::from([sum_of_int8(column + 1, columns), expr::int8(0).cast::<Node>()]);
+        (*nullif).args = list::from([
+            sum_of_int8(column + 1, columns),
+            expr::int8(0).cast::<Node>(),
+        ]);
         (*nullif).location = -1;
         let count: *mut Node = nullif.cast();
         match (*aggregate).aggtype {

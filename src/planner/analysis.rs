@@ -22,7 +22,6 @@ type Region = usize;
 
 /// A distributed table where the query names it.
 pub struct Distributed {
-    pub relid: Oid,
     pub colocation: Rc<Colocation>,
     pub key: Point,
 }
@@ -68,7 +67,11 @@ enum Carries {
 
 impl Carries {
     fn unless(barrier: bool) -> Carries {
-        if barrier { Carries::Nothing } else { Carries::BothWays }
+        if barrier {
+            Carries::Nothing
+        } else {
+            Carries::BothWays
+        }
     }
 }
 
@@ -116,11 +119,15 @@ impl Analysis {
     /// # Safety
     /// `query` is a valid, rewritten Query that is not changed while the answer is used.
     pub unsafe fn of(query: *mut Query) -> Result<Analysis> {
-        let mut analysis = Analysis { parent: vec![None], ..Analysis::default() };
+        let mut analysis = Analysis {
+            parent: vec![None],
+            ..Analysis::default()
+        };
         let mut frames = Vec::new();
         let level = unsafe { analysis.visit_query(query, 0, &mut frames, true)? };
         if !level.sharded && !analysis.distributed.is_empty() {
-            analysis.cannot_scatter("rows of the outermost query do not come from a distributed table");
+            analysis
+                .cannot_scatter("rows of the outermost query do not come from a distributed table");
         }
         Ok(analysis)
     }
@@ -151,11 +158,22 @@ impl Analysis {
         self.edges.push(Edge { a, b, carries });
     }
 
-    unsafe fn visit_query(&mut self, query: *mut Query, region: Region, frames: &mut Vec<Frame>, top: bool) -> Result<Level> {
+    unsafe fn visit_query(
+        &mut self,
+        query: *mut Query,
+        region: Region,
+        frames: &mut Vec<Frame>,
+        top: bool,
+    ) -> Result<Level> {
         let id = self.next_level;
         self.next_level += 1;
         let open = unsafe { top || !is_barrier(query) };
-        frames.push(Frame { id, query, correlated: Vec::new(), open });
+        frames.push(Frame {
+            id,
+            query,
+            correlated: Vec::new(),
+            open,
+        });
         let level = unsafe { self.visit_level(query, id, region, frames, top) };
         frames.pop();
         level
@@ -194,7 +212,9 @@ impl Analysis {
             }
             let from = (*query).jointree;
             let mut sharded = self.visit_from(from.cast(), region, frames)?;
-            if (*query).commandType == pg_sys::CmdType::CMD_UPDATE || (*query).commandType == pg_sys::CmdType::CMD_DELETE {
+            if (*query).commandType == pg_sys::CmdType::CMD_UPDATE
+                || (*query).commandType == pg_sys::CmdType::CMD_DELETE
+            {
                 // Deparsed FROM items join the target inside.
                 sharded = true;
             }
@@ -208,7 +228,11 @@ impl Analysis {
             ] {
                 self.visit_sublinks(tree, region, frames)?;
             }
-            let outputs = if (*query).commandType == pg_sys::CmdType::CMD_SELECT { (*query).targetList } else { (*query).returningList };
+            let outputs = if (*query).commandType == pg_sys::CmdType::CMD_SELECT {
+                (*query).targetList
+            } else {
+                (*query).returningList
+            };
             let outputs = list::iter::<pg_sys::TargetEntry>(outputs)
                 .filter(|entry| !(**entry).resjunk)
                 .map(|entry| self.column((*entry).expr.cast(), frames))
@@ -226,11 +250,18 @@ impl Analysis {
     /// The key of an inserted row is what the target list says.
     unsafe fn visit_inserted_key(&mut self, query: *mut Query, region: Region) {
         unsafe {
-            let Some(key) = self.distributed.last().map(|d| d.key) else { return };
-            let attno = self.points.iter().find(|(_, point)| **point == key).map(|((_, _, attno), _)| *attno);
+            let Some(key) = self.distributed.last().map(|d| d.key) else {
+                return;
+            };
+            let attno = self
+                .points
+                .iter()
+                .find(|(_, point)| **point == key)
+                .map(|((_, _, attno), _)| *attno);
             for entry in list::iter::<pg_sys::TargetEntry>((*query).targetList) {
                 if Some((*entry).resno) == attno && is_free((*entry).expr.cast()) {
-                    self.facts.push((key, region, Fact::Equal((*entry).expr.cast())));
+                    self.facts
+                        .push((key, region, Fact::Equal((*entry).expr.cast())));
                 }
             }
         }
@@ -239,10 +270,18 @@ impl Analysis {
     /// Conditions under which a level below the top gives the same rows shard by shard.
     unsafe fn require_key(&mut self, query: *mut Query, frames: &mut [Frame]) {
         unsafe {
-            let correlated = frames.last().map(|f| f.correlated.clone()).unwrap_or_default();
+            let correlated = frames
+                .last()
+                .map(|f| f.correlated.clone())
+                .unwrap_or_default();
             let key_points = |clauses: *mut pg_sys::List, this: &Analysis| -> Vec<Point> {
                 list::iter::<pg_sys::SortGroupClause>(clauses)
-                    .filter_map(|clause| this.known_column(pg_sys::get_sortgroupclause_expr(clause, (*query).targetList), frames))
+                    .filter_map(|clause| {
+                        this.known_column(
+                            pg_sys::get_sortgroupclause_expr(clause, (*query).targetList),
+                            frames,
+                        )
+                    })
                     .collect()
             };
             let grouped = key_points((*query).groupClause, self);
@@ -254,18 +293,30 @@ impl Analysis {
             let mut add = |any_of: Vec<Point>, reason: &str| {
                 let mut any_of = any_of;
                 any_of.extend(correlated.iter().copied());
-                self.requirements.push(Requirement { any_of, reason: reason.to_owned() });
+                self.requirements.push(Requirement {
+                    any_of,
+                    reason: reason.to_owned(),
+                });
             };
             if !(*query).groupingSets.is_null() {
                 add(Vec::new(), "a subquery has grouping sets");
             } else if (*query).hasAggs || !(*query).groupClause.is_null() {
-                add(grouped, "a subquery aggregates without grouping by the distribution column");
+                add(
+                    grouped,
+                    "a subquery aggregates without grouping by the distribution column",
+                );
             }
             if !(*query).distinctClause.is_null() {
-                add(distinct, "a subquery's DISTINCT lacks the distribution column");
+                add(
+                    distinct,
+                    "a subquery's DISTINCT lacks the distribution column",
+                );
             }
             for window in windows {
-                add(window, "a subquery's window is not partitioned by the distribution column");
+                add(
+                    window,
+                    "a subquery's window is not partitioned by the distribution column",
+                );
             }
             if !(*query).limitCount.is_null() || !(*query).limitOffset.is_null() {
                 add(Vec::new(), "a subquery has LIMIT");
@@ -285,7 +336,9 @@ impl Analysis {
             let mut sharded = Vec::new();
             let mut arms = Vec::new();
             for (index, rte) in list::iter::<pg_sys::RangeTblEntry>((*query).rtable).enumerate() {
-                if (*rte).rtekind != RTEKind::RTE_SUBQUERY || !(*rte).inFromCl && !arm_of((*query).setOperations, index as i32 + 1) {
+                if (*rte).rtekind != RTEKind::RTE_SUBQUERY
+                    || !(*rte).inFromCl && !arm_of((*query).setOperations, index as i32 + 1)
+                {
                     continue;
                 }
                 if !arm_of((*query).setOperations, index as i32 + 1) {
@@ -308,7 +361,11 @@ impl Analysis {
                     let output = self.point(id, 0, column as i16 + 1, region);
                     for arm in &arms {
                         let open = frames.last().is_some_and(|f| f.open);
-                        let carries = if open { Carries::Down } else { Carries::Nothing };
+                        let carries = if open {
+                            Carries::Down
+                        } else {
+                            Carries::Nothing
+                        };
                         self.tie(output, arm[column].unwrap_or(output), carries);
                     }
                     outputs.push(Some(output));
@@ -330,12 +387,20 @@ impl Analysis {
                     self.cannot_scatter("a subquery has LIMIT");
                 }
             }
-            Ok(Level { outputs, sharded: any })
+            Ok(Level {
+                outputs,
+                sharded: any,
+            })
         }
     }
 
     /// Visits a FROM item; answers whether its rows come from shards.
-    unsafe fn visit_from(&mut self, item: *mut Node, region: Region, frames: &mut Vec<Frame>) -> Result<bool> {
+    unsafe fn visit_from(
+        &mut self,
+        item: *mut Node,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<bool> {
         unsafe {
             if let Some(reference) = node::cast::<pg_sys::RangeTblRef>(item) {
                 return self.visit_entry((*reference).rtindex, region, frames);
@@ -356,7 +421,12 @@ impl Analysis {
         }
     }
 
-    unsafe fn visit_join(&mut self, join: *mut pg_sys::JoinExpr, region: Region, frames: &mut Vec<Frame>) -> Result<bool> {
+    unsafe fn visit_join(
+        &mut self,
+        join: *mut pg_sys::JoinExpr,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<bool> {
         unsafe {
             let (left_region, right_region, qual_region) = match (*join).jointype {
                 JoinType::JOIN_INNER => (region, region, region),
@@ -390,13 +460,22 @@ impl Analysis {
         }
     }
 
-    unsafe fn visit_relation(&mut self, query: *mut Query, id: usize, rtindex: i32, region: Region) -> Result<bool> {
+    unsafe fn visit_relation(
+        &mut self,
+        query: *mut Query,
+        id: usize,
+        rtindex: i32,
+        region: Region,
+    ) -> Result<bool> {
         unsafe {
             let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, rtindex as usize - 1);
             match catalog::table((*rte).relid)?.as_deref().map(|t| &t.kind) {
                 Some(TableKind::Distributed { key, colocation }) => {
                     let point = self.point(id, rtindex, *key, region);
-                    self.distributed.push(Distributed { relid: (*rte).relid, colocation: colocation.clone(), key: point });
+                    self.distributed.push(Distributed {
+                        colocation: colocation.clone(),
+                        key: point,
+                    });
                     Ok(true)
                 }
                 Some(TableKind::Reference) => {
@@ -411,9 +490,17 @@ impl Analysis {
         }
     }
 
-    unsafe fn visit_entry(&mut self, rtindex: i32, region: Region, frames: &mut Vec<Frame>) -> Result<bool> {
+    unsafe fn visit_entry(
+        &mut self,
+        rtindex: i32,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<bool> {
         unsafe {
-            let (query, id) = frames.last().map(|f| (f.query, f.id)).expect("a level is being visited");
+            let (query, id) = frames
+                .last()
+                .map(|f| (f.query, f.id))
+                .expect("a level is being visited");
             let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, rtindex as usize - 1);
             match (*rte).rtekind {
                 RTEKind::RTE_RELATION => {
@@ -429,7 +516,10 @@ impl Analysis {
                     Ok(level.sharded)
                 }
                 RTEKind::RTE_CTE => self.visit_cte(rte, rtindex, region, frames),
-                RTEKind::RTE_FUNCTION | RTEKind::RTE_VALUES | RTEKind::RTE_TABLEFUNC | RTEKind::RTE_RESULT => {
+                RTEKind::RTE_FUNCTION
+                | RTEKind::RTE_VALUES
+                | RTEKind::RTE_TABLEFUNC
+                | RTEKind::RTE_RESULT => {
                     self.visit_sublinks((*rte).functions.cast(), region, frames)?;
                     self.visit_sublinks((*rte).values_lists.cast(), region, frames)?;
                     self.visit_sublinks((*rte).tablefunc.cast(), region, frames)?;
@@ -483,7 +573,14 @@ impl Analysis {
         }
     }
 
-    fn tie_outputs(&mut self, id: usize, rtindex: i32, outputs: &[Option<Point>], region: Region, carries: Carries) {
+    fn tie_outputs(
+        &mut self,
+        id: usize,
+        rtindex: i32,
+        outputs: &[Option<Point>],
+        region: Region,
+        carries: Carries,
+    ) {
         for (column, output) in outputs.iter().enumerate() {
             if let Some(output) = output {
                 let outside = self.point(id, rtindex, column as i16 + 1, region);
@@ -504,7 +601,12 @@ impl Analysis {
         unsafe { self.points.get(&column_of(item, frames)?).copied() }
     }
 
-    unsafe fn visit_qual(&mut self, qual: *mut Node, region: Region, frames: &mut Vec<Frame>) -> Result<()> {
+    unsafe fn visit_qual(
+        &mut self,
+        qual: *mut Node,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<()> {
         unsafe {
             for conjunct in expr::conjuncts(qual) {
                 if let Some((left, right)) = equality(conjunct) {
@@ -530,7 +632,14 @@ impl Analysis {
         }
     }
 
-    unsafe fn note_correlation(&self, left: *mut Node, right: *mut Node, a: Point, b: Point, frames: &mut [Frame]) {
+    unsafe fn note_correlation(
+        &self,
+        left: *mut Node,
+        right: *mut Node,
+        a: Point,
+        b: Point,
+        frames: &mut [Frame],
+    ) {
         unsafe {
             let up = |item: *mut Node| {
                 node::cast::<pg_sys::Var>(flatten(item, frames)).map_or(0, |v| (*v).varlevelsup)
@@ -547,7 +656,12 @@ impl Analysis {
     }
 
     /// `column IN (SELECT …)` as a conjunct: a semi-join.
-    unsafe fn visit_in_subquery(&mut self, conjunct: *mut Node, region: Region, frames: &mut Vec<Frame>) -> Result<bool> {
+    unsafe fn visit_in_subquery(
+        &mut self,
+        conjunct: *mut Node,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<bool> {
         unsafe {
             let Some(sublink) = node::cast::<pg_sys::SubLink>(conjunct)
                 .filter(|s| (**s).subLinkType == pg_sys::SubLinkType::ANY_SUBLINK)
@@ -557,17 +671,30 @@ impl Analysis {
             let level = self.visit_query((*sublink).subselect.cast(), region, frames, false)?;
             for part in expr::conjuncts((*sublink).testexpr) {
                 self.visit_sublinks_of_test(part, region, frames)?;
-                let Some((left, right)) = equality(part) else { continue };
-                let (outer, inner) = if node::cast::<pg_sys::Param>(expr::strip_relabel(right)).is_some() {
-                    (left, right)
-                } else {
-                    (right, left)
+                let Some((left, right)) = equality(part) else {
+                    continue;
                 };
-                let Some(param) = node::cast::<pg_sys::Param>(expr::strip_relabel(inner)) else { continue };
-                let output = level.outputs.get((*param).paramid as usize - 1).copied().flatten();
+                let (outer, inner) =
+                    if node::cast::<pg_sys::Param>(expr::strip_relabel(right)).is_some() {
+                        (left, right)
+                    } else {
+                        (right, left)
+                    };
+                let Some(param) = node::cast::<pg_sys::Param>(expr::strip_relabel(inner)) else {
+                    continue;
+                };
+                let output = level
+                    .outputs
+                    .get((*param).paramid as usize - 1)
+                    .copied()
+                    .flatten();
                 if let (Some(output), Some(outer_point)) = (output, self.column(outer, frames)) {
                     if same_hash(outer, inner) {
-                        self.tie(outer_point, output, Carries::unless(is_barrier((*sublink).subselect.cast())));
+                        self.tie(
+                            outer_point,
+                            output,
+                            Carries::unless(is_barrier((*sublink).subselect.cast())),
+                        );
                     }
                 }
             }
@@ -575,13 +702,23 @@ impl Analysis {
         }
     }
 
-    unsafe fn visit_sublinks_of_test(&mut self, test: *mut Node, region: Region, frames: &mut Vec<Frame>) -> Result<()> {
+    unsafe fn visit_sublinks_of_test(
+        &mut self,
+        test: *mut Node,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<()> {
         unsafe { self.visit_sublinks(test, region, frames) }
     }
 
     /// Sublinks anywhere in an expression: their rows matter only to the row they are evaluated for, so what is
     /// distributed inside must be tied by the sublink's own conditions.
-    unsafe fn visit_sublinks(&mut self, tree: *mut Node, region: Region, frames: &mut Vec<Frame>) -> Result<()> {
+    unsafe fn visit_sublinks(
+        &mut self,
+        tree: *mut Node,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<()> {
         unsafe {
             let mut sublinks = Vec::new();
             node::walk(tree, &mut |item, _| {
@@ -589,7 +726,11 @@ impl Analysis {
                     sublinks.push(sublink);
                     return Step::Into;
                 }
-                if node::tag(item) == NodeTag::T_Query { Step::Over } else { Step::Into }
+                if node::tag(item) == NodeTag::T_Query {
+                    Step::Over
+                } else {
+                    Step::Into
+                }
             });
             for sublink in sublinks {
                 let inner = self.new_region(region);
@@ -597,7 +738,12 @@ impl Analysis {
                 let before = self.requirements.len();
                 let id = self.next_level;
                 self.next_level += 1;
-                frames.push(Frame { id, query, correlated: Vec::new(), open: !is_barrier(query) });
+                frames.push(Frame {
+                    id,
+                    query,
+                    correlated: Vec::new(),
+                    open: !is_barrier(query),
+                });
                 let level = self.visit_level(query, id, inner, frames, true);
                 let frame = frames.pop();
                 if level?.sharded {
@@ -605,7 +751,9 @@ impl Analysis {
                         before,
                         Requirement {
                             any_of: frame.map(|f| f.correlated).unwrap_or_default(),
-                            reason: "a subquery in an expression is not tied to the distribution column".into(),
+                            reason:
+                                "a subquery in an expression is not tied to the distribution column"
+                                    .into(),
                         },
                     );
                 }
@@ -621,8 +769,15 @@ impl Analysis {
                 return self.comparison(op, frames).into_iter().collect();
             }
             if let Some(any) = node::cast::<pg_sys::ScalarArrayOpExpr>(qual) {
-                let (left, array) = (list::nth::<Node>((*any).args, 0), list::nth::<Node>((*any).args, 1));
-                if (*any).useOr && is_equality_operator((*any).opno, left) && is_free(array) && same_element_hash(left, array) {
+                let (left, array) = (
+                    list::nth::<Node>((*any).args, 0),
+                    list::nth::<Node>((*any).args, 1),
+                );
+                if (*any).useOr
+                    && is_equality_operator((*any).opno, left)
+                    && is_free(array)
+                    && same_element_hash(left, array)
+                {
                     if let Some(point) = self.column(left, frames) {
                         return vec![(point, Fact::AnyOf(array))];
                     }
@@ -647,12 +802,19 @@ impl Analysis {
         }
     }
 
-    unsafe fn comparison(&mut self, op: *mut pg_sys::OpExpr, frames: &[Frame]) -> Option<(Point, Fact)> {
+    unsafe fn comparison(
+        &mut self,
+        op: *mut pg_sys::OpExpr,
+        frames: &[Frame],
+    ) -> Option<(Point, Fact)> {
         unsafe {
             if list::len((*op).args) != 2 {
                 return None;
             }
-            let (mut left, mut right) = (list::nth::<Node>((*op).args, 0), list::nth::<Node>((*op).args, 1));
+            let (mut left, mut right) = (
+                list::nth::<Node>((*op).args, 0),
+                list::nth::<Node>((*op).args, 1),
+            );
             let mut operator = (*op).opno;
             if is_free(left) {
                 std::mem::swap(&mut left, &mut right);
@@ -677,7 +839,11 @@ impl Analysis {
     }
 
     /// `a OR b` says something of a column when both arms do.
-    unsafe fn disjunction(&mut self, or: *mut pg_sys::BoolExpr, frames: &[Frame]) -> Vec<(Point, Fact)> {
+    unsafe fn disjunction(
+        &mut self,
+        or: *mut pg_sys::BoolExpr,
+        frames: &[Frame],
+    ) -> Vec<(Point, Fact)> {
         unsafe {
             let arms: Vec<HashMap<Point, Vec<Fact>>> = list::iter::<Node>((*or).args)
                 .map(|arm| {
@@ -690,12 +856,17 @@ impl Analysis {
                     facts
                 })
                 .collect();
-            let Some(first) = arms.first() else { return Vec::new() };
+            let Some(first) = arms.first() else {
+                return Vec::new();
+            };
             first
                 .keys()
                 .filter(|point| arms.iter().all(|arm| arm.contains_key(point)))
                 .map(|point| {
-                    let either = arms.iter().map(|arm| Fact::And(arm[point].clone())).collect();
+                    let either = arms
+                        .iter()
+                        .map(|arm| Fact::And(arm[point].clone()))
+                        .collect();
                     (*point, Fact::Or(either))
                 })
                 .collect()
@@ -725,7 +896,13 @@ impl Analysis {
     /// Does a fact on `from`, said in `region`, hold for `to`? A fact that admits NULL says nothing of columns that
     /// an outer join may have made NULL.
     fn reaches(&self, from: Point, to: Point, region: Region, admits_null: bool) -> bool {
-        let holds_in = |other: Region| if admits_null { other == region } else { self.within(other, region) };
+        let holds_in = |other: Region| {
+            if admits_null {
+                other == region
+            } else {
+                self.within(other, region)
+            }
+        };
         if admits_null && self.region_of[from] != region {
             return false;
         }
@@ -780,7 +957,11 @@ impl Analysis {
             return Some(reason.clone());
         }
         let first = self.distributed.first()?;
-        if self.distributed.iter().any(|d| d.colocation.id != first.colocation.id) {
+        if self
+            .distributed
+            .iter()
+            .any(|d| d.colocation.id != first.colocation.id)
+        {
             return Some("the tables are not colocated".into());
         }
         let tied = self.component(first.key);
@@ -798,9 +979,16 @@ impl Analysis {
     /// # Safety
     /// `query` is the Query that was analysed.
     pub unsafe fn contains_key(&self, query: *mut Query, exprs: &[*mut Node]) -> bool {
-        let Some(first) = self.distributed.first() else { return false };
+        let Some(first) = self.distributed.first() else {
+            return false;
+        };
         let tied = self.component(first.key);
-        let frames = [Frame { id: 0, query, correlated: Vec::new(), open: true }];
+        let frames = [Frame {
+            id: 0,
+            query,
+            correlated: Vec::new(),
+            open: true,
+        }];
         exprs.iter().any(|item| unsafe {
             self.known_column(*item, &frames)
                 .is_some_and(|point| tied[point] && self.region_of[point] == 0)
@@ -848,7 +1036,9 @@ unsafe fn only_union_all(operations: *mut Node) -> bool {
 unsafe fn flatten(item: *mut Node, frames: &[Frame]) -> *mut Node {
     unsafe {
         let stripped = expr::strip_relabel(item);
-        let Some(var) = node::cast::<pg_sys::Var>(stripped) else { return stripped };
+        let Some(var) = node::cast::<pg_sys::Var>(stripped) else {
+            return stripped;
+        };
         let Some(depth) = frames.len().checked_sub(1 + (*var).varlevelsup as usize) else {
             return stripped;
         };
@@ -861,7 +1051,10 @@ unsafe fn flatten(item: *mut Node, frames: &[Frame]) -> *mut Node {
         if (*rte).rtekind != RTEKind::RTE_JOIN {
             return stripped;
         }
-        let alias = expr::strip_relabel(list::nth::<Node>((*rte).joinaliasvars, (*var).varattno as usize - 1));
+        let alias = expr::strip_relabel(list::nth::<Node>(
+            (*rte).joinaliasvars,
+            (*var).varattno as usize - 1,
+        ));
         match node::cast::<pg_sys::Var>(alias) {
             Some(inner) => {
                 let inner = node::copy(inner);
@@ -888,20 +1081,29 @@ unsafe fn equality(qual: *mut Node) -> Option<(*mut Node, *mut Node)> {
         if list::len((*op).args) != 2 {
             return None;
         }
-        let (left, right) = (list::nth::<Node>((*op).args, 0), list::nth::<Node>((*op).args, 1));
+        let (left, right) = (
+            list::nth::<Node>((*op).args, 0),
+            list::nth::<Node>((*op).args, 1),
+        );
         is_equality_operator((*op).opno, left).then_some((left, right))
     }
 }
 
 /// Is the operator an equality of its left side's default hash operator class?
 unsafe fn is_equality_operator(operator: Oid, left: *mut Node) -> bool {
-    unsafe { pg_sys::op_hashjoinable(operator, pg_sys::exprType(left)) || btree_strategy(operator, left) == Some(pg_sys::BTEqualStrategyNumber) }
+    unsafe {
+        pg_sys::op_hashjoinable(operator, pg_sys::exprType(left))
+            || btree_strategy(operator, left) == Some(pg_sys::BTEqualStrategyNumber)
+    }
 }
 
 /// The operator's strategy in the default btree operator family of the type.
 unsafe fn btree_strategy(operator: Oid, left: *mut Node) -> Option<u32> {
     unsafe {
-        let entry = pg_sys::lookup_type_cache(pg_sys::exprType(expr::strip_relabel(left)), pg_sys::TYPECACHE_BTREE_OPFAMILY as i32);
+        let entry = pg_sys::lookup_type_cache(
+            pg_sys::exprType(expr::strip_relabel(left)),
+            pg_sys::TYPECACHE_BTREE_OPFAMILY as i32,
+        );
         let family = (*entry).btree_opf;
         if family == pg_sys::InvalidOid {
             return None;
@@ -932,8 +1134,11 @@ unsafe fn same_element_hash(left: *mut Node, array: *mut Node) -> bool {
         if element == left_type {
             return true;
         }
-        let family = |t| (*pg_sys::lookup_type_cache(t, pg_sys::TYPECACHE_HASH_OPFAMILY as i32)).hash_opf;
-        element != pg_sys::InvalidOid && family(element) != pg_sys::InvalidOid && family(element) == family(left_type)
+        let family =
+            |t| (*pg_sys::lookup_type_cache(t, pg_sys::TYPECACHE_HASH_OPFAMILY as i32)).hash_opf;
+        element != pg_sys::InvalidOid
+            && family(element) != pg_sys::InvalidOid
+            && family(element) == family(left_type)
     }
 }
 
@@ -941,7 +1146,11 @@ unsafe fn same_element_hash(left: *mut Node, array: *mut Node) -> bool {
 unsafe fn is_free(item: *mut Node) -> bool {
     unsafe {
         !node::walk(item, &mut |part, _| match node::tag(part) {
-            NodeTag::T_Var | NodeTag::T_SubLink | NodeTag::T_Query | NodeTag::T_Aggref | NodeTag::T_WindowFunc => Step::Stop,
+            NodeTag::T_Var
+            | NodeTag::T_SubLink
+            | NodeTag::T_Query
+            | NodeTag::T_Aggref
+            | NodeTag::T_WindowFunc => Step::Stop,
             NodeTag::T_Param => match (*part.cast::<pg_sys::Param>()).paramkind {
                 pg_sys::ParamKind::PARAM_EXTERN | pg_sys::ParamKind::PARAM_EXEC => Step::Into,
                 _ => Step::Stop,

@@ -2,16 +2,16 @@
 //! and rows of a query, are computed by a plan below and sent in arrays to their shard groups. Rows for a reference
 //! table are teed: inserted here by PostgreSQL and on every copy by us.
 
-use crate::catalog::{TableKind, Colocation};
+use crate::catalog::{Colocation, TableKind};
 use crate::deparse;
 use crate::error::{Error, Result};
 use crate::pg::{expr, list, node, types};
 use crate::planner::modify;
-use crate::planner::plan::{ALL_NODES, InsertColumn, InsertPlan, Prune, RowCheck};
+use crate::planner::plan::{InsertColumn, InsertPlan, Prune, RowCheck, ALL_NODES};
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
-use crate::planner::{Planner, statement};
+use crate::planner::{statement, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query, RTEKind};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -51,7 +51,11 @@ unsafe fn is_single_row(query: *mut Query) -> bool {
     }
 }
 
-unsafe fn single_row(query: *mut Query, key: i16, colocation: &Rc<Colocation>) -> Result<*mut PlannedStmt> {
+unsafe fn single_row(
+    query: *mut Query,
+    key: i16,
+    colocation: &Rc<Colocation>,
+) -> Result<*mut PlannedStmt> {
     unsafe {
         let copy: *mut Query = node::copy(query);
         drop_generated(copy);
@@ -74,8 +78,16 @@ unsafe fn single_row(query: *mut Query, key: i16, colocation: &Rc<Colocation>) -
         }
         conflict_ships(copy)?;
         let returning = modify::push_returning(copy)?;
-        let route = Route { colocation: colocation.clone(), prune, values: Vec::new(), single: true };
-        let order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let route = Route {
+            colocation: colocation.clone(),
+            prune,
+            values: Vec::new(),
+            single: true,
+        };
+        let order = Order {
+            keys: Vec::new(),
+            limit: std::ptr::null_mut(),
+        };
         let remote = remote::finish_with(copy, &route, order, String::new(), parameters)?;
         statement::planned(query, remote, returning)
     }
@@ -94,7 +106,8 @@ unsafe fn drop_generated(query: *mut Query) {
 
 unsafe fn target_relid(query: *mut Query) -> pg_sys::Oid {
     unsafe {
-        (*list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*query).resultRelation as usize - 1)).relid
+        (*list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*query).resultRelation as usize - 1))
+            .relid
     }
 }
 
@@ -114,13 +127,16 @@ unsafe fn conflict_ships(query: *mut Query) -> Result<()> {
 
 unsafe fn conflict_keeps_key(query: *mut Query, key: i16) -> Result<()> {
     unsafe {
-        let Some(conflict) = node::cast::<pg_sys::OnConflictExpr>((*query).onConflict) else { return Ok(()) };
+        let Some(conflict) = node::cast::<pg_sys::OnConflictExpr>((*query).onConflict) else {
+            return Ok(());
+        };
         for entry in list::iter::<pg_sys::TargetEntry>((*conflict).onConflictSet) {
             if (*entry).resno != key {
                 continue;
             }
             // `SET key = excluded.key` and `SET key = key` keep the row where it is.
-            let same = node::cast::<pg_sys::Var>((*entry).expr).is_some_and(|v| (*v).varattno == key);
+            let same =
+                node::cast::<pg_sys::Var>((*entry).expr).is_some_and(|v| (*v).varattno == key);
             if !same {
                 return Err(Error::refused(
                     "ON CONFLICT DO UPDATE cannot change the distribution column",
@@ -152,7 +168,10 @@ unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
         // The rows' source is in FROM now, and must be written there.
         for reference in list::iter::<Node>((*(*select).jointree).fromlist) {
             if let Some(reference) = node::cast::<pg_sys::RangeTblRef>(reference) {
-                let rte = list::nth::<pg_sys::RangeTblEntry>((*select).rtable, (*reference).rtindex as usize - 1);
+                let rte = list::nth::<pg_sys::RangeTblEntry>(
+                    (*select).rtable,
+                    (*reference).rtindex as usize - 1,
+                );
                 (*rte).inFromCl = true;
             }
         }
@@ -161,7 +180,12 @@ unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
 }
 
 /// Rows computed by a plan below, routed one by one.
-unsafe fn rows(query: *mut Query, key: i16, colocation: &Rc<Colocation>, standard: Planner) -> Result<*mut PlannedStmt> {
+unsafe fn rows(
+    query: *mut Query,
+    key: i16,
+    colocation: &Rc<Colocation>,
+    standard: Planner,
+) -> Result<*mut PlannedStmt> {
     unsafe {
         let (select, attributes) = source(query);
         let below = super::plan_select(select, standard)?;
@@ -182,7 +206,13 @@ struct Made {
 }
 
 /// The statement that inserts rows given as arrays. `columns`: index in the rows, attribute number.
-unsafe fn insert_plan(query: *mut Query, columns: &[(usize, i16)], colocation: i32, key: Option<usize>, tee: bool) -> Result<Made> {
+unsafe fn insert_plan(
+    query: *mut Query,
+    columns: &[(usize, i16)],
+    colocation: i32,
+    key: Option<usize>,
+    tee: bool,
+) -> Result<Made> {
     unsafe {
         let relid = target_relid(query);
         let mut insert_columns = Vec::new();
@@ -192,14 +222,25 @@ unsafe fn insert_plan(query: *mut Query, columns: &[(usize, i16)], colocation: i
         let mut names = Vec::new();
         let mut parameters = Parameters::default();
         for (position, (source, attno)) in columns.iter().enumerate() {
-            let (mut type_oid, mut typmod, mut collation) = (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-            pg_sys::get_atttypetypmodcoll(relid, *attno, &mut type_oid, &mut typmod, &mut collation);
+            let (mut type_oid, mut typmod, mut collation) =
+                (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+            pg_sys::get_atttypetypmodcoll(
+                relid,
+                *attno,
+                &mut type_oid,
+                &mut typmod,
+                &mut collation,
+            );
             let portable = types::is_builtin(type_oid)
                 && types::binary_is_portable(type_oid)
                 && pg_sys::get_element_type(type_oid) == pg_sys::InvalidOid
                 && pg_sys::get_array_type(type_oid) != pg_sys::InvalidOid;
             let element = if portable { type_oid } else { pg_sys::TEXTOID };
-            insert_columns.push(InsertColumn { source: *source, value: type_oid.to_u32(), element: element.to_u32() });
+            insert_columns.push(InsertColumn {
+                source: *source,
+                value: type_oid.to_u32(),
+                element: element.to_u32(),
+            });
             let number = position as i32 + 1;
             let name = CStr::from_ptr(pg_sys::get_attname(relid, *attno, false));
             entries.push(pg_sys::makeTargetEntry(
@@ -211,12 +252,23 @@ unsafe fn insert_plan(query: *mut Query, columns: &[(usize, i16)], colocation: i
             let cast = if portable {
                 String::new()
             } else {
-                let name = pg_sys::format_type_extended(type_oid, typmod, (pg_sys::FORMAT_TYPE_FORCE_QUALIFY | pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN) as u16);
+                let name = pg_sys::format_type_extended(
+                    type_oid,
+                    typmod,
+                    (pg_sys::FORMAT_TYPE_FORCE_QUALIFY | pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN) as u16,
+                );
                 format!("::{}", CStr::from_ptr(name).to_string_lossy())
             };
             selected.push(format!("c{number}{cast}"));
-            let element_name = CStr::from_ptr(pg_sys::format_type_extended(element, -1, (pg_sys::FORMAT_TYPE_FORCE_QUALIFY | pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN) as u16));
-            arrays.push(format!("pg_catalog.unnest(${number}::{}[])", element_name.to_string_lossy()));
+            let element_name = CStr::from_ptr(pg_sys::format_type_extended(
+                element,
+                -1,
+                (pg_sys::FORMAT_TYPE_FORCE_QUALIFY | pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN) as u16,
+            ));
+            arrays.push(format!(
+                "pg_catalog.unnest(${number}::{}[])",
+                element_name.to_string_lossy()
+            ));
             names.push(format!("c{number}"));
             // Keeps the numbers of the clauses' own parameters behind those of the columns.
             parameters.reserve();
@@ -237,7 +289,13 @@ unsafe fn insert_plan(query: *mut Query, columns: &[(usize, i16)], colocation: i
         let count = columns.len();
         parameters.extract_clauses(query);
         let template = deparse::template_edited(query, |text| {
-            let values = format!("VALUES ({})", (1..=count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", "));
+            let values = format!(
+                "VALUES ({})",
+                (1..=count)
+                    .map(|n| format!("${n}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            );
             let select = format!(
                 "SELECT {} FROM ROWS FROM ({}) WITH ORDINALITY AS rows({}, n) ORDER BY n",
                 selected.join(", "),
@@ -248,7 +306,12 @@ unsafe fn insert_plan(query: *mut Query, columns: &[(usize, i16)], colocation: i
                 .and_then(|at| at.checked_sub("VALUES (".len()))
                 .filter(|at| text[*at..].starts_with(&values))
                 .ok_or_else(|| Error::internal("no VALUES in a deparsed INSERT"))?;
-            Ok(format!("{}{}{}", &text[..at], select, &text[at + values.len()..]))
+            Ok(format!(
+                "{}{}{}",
+                &text[..at],
+                select,
+                &text[at + values.len()..]
+            ))
         })?;
         let conflict = !(*query).onConflict.is_null();
         let (check_exprs, row_checks) = row_checks(checks);
@@ -265,7 +328,11 @@ unsafe fn insert_plan(query: *mut Query, columns: &[(usize, i16)], colocation: i
             tee,
             conflict,
         };
-        Ok(Made { plan, exprs, returned })
+        Ok(Made {
+            plan,
+            exprs,
+            returned,
+        })
     }
 }
 
@@ -315,7 +382,12 @@ pub unsafe fn row_checks(options: *mut pg_sys::List) -> (Vec<*mut Node>, Vec<Row
 unsafe fn check_over_rows(tree: *mut Node, target: i32, attributes: &[i16]) -> Result<*mut Node> {
     unsafe {
         let mut failure = None;
-        fn change(tree: *mut Node, target: i32, attributes: &[i16], failure: &mut Option<Error>) -> *mut Node {
+        fn change(
+            tree: *mut Node,
+            target: i32,
+            attributes: &[i16],
+            failure: &mut Option<Error>,
+        ) -> *mut Node {
             // SAFETY: a valid expression tree.
             unsafe {
                 if tree.is_null() {
@@ -330,7 +402,12 @@ unsafe fn check_over_rows(tree: *mut Node, target: i32, attributes: &[i16]) -> R
                                 (*copy).varattno = index as i16 + 1;
                                 copy.cast()
                             }
-                            None => pg_sys::makeNullConst((*var).vartype, (*var).vartypmod, (*var).varcollid).cast(),
+                            None => pg_sys::makeNullConst(
+                                (*var).vartype,
+                                (*var).vartypmod,
+                                (*var).varcollid,
+                            )
+                            .cast(),
                         };
                     }
                 }
@@ -362,7 +439,9 @@ unsafe fn above_rows(
     attributes: &[i16],
 ) -> Result<*mut PlannedStmt> {
     unsafe {
-        let names = (0..made.returned.len()).map(|i| format!("c{}", i + 1)).collect();
+        let names = (0..made.returned.len())
+            .map(|i| format!("c{}", i + 1))
+            .collect();
         let mut exprs = Vec::new();
         for (index, e) in made.exprs.iter().enumerate() {
             exprs.push(if index < made.plan.checks.len() {
@@ -379,7 +458,6 @@ unsafe fn above_rows(
         (*below).hasReturning = !(*query).returningList.is_null();
         (*below).canSetTag = (*query).canSetTag;
         (*below).queryId = (*query).queryId;
-        (*below).parallelModeNeeded = (*below).parallelModeNeeded;
         (*below).stmt_location = (*query).stmt_location;
         (*below).stmt_len = (*query).stmt_len;
         (*below).planTree = scan.cast();

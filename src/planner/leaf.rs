@@ -9,7 +9,7 @@ use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::{self, Route};
 use crate::planner::ship;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RTEKind};
-use pgrx::{pg_guard, pg_extern};
+use pgrx::{pg_extern, pg_guard};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -42,7 +42,13 @@ impl Session {
 
     /// The relations that leaves cover.
     pub fn relations(&self) -> Vec<*mut pg_sys::RangeTblEntry> {
-        PLANNING.with(|stack| stack.borrow().last().map(|p| p.relations.clone()).unwrap_or_default())
+        PLANNING.with(|stack| {
+            stack
+                .borrow()
+                .last()
+                .map(|p| p.relations.clone())
+                .unwrap_or_default()
+        })
     }
 }
 
@@ -60,7 +66,10 @@ fn add_leaf(remote: Remote, sorted: bool) -> i32 {
             None => return -1,
         };
         planning.relations.extend(remote.relations.iter().copied());
-        planning.leaves.push(Leaf { remote: Rc::new(remote), sorted });
+        planning.leaves.push(Leaf {
+            remote: Rc::new(remote),
+            sorted,
+        });
         planning.leaves.len() as i32 - 1
     })
 }
@@ -86,7 +95,14 @@ pub unsafe fn placeholder(remote: Remote, sorted: bool) -> *mut pg_sys::RangeTbl
         let function = node::make::<pg_sys::RangeTblFunction>();
         (*function).funcexpr = call.cast();
         (*function).funccolcount = columns.len() as i32;
-        let strings = || list::from(names.iter().map(|n| unsafe { pg_sys::makeString(node::pstrdup(n)) }).collect::<Vec<_>>());
+        let strings = || {
+            list::from(
+                names
+                    .iter()
+                    .map(|n| pg_sys::makeString(node::pstrdup(n)))
+                    .collect::<Vec<_>>(),
+            )
+        };
         (*function).funccolnames = strings();
         (*function).funccoltypes = list::from_oids(columns.iter().map(|c| c.0));
         (*function).funccoltypmods = list::from_ints(columns.iter().map(|c| c.1));
@@ -143,7 +159,10 @@ unsafe fn leaf_number(rte: *mut pg_sys::RangeTblEntry) -> Option<i32> {
         }
         let function = list::nth::<pg_sys::RangeTblFunction>((*rte).functions, 0);
         let call = node::cast::<pg_sys::FuncExpr>((*function).funcexpr)?;
-        if !(*call).funcretset || (*call).funcresulttype != pg_sys::RECORDOID || list::len((*call).args) != 1 {
+        if !(*call).funcretset
+            || (*call).funcresulttype != pg_sys::RECORDOID
+            || list::len((*call).args) != 1
+        {
             return None;
         }
         let constant = node::cast::<pg_sys::Const>(list::nth::<Node>((*call).args, 0))?;
@@ -155,7 +174,11 @@ unsafe fn leaf_number(rte: *mut pg_sys::RangeTblEntry) -> Option<i32> {
 ///
 /// # Safety
 /// Called by the hook with PostgreSQL's own arguments.
-pub unsafe fn set_paths(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo, rte: *mut pg_sys::RangeTblEntry) -> Result<()> {
+pub unsafe fn set_paths(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    rte: *mut pg_sys::RangeTblEntry,
+) -> Result<()> {
     unsafe {
         if (*rte).rtekind == RTEKind::RTE_FUNCTION {
             let leaf = PLANNING.with(|stack| {
@@ -167,12 +190,18 @@ pub unsafe fn set_paths(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOpt
                     .map(|leaf| (leaf.remote.clone(), leaf.sorted))
             });
             if let Some((remote, sorted)) = leaf {
-                let pathkeys = if sorted { (*root).query_pathkeys } else { std::ptr::null_mut() };
+                let pathkeys = if sorted {
+                    (*root).query_pathkeys
+                } else {
+                    std::ptr::null_mut()
+                };
                 add_custom_path(root, rel, estimate_rows(&remote), pathkeys);
             }
             return Ok(());
         }
-        if (*rte).rtekind == RTEKind::RTE_RELATION && (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL {
+        if (*rte).rtekind == RTEKind::RTE_RELATION
+            && (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL
+        {
             if let Some(table) = catalog::table((*rte).relid)? {
                 if matches!(table.kind, TableKind::Distributed { .. }) {
                     check_relation(root, rel)?;
@@ -191,11 +220,16 @@ pub unsafe fn set_paths(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOpt
 /// Called by the hook with PostgreSQL's own arguments.
 pub unsafe fn set_size(relid: Oid, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
     unsafe {
-        let Some(table) = catalog::table(relid)? else { return Ok(()) };
+        let Some(table) = catalog::table(relid)? else {
+            return Ok(());
+        };
         if !matches!(table.kind, TableKind::Distributed { .. }) {
             return Ok(());
         }
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relid));
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(relid),
+        );
         if tuple.is_null() {
             return Ok(());
         }
@@ -217,7 +251,10 @@ pub unsafe fn set_size(relid: Oid, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
 const UNKNOWN_ROWS: f64 = 100_000.0;
 
 /// What a leaf of a single table cannot give.
-unsafe fn check_relation(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
+unsafe fn check_relation(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+) -> Result<()> {
     unsafe {
         let parse = (*root).parse;
         if (*rel).relid as i32 == (*parse).resultRelation {
@@ -239,21 +276,32 @@ unsafe fn check_relation(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOp
 }
 
 unsafe fn estimate_rows(remote: &Remote) -> f64 {
-    if remote.plan.kind == crate::planner::plan::Kind::Routed { 10.0 } else { 1000.0 }
+    if remote.plan.kind == crate::planner::plan::Kind::Routed {
+        10.0
+    } else {
+        1000.0
+    }
 }
 
-unsafe fn add_custom_path(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo, rows: f64, pathkeys: *mut pg_sys::List) {
+unsafe fn add_custom_path(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    rows: f64,
+    pathkeys: *mut pg_sys::List,
+) {
     unsafe {
         (*rel).pathlist = std::ptr::null_mut();
         (*rel).partial_pathlist = std::ptr::null_mut();
         (*rel).consider_parallel = false;
         (*rel).rows = rows.max(1.0);
-        let path = pg_sys::palloc0(std::mem::size_of::<pg_sys::CustomPath>()).cast::<pg_sys::CustomPath>();
+        let path =
+            pg_sys::palloc0(std::mem::size_of::<pg_sys::CustomPath>()).cast::<pg_sys::CustomPath>();
         (*path).path.type_ = NodeTag::T_CustomPath;
         (*path).path.pathtype = NodeTag::T_CustomScan;
         (*path).path.parent = rel;
         (*path).path.pathtarget = (*rel).reltarget;
-        (*path).path.param_info = pg_sys::get_baserel_parampathinfo(root, rel, (*rel).lateral_relids);
+        (*path).path.param_info =
+            pg_sys::get_baserel_parampathinfo(root, rel, (*rel).lateral_relids);
         (*path).path.rows = (*rel).rows;
         // A round trip to start with; a row costs what it costs to receive and decode.
         (*path).path.startup_cost = 100.0;
@@ -306,15 +354,27 @@ unsafe fn plan_scan(
         (*scan).methods = crate::executor::scan_methods();
         if let Some(number) = leaf_number(rte) {
             let remote = PLANNING
-                .with(|stack| stack.borrow().last().and_then(|p| p.leaves.get(number as usize).map(|l| l.remote.clone())))
+                .with(|stack| {
+                    stack
+                        .borrow()
+                        .last()
+                        .and_then(|p| p.leaves.get(number as usize).map(|l| l.remote.clone()))
+                })
                 .ok_or_else(|| Error::internal("a leaf without its plan"))?;
             (*scan).scan.plan.qual = pg_sys::extract_actual_clauses(clauses, false);
             (*scan).custom_scan_tlist = scan_tlist(rti, &remote);
-            (*scan).custom_exprs = list::from(remote.exprs.iter().map(|e| unsafe { node::copy(*e) }).collect::<Vec<_>>());
+            (*scan).custom_exprs = list::from(
+                remote
+                    .exprs
+                    .iter()
+                    .map(|e| node::copy(*e))
+                    .collect::<Vec<_>>(),
+            );
             (*scan).custom_private = remote.plan.to_private()?;
             return Ok(scan.cast());
         }
-        let table = catalog::table((*rte).relid)?.ok_or_else(|| Error::internal("a leaf that is no table of ours"))?;
+        let table = catalog::table((*rte).relid)?
+            .ok_or_else(|| Error::internal("a leaf that is no table of ours"))?;
         plan_relation(scan, rel, rte, &table, tlist, clauses)?;
         Ok(scan.cast())
     }
@@ -330,7 +390,12 @@ unsafe fn scan_tlist(rti: i32, remote: &Remote) -> *mut pg_sys::List {
                 .map(|(index, signature)| {
                     let attno = index as i16 + 1;
                     let var = expr::var(rti, attno, *signature);
-                    pg_sys::makeTargetEntry(var.cast(), attno, node::pstrdup(&remote.names[index]), false)
+                    pg_sys::makeTargetEntry(
+                        var.cast(),
+                        attno,
+                        node::pstrdup(&remote.names[index]),
+                        false,
+                    )
                 })
                 .collect::<Vec<_>>(),
         )
@@ -356,7 +421,8 @@ unsafe fn plan_relation(
             }
             let clause = (*info).clause.cast::<Node>();
             // A condition that might leak rows must not run before those of row-level security.
-            let secure = (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
+            let secure =
+                (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
             if secure && clause_ships(clause, rti) {
                 let clause = expr::renumbered(clause, rti, 1);
                 shipped = expr::and(shipped, clause);
@@ -366,7 +432,11 @@ unsafe fn plan_relation(
         }
         let kept = list::from(kept);
         // A projection put on the scan later sees what the relation was planned to give, not only `tlist`.
-        let needed = [tlist.cast::<Node>(), kept.cast(), (*(*rel).reltarget).exprs.cast()];
+        let needed = [
+            tlist.cast::<Node>(),
+            kept.cast(),
+            (*(*rel).reltarget).exprs.cast(),
+        ];
         let columns = needed_columns(rti, needed)?;
         let entry: *mut pg_sys::RangeTblEntry = node::copy(rte);
         (*entry).securityQuals = std::ptr::null_mut();
@@ -378,17 +448,36 @@ unsafe fn plan_relation(
             let position = columns.len() as i16 + 1;
             (*query).targetList = pg_sys::lappend(
                 (*query).targetList,
-                pg_sys::makeTargetEntry(var.cast(), position, node::pstrdup("whole_row"), false).cast(),
+                pg_sys::makeTargetEntry(var.cast(), position, node::pstrdup("whole_row"), false)
+                    .cast(),
             );
         }
         let analysis = Analysis::of(query)?;
         let route = route::route(&analysis)?.unwrap_or(everything(table)?);
-        let order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
-        let finished = remote::finish(query, &route, order, "one table of a query that the coordinator joins".into())?;
+        let order = Order {
+            keys: Vec::new(),
+            limit: std::ptr::null_mut(),
+        };
+        let finished = remote::finish(
+            query,
+            &route,
+            order,
+            "one table of a query that the coordinator joins".into(),
+        )?;
         let mut entries = Vec::new();
-        for (index, attno) in columns.iter().copied().chain(whole_row.then_some(0)).enumerate() {
+        for (index, attno) in columns
+            .iter()
+            .copied()
+            .chain(whole_row.then_some(0))
+            .enumerate()
+        {
             let var = expr::var(rti, attno, finished.columns[index]);
-            entries.push(pg_sys::makeTargetEntry(var.cast(), index as i16 + 1, node::pstrdup(&finished.names[index]), false));
+            entries.push(pg_sys::makeTargetEntry(
+                var.cast(),
+                index as i16 + 1,
+                node::pstrdup(&finished.names[index]),
+                false,
+            ));
         }
         (*scan).custom_scan_tlist = list::from(entries);
         (*scan).scan.plan.qual = kept;
@@ -416,8 +505,14 @@ unsafe fn clause_ships(clause: *mut Node, rti: i32) -> bool {
         let mut foreign = false;
         node::walk(clause, &mut |item, _| {
             let stop = match node::tag(item) {
-                NodeTag::T_Var => (*item.cast::<pg_sys::Var>()).varno != rti || (*item.cast::<pg_sys::Var>()).varlevelsup != 0,
-                NodeTag::T_SubPlan | NodeTag::T_AlternativeSubPlan | NodeTag::T_SubLink | NodeTag::T_PlaceHolderVar => true,
+                NodeTag::T_Var => {
+                    (*item.cast::<pg_sys::Var>()).varno != rti
+                        || (*item.cast::<pg_sys::Var>()).varlevelsup != 0
+                }
+                NodeTag::T_SubPlan
+                | NodeTag::T_AlternativeSubPlan
+                | NodeTag::T_SubLink
+                | NodeTag::T_PlaceHolderVar => true,
                 NodeTag::T_Param => !matches!(
                     (*item.cast::<pg_sys::Param>()).paramkind,
                     pg_sys::ParamKind::PARAM_EXTERN | pg_sys::ParamKind::PARAM_EXEC
@@ -425,7 +520,11 @@ unsafe fn clause_ships(clause: *mut Node, rti: i32) -> bool {
                 _ => false,
             };
             foreign |= stop;
-            if stop { node::Step::Stop } else { node::Step::Into }
+            if stop {
+                node::Step::Stop
+            } else {
+                node::Step::Into
+            }
         });
         !foreign && ship::obstacle(clause).is_none() && !mentions_whole_row(clause)
     }

@@ -37,9 +37,7 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut P
         match interest(query)? {
             Interest::None => Ok(None),
             Interest::ReferenceOnly => modify::plan_reference(query, standard),
-            Interest::Distributed => {
-                plan_distributed(query, standard).map(Some)
-            }
+            Interest::Distributed => plan_distributed(query, standard).map(Some),
         }
     }
 }
@@ -73,12 +71,21 @@ unsafe fn plan_routed(query: *mut Query) -> Result<Option<*mut PlannedStmt>> {
         if analysis.local.is_some() {
             return Ok(None);
         }
-        let Some(route) = route::route(&analysis)? else { return Ok(None) };
-        if !route.single || route.colocation.groups.is_empty() || ship::obstacle_to_routing(query.cast()).is_some() || !is_readable(query) {
+        let Some(route) = route::route(&analysis)? else {
+            return Ok(None);
+        };
+        if !route.single
+            || route.colocation.groups.is_empty()
+            || ship::obstacle_to_routing(query.cast()).is_some()
+            || !is_readable(query)
+        {
             return Ok(None);
         }
         let copy = node::copy(query);
-        let order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let order = Order {
+            keys: Vec::new(),
+            limit: std::ptr::null_mut(),
+        };
         let remote = remote::finish(copy, &route, order, String::new())?;
         statement::planned(query, remote, None).map(Some)
     }
@@ -118,7 +125,9 @@ unsafe fn interest(query: *mut Query) -> Result<Interest> {
     let mut failure = None;
     unsafe {
         node::walk(query.cast(), &mut |item, _| {
-            let Some(level) = node::cast::<Query>(item) else { return Step::Into };
+            let Some(level) = node::cast::<Query>(item) else {
+                return Step::Into;
+            };
             for rte in list::iter::<pg_sys::RangeTblEntry>((*level).rtable) {
                 if (*rte).rtekind != RTEKind::RTE_RELATION {
                     continue;

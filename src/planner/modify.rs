@@ -7,7 +7,7 @@ use crate::pg::node::Step;
 use crate::pg::{list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::remote::{self, Order};
-use crate::planner::{Planner, route, ship, split, statement};
+use crate::planner::{route, ship, split, statement, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query};
 use std::rc::Rc;
 
@@ -17,7 +17,10 @@ use std::rc::Rc;
 /// `query` is an INSERT, UPDATE, DELETE or MERGE.
 pub unsafe fn target(query: *mut Query) -> Result<Option<Rc<catalog::Table>>> {
     unsafe {
-        let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*query).resultRelation as usize - 1);
+        let rte = list::nth::<pg_sys::RangeTblEntry>(
+            (*query).rtable,
+            (*query).resultRelation as usize - 1,
+        );
         catalog::table((*rte).relid)
     }
 }
@@ -45,7 +48,8 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
             ));
         };
         let analysis = Analysis::of(query)?;
-        let route = route::route(&analysis)?.ok_or_else(|| Error::internal("a distributed target without a route"))?;
+        let route = route::route(&analysis)?
+            .ok_or_else(|| Error::internal("a distributed target without a route"))?;
         if route.colocation.groups.is_empty() {
             return Ok(standard(query));
         }
@@ -77,12 +81,16 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
         keeps_key(query, *key, &analysis)?;
         let copy: *mut Query = node::copy(query);
         // The table below an updatable view comes from the view's FROM; as the target it is not written there.
-        let rte = list::nth::<pg_sys::RangeTblEntry>((*copy).rtable, (*copy).resultRelation as usize - 1);
+        let rte =
+            list::nth::<pg_sys::RangeTblEntry>((*copy).rtable, (*copy).resultRelation as usize - 1);
         (*rte).inFromCl = false;
         let (conditions, checks) = super::insert::row_checks((*copy).withCheckOptions);
         (*copy).withCheckOptions = std::ptr::null_mut();
         let (returning, conditions) = push_returning_with(copy, conditions)?;
-        let order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let order = Order {
+            keys: Vec::new(),
+            limit: std::ptr::null_mut(),
+        };
         let mut remote = remote::finish(copy, &route, order, String::new())?;
         remote.exprs.extend(remote::own(conditions));
         remote.plan.checks = checks;
@@ -133,7 +141,7 @@ unsafe fn keeps_key(query: *mut Query, key: i16, analysis: &Analysis) -> Result<
                 analysis
                     .facts_about(table.key)
                     .iter()
-                    .any(|fact| matches!(fact, super::analysis::Fact::Equal(asked) if unsafe { node::equal(*asked, value) }))
+                    .any(|fact| matches!(fact, super::analysis::Fact::Equal(asked) if node::equal(*asked, value)))
             });
             if !same {
                 return Err(Error::refused(
@@ -168,7 +176,9 @@ unsafe fn push_returning_with(
         let list_of: *mut pg_sys::List = node::copy((*query).returningList);
         let mut units = Vec::new();
         let collected = split::collect_units(list_of.cast(), &mut units)
-            && conditions.iter().all(|condition| split::collect_units(*condition, &mut units));
+            && conditions
+                .iter()
+                .all(|condition| split::collect_units(*condition, &mut units));
         if !collected {
             return Err(Error::refused(
                 "this subquery in RETURNING cannot be computed on the shards",
@@ -177,7 +187,11 @@ unsafe fn push_returning_with(
         }
         for unit in &units {
             if let Some(reason) = ship::obstacle(*unit) {
-                return Err(Error::refused("a value in RETURNING cannot be read from the shards", "Leave it out.").detail(reason));
+                return Err(Error::refused(
+                    "a value in RETURNING cannot be read from the shards",
+                    "Leave it out.",
+                )
+                .detail(reason));
             }
         }
         if units.is_empty() {
@@ -189,7 +203,8 @@ unsafe fn push_returning_with(
             .into_iter()
             .map(|condition| statement::to_index_vars(split::replace(condition, &units, 0), 1))
             .collect();
-        let returning = (!list_of.is_null()).then(|| split::replace(list_of.cast(), &units, 0).cast());
+        let returning =
+            (!list_of.is_null()).then(|| split::replace(list_of.cast(), &units, 0).cast());
         Ok((returning, conditions))
     }
 }
@@ -199,7 +214,10 @@ unsafe fn push_returning_with(
 ///
 /// # Safety
 /// As `planner::plan`.
-pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<Option<*mut PlannedStmt>> {
+pub unsafe fn plan_reference(
+    query: *mut Query,
+    standard: Planner,
+) -> Result<Option<*mut PlannedStmt>> {
     unsafe {
         refuse_modifying_cte(query)?;
         if (*query).commandType == CmdType::CMD_SELECT {
@@ -226,7 +244,9 @@ pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<Opt
 pub unsafe fn with_clause_obstacle(body: *mut Query) -> Result<Option<ship::Reason>> {
     unsafe {
         let obstacle = |reason: &str| Ok(Some(reason.to_owned()));
-        let Some(table) = target(body)? else { return obstacle("a WITH clause changes a table that is not distributed") };
+        let Some(table) = target(body)? else {
+            return obstacle("a WITH clause changes a table that is not distributed");
+        };
         let TableKind::Distributed { key, .. } = &table.kind else {
             return obstacle("a WITH clause changes a reference table");
         };
@@ -302,12 +322,19 @@ unsafe fn replicate(query: *mut Query, standard: Planner) -> Result<*mut Planned
             Step::Into
         });
         if local {
-            return Err(refused("it reads a table that the nodes do not have".into()));
+            return Err(refused(
+                "it reads a table that the nodes do not have".into(),
+            ));
         }
         if limited {
             return Err(refused("it takes some of several rows".into()));
         }
-        for tree in [(*query).targetList.cast::<Node>(), (*query).jointree.cast(), (*query).rtable.cast(), (*query).cteList.cast()] {
+        for tree in [
+            (*query).targetList.cast::<Node>(),
+            (*query).jointree.cast(),
+            (*query).rtable.cast(),
+            (*query).cteList.cast(),
+        ] {
             if let Some(reason) = obstacle_in(tree, query) {
                 return Err(refused(reason));
             }

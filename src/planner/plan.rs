@@ -1,7 +1,7 @@
 //! What the planner tells the executor: plain data that survives copyObject and cached plans as one JSON string.
 
 use crate::deparse::SqlTemplate;
-use crate::error::{Error, Result, sqlstate};
+use crate::error::{sqlstate, Error, Result};
 use crate::pg::{list, node};
 use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
@@ -169,7 +169,8 @@ impl InsertPlan {
     /// # Safety
     /// Allocates: call it inside the server.
     pub unsafe fn to_private(&self) -> Result<*mut pg_sys::List> {
-        let json = serde_json::to_string(self).map_err(|e| Error::internal(format!("plan to JSON: {e}")))?;
+        let json = serde_json::to_string(self)
+            .map_err(|e| Error::internal(format!("plan to JSON: {e}")))?;
         unsafe {
             let text: *mut pg_sys::Node = pg_sys::makeString(node::pstrdup(&json)).cast();
             Ok(list::from([text]))
@@ -183,7 +184,8 @@ impl InsertPlan {
     pub unsafe fn from_private(private: *mut pg_sys::List) -> Result<InsertPlan> {
         // SAFETY: one String node.
         let json = unsafe { CStr::from_ptr((*list::nth::<pg_sys::String>(private, 0)).sval) };
-        serde_json::from_slice(json.to_bytes()).map_err(|e| Error::internal(format!("plan from JSON: {e}")))
+        serde_json::from_slice(json.to_bytes())
+            .map_err(|e| Error::internal(format!("plan from JSON: {e}")))
     }
 }
 
@@ -193,7 +195,8 @@ impl RemotePlan {
     /// # Safety
     /// Allocates: call it inside the server.
     pub unsafe fn to_private(&self) -> Result<*mut pg_sys::List> {
-        let json = serde_json::to_string(self).map_err(|e| Error::internal(format!("plan to JSON: {e}")))?;
+        let json = serde_json::to_string(self)
+            .map_err(|e| Error::internal(format!("plan to JSON: {e}")))?;
         let id = NEXT_ID.with(|next| {
             let id = next.get();
             next.set(id.wrapping_add(1).max(1));
@@ -215,14 +218,20 @@ impl RemotePlan {
         // SAFETY: two nodes, an Integer and a String.
         let (id, json) = unsafe {
             let id = (*list::nth::<pg_sys::Integer>(private, 0)).ival;
-            (id, CStr::from_ptr((*list::nth::<pg_sys::String>(private, 1)).sval))
+            (
+                id,
+                CStr::from_ptr((*list::nth::<pg_sys::String>(private, 1)).sval),
+            )
         };
         if let Some(plan) = KNOWN.with(|known| known.borrow().get(&id).cloned()) {
             return Ok(plan);
         }
         let plan: RemotePlan = serde_json::from_slice(json.to_bytes())
             .map_err(|e| Error::internal(format!("plan from JSON: {e}")))?;
-        let plan = Rc::new(CachedPlan { plan, texts: RefCell::default() });
+        let plan = Rc::new(CachedPlan {
+            plan,
+            texts: RefCell::default(),
+        });
         KNOWN.with(|known| {
             let mut known = known.borrow_mut();
             if known.len() >= KNOWN_PLANS {

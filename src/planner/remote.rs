@@ -4,7 +4,7 @@ use crate::deparse;
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
-use crate::planner::plan::{ALL_NODES, Command, Kind, Prune, RemotePlan, SortKey};
+use crate::planner::plan::{Command, Kind, Prune, RemotePlan, SortKey, ALL_NODES};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
 use pgrx::pg_sys::{self, Node, NodeTag, Query, RTEKind};
@@ -32,7 +32,12 @@ pub struct Order {
 ///
 /// # Safety
 /// `query` is a valid Query whose trees are shippable; `route` was found for it.
-pub unsafe fn finish(query: *mut Query, route: &Route, order: Order, reason: String) -> Result<Remote> {
+pub unsafe fn finish(
+    query: *mut Query,
+    route: &Route,
+    order: Order,
+    reason: String,
+) -> Result<Remote> {
     unsafe { finish_with(query, route, order, reason, Parameters::default()) }
 }
 
@@ -98,11 +103,19 @@ pub unsafe fn finish_with(
             _ => Command::Select,
         };
         let plan = RemotePlan {
-            kind: if route.single { Kind::Routed } else { Kind::Scattered },
+            kind: if route.single {
+                Kind::Routed
+            } else {
+                Kind::Scattered
+            },
             command,
             template,
             colocation: route.colocation.id,
-            prune: if numbers.is_empty() { route.prune.clone() } else { route.prune.renumbered(&|i| numbers[i]) },
+            prune: if numbers.is_empty() {
+                route.prune.clone()
+            } else {
+                route.prune.renumbered(&|i| numbers[i])
+            },
             params: parameters.types,
             columns: columns.iter().map(|(t, _, _)| t.to_u32()).collect(),
             merge: order.keys,
@@ -111,7 +124,13 @@ pub unsafe fn finish_with(
             checks: Vec::new(),
             reason,
         };
-        Ok(Remote { plan, exprs, columns, names, relations })
+        Ok(Remote {
+            plan,
+            exprs,
+            columns,
+            names,
+            relations,
+        })
     }
 }
 
@@ -153,7 +172,9 @@ unsafe fn name_of(entry: *mut pg_sys::TargetEntry) -> String {
         if (*entry).resname.is_null() {
             "?column?".to_owned()
         } else {
-            std::ffi::CStr::from_ptr((*entry).resname).to_string_lossy().into_owned()
+            std::ffi::CStr::from_ptr((*entry).resname)
+                .to_string_lossy()
+                .into_owned()
         }
     }
 }
@@ -168,7 +189,11 @@ unsafe fn union_tail(order: &Order, query: *mut Query, parameters: &mut Paramete
             if pg_sys::Oid::from(key.operator) == greater_than(key, query) {
                 tail.push_str(" DESC");
             }
-            tail.push_str(if key.nulls_first { " NULLS FIRST" } else { " NULLS LAST" });
+            tail.push_str(if key.nulls_first {
+                " NULLS FIRST"
+            } else {
+                " NULLS LAST"
+            });
         }
         if !order.limit.is_null() {
             let limit = parameters.parameter(order.limit);
@@ -191,10 +216,18 @@ unsafe fn greater_than(key: &SortKey, query: *mut Query) -> pg_sys::Oid {
 
 unsafe fn locks_rows(query: *mut Query) -> bool {
     unsafe {
-        node::walk(query.cast(), &mut |item, _| match node::cast::<Query>(item) {
-            Some(q) if !(*q).rowMarks.is_null() || (*q).commandType != pg_sys::CmdType::CMD_SELECT => Step::Stop,
-            _ => Step::Into,
-        })
+        node::walk(
+            query.cast(),
+            &mut |item, _| match node::cast::<Query>(item) {
+                Some(q)
+                    if !(*q).rowMarks.is_null()
+                        || (*q).commandType != pg_sys::CmdType::CMD_SELECT =>
+                {
+                    Step::Stop
+                }
+                _ => Step::Into,
+            },
+        )
     }
 }
 
@@ -263,7 +296,9 @@ unsafe fn leaks_in(tree: *mut Node) -> bool {
     }
     unsafe {
         node::walk(tree, &mut |item, _| {
-            if node::tag(item) != NodeTag::T_Query && pg_sys::check_functions_in_node(item, Some(leaks), std::ptr::null_mut()) {
+            if node::tag(item) != NodeTag::T_Query
+                && pg_sys::check_functions_in_node(item, Some(leaks), std::ptr::null_mut())
+            {
                 Step::Stop
             } else {
                 Step::Into
@@ -275,11 +310,16 @@ unsafe fn leaks_in(tree: *mut Node) -> bool {
 /// `security AND quals`, with those of `quals` that could leak rows behind a CASE: it is evaluated in order.
 unsafe fn guarded(security: *mut Node, quals: *mut Node) -> *mut Node {
     unsafe {
-        let (leaky, safe): (Vec<*mut Node>, Vec<*mut Node>) =
-            expr::conjuncts(quals).into_iter().partition(|qual| leaks_in(*qual));
-        let mut all = safe.into_iter().fold(security, |all, qual| expr::and(all, qual));
+        let (leaky, safe): (Vec<*mut Node>, Vec<*mut Node>) = expr::conjuncts(quals)
+            .into_iter()
+            .partition(|qual| leaks_in(*qual));
+        let mut all = safe
+            .into_iter()
+            .fold(security, |all, qual| expr::and(all, qual));
         if !leaky.is_empty() {
-            let condition = leaky.into_iter().fold(std::ptr::null_mut(), |all, qual| expr::and(all, qual));
+            let condition = leaky
+                .into_iter()
+                .fold(std::ptr::null_mut(), |all, qual| expr::and(all, qual));
             all = expr::and(all, case_when(node::copy(security), condition));
         }
         all
@@ -289,11 +329,13 @@ unsafe fn guarded(security: *mut Node, quals: *mut Node) -> *mut Node {
 /// `CASE WHEN condition THEN value ELSE false END`
 unsafe fn case_when(condition: *mut Node, value: *mut Node) -> *mut Node {
     unsafe {
-        let when = pg_sys::palloc0(std::mem::size_of::<pg_sys::CaseWhen>()).cast::<pg_sys::CaseWhen>();
+        let when =
+            pg_sys::palloc0(std::mem::size_of::<pg_sys::CaseWhen>()).cast::<pg_sys::CaseWhen>();
         (*when).xpr.type_ = NodeTag::T_CaseWhen;
         (*when).expr = condition.cast();
         (*when).result = value.cast();
-        let case = pg_sys::palloc0(std::mem::size_of::<pg_sys::CaseExpr>()).cast::<pg_sys::CaseExpr>();
+        let case =
+            pg_sys::palloc0(std::mem::size_of::<pg_sys::CaseExpr>()).cast::<pg_sys::CaseExpr>();
         (*case).xpr.type_ = NodeTag::T_CaseExpr;
         (*case).casetype = pg_sys::BOOLOID;
         (*case).args = list::from([when]);
@@ -334,7 +376,11 @@ unsafe fn fence_relation(rte: *mut pg_sys::RangeTblEntry, varno: i32, leaky: boo
 ///
 /// # Safety
 /// `rte` is a relation's entry that the new Query may own; `quals` speaks of varno 1.
-pub unsafe fn select_from(rte: *mut pg_sys::RangeTblEntry, quals: *mut Node, columns: Option<&[i16]>) -> *mut Query {
+pub unsafe fn select_from(
+    rte: *mut pg_sys::RangeTblEntry,
+    quals: *mut Node,
+    columns: Option<&[i16]>,
+) -> *mut Query {
     unsafe {
         let query = node::make::<Query>();
         (*query).commandType = pg_sys::CmdType::CMD_SELECT;
@@ -355,8 +401,17 @@ pub unsafe fn select_from(rte: *mut pg_sys::RangeTblEntry, quals: *mut Node, col
         for (index, attno) in wanted.iter().enumerate() {
             let value = column((*rte).relid, *attno);
             let name = pg_sys::get_attname((*rte).relid, *attno, true);
-            let name = if name.is_null() { node::pstrdup("dropped") } else { name };
-            entries.push(pg_sys::makeTargetEntry(value.cast(), index as i16 + 1, name, false));
+            let name = if name.is_null() {
+                node::pstrdup("dropped")
+            } else {
+                name
+            };
+            entries.push(pg_sys::makeTargetEntry(
+                value.cast(),
+                index as i16 + 1,
+                name,
+                false,
+            ));
         }
         (*query).targetList = list::from(entries);
         query
@@ -366,7 +421,8 @@ pub unsafe fn select_from(rte: *mut pg_sys::RangeTblEntry, quals: *mut Node, col
 /// Column `attno` of the relation at varno 1; NULL where the column was dropped.
 unsafe fn column(relid: pg_sys::Oid, attno: i16) -> *mut Node {
     unsafe {
-        let (mut type_oid, mut typmod, mut collation) = (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+        let (mut type_oid, mut typmod, mut collation) =
+            (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
         pg_sys::get_atttypetypmodcoll(relid, attno, &mut type_oid, &mut typmod, &mut collation);
         if type_oid == pg_sys::InvalidOid {
             return pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid).cast();
@@ -382,10 +438,15 @@ pub fn sorts_alike(type_oid: pg_sys::Oid, collation: pg_sys::Oid) -> Result<bool
         // SAFETY: a syscache look-up.
         return Ok(unsafe { pg_sys::type_is_enum(type_oid) });
     }
-    if collation == pg_sys::InvalidOid || collation == pg_sys::C_COLLATION_OID || collation == pg_sys::POSIX_COLLATION_OID {
+    if collation == pg_sys::InvalidOid
+        || collation == pg_sys::C_COLLATION_OID
+        || collation == pg_sys::POSIX_COLLATION_OID
+    {
         return Ok(true);
     }
-    Ok(crate::catalog::nodes()?.iter().all(|node| node.same_collation))
+    Ok(crate::catalog::nodes()?
+        .iter()
+        .all(|node| node.same_collation))
 }
 
 /// The statement for every copy of a reference table, as a plan for all nodes.
@@ -413,7 +474,13 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             reason: String::new(),
         };
         let exprs = own(parameters.exprs);
-        Ok(Remote { plan, exprs, columns: Vec::new(), names: Vec::new(), relations })
+        Ok(Remote {
+            plan,
+            exprs,
+            columns: Vec::new(),
+            names: Vec::new(),
+            relations,
+        })
     }
 }
 

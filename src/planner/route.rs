@@ -23,14 +23,24 @@ pub struct Route {
 /// # Safety
 /// The analysed Query is still as it was.
 pub unsafe fn route(analysis: &Analysis) -> Result<Option<Route>> {
-    let Some(first) = analysis.distributed.first() else { return Ok(None) };
+    let Some(first) = analysis.distributed.first() else {
+        return Ok(None);
+    };
     let colocation = first.colocation.clone();
-    let same_colocation = analysis.distributed.iter().all(|d| d.colocation.id == colocation.id);
+    let same_colocation = analysis
+        .distributed
+        .iter()
+        .all(|d| d.colocation.id == colocation.id);
     let mut values = Vec::new();
     if same_colocation {
         if let Some(value) = unsafe { common_value(analysis) } {
             values.push(value);
-            return Ok(Some(Route { colocation, prune: Prune::Equal(0), values, single: true }));
+            return Ok(Some(Route {
+                colocation,
+                prune: Prune::Equal(0),
+                values,
+                single: true,
+            }));
         }
     }
     let mut prunes = Vec::new();
@@ -39,8 +49,14 @@ pub unsafe fn route(analysis: &Analysis) -> Result<Option<Route>> {
     }
     // What one table needs says nothing of another, in an arm of a UNION say: the query needs the groups of all.
     let prune = or(prunes.clone());
-    let single = same_colocation && unsafe { constant_single_group(&colocation, &prunes, &prune, &values)? };
-    Ok(Some(Route { colocation, prune, values, single }))
+    let single =
+        same_colocation && unsafe { constant_single_group(&colocation, &prunes, &prune, &values)? };
+    Ok(Some(Route {
+        colocation,
+        prune,
+        values,
+        single,
+    }))
 }
 
 /// An expression that the distribution columns of all tables are equal to.
@@ -75,19 +91,29 @@ unsafe fn constant_single_group(
 ) -> Result<bool> {
     let mut constants = Vec::new();
     for value in values {
-        let Some(constant) = (unsafe { node::cast::<pg_sys::Const>(*value) }) else { return Ok(false) };
+        let Some(constant) = (unsafe { node::cast::<pg_sys::Const>(*value) }) else {
+            return Ok(false);
+        };
         // SAFETY: a Const holds its value, or NULL.
         let (type_oid, datum) = unsafe {
-            ((*constant).consttype, (!(*constant).constisnull).then_some((*constant).constvalue))
+            (
+                (*constant).consttype,
+                (!(*constant).constisnull).then_some((*constant).constvalue),
+            )
         };
         constants.push((type_oid, datum));
     }
     let each: Vec<Vec<usize>> = if prunes.is_empty() {
         vec![groups(colocation, all, &constants)]
     } else {
-        prunes.iter().map(|prune| groups(colocation, prune, &constants)).collect()
+        prunes
+            .iter()
+            .map(|prune| groups(colocation, prune, &constants))
+            .collect()
     };
-    Ok(each.iter().all(|found| found.len() == 1 && found == &each[0]))
+    Ok(each
+        .iter()
+        .all(|found| found.len() == 1 && found == &each[0]))
 }
 
 fn all_of(facts: &[&Fact], values: &mut Vec<*mut Node>) -> Prune {
@@ -123,7 +149,9 @@ fn or(prunes: Vec<Prune>) -> Prune {
 fn prune_of(fact: &Fact, values: &mut Vec<*mut Node>) -> Prune {
     let mut number = |value: *mut Node| {
         // SAFETY: both are expressions of the analysed query.
-        let known = values.iter().position(|v| unsafe { node::equal(*v, value) });
+        let known = values
+            .iter()
+            .position(|v| unsafe { node::equal(*v, value) });
         known.unwrap_or_else(|| {
             values.push(value);
             values.len() - 1
@@ -158,7 +186,11 @@ impl Prune {
 }
 
 /// The shard groups (indexes, ascending) that a pruning leaves, given the values with their types.
-pub fn groups(colocation: &Colocation, prune: &Prune, values: &[(Oid, Option<Datum>)]) -> Vec<usize> {
+pub fn groups(
+    colocation: &Colocation,
+    prune: &Prune,
+    values: &[(Oid, Option<Datum>)],
+) -> Vec<usize> {
     let everything = || (0..colocation.groups.len()).collect::<Vec<usize>>();
     match prune {
         Prune::All => everything(),
@@ -186,14 +218,18 @@ pub fn groups(colocation: &Colocation, prune: &Prune, values: &[(Oid, Option<Dat
         Prune::Below(i, inclusive) => match values[*i] {
             (_, None) => Vec::new(),
             (type_oid, Some(value)) => match key_value(colocation.key_type, type_oid, value) {
-                KeyValue::Exact(value) => colocation.groups_between(None, Some((value, *inclusive))),
+                KeyValue::Exact(value) => {
+                    colocation.groups_between(None, Some((value, *inclusive)))
+                }
                 _ => everything(),
             },
         },
         Prune::Above(i, inclusive) => match values[*i] {
             (_, None) => Vec::new(),
             (type_oid, Some(value)) => match key_value(colocation.key_type, type_oid, value) {
-                KeyValue::Exact(value) => colocation.groups_between(Some((value, *inclusive)), None),
+                KeyValue::Exact(value) => {
+                    colocation.groups_between(Some((value, *inclusive)), None)
+                }
                 _ => everything(),
             },
         },
@@ -206,7 +242,10 @@ pub fn groups(colocation: &Colocation, prune: &Prune, values: &[(Oid, Option<Dat
             found
         }
         Prune::Or(parts) => {
-            let mut found: Vec<usize> = parts.iter().flat_map(|part| groups(colocation, part, values)).collect();
+            let mut found: Vec<usize> = parts
+                .iter()
+                .flat_map(|part| groups(colocation, part, values))
+                .collect();
             found.sort_unstable();
             found.dedup();
             found
@@ -264,7 +303,14 @@ fn array_elements(array_type: Oid, array: Datum) -> Vec<(Oid, Datum)> {
         let detoasted = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
         let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
         pg_sys::deconstruct_array(
-            detoasted, element, length.into(), by_value, align, &mut values, &mut nulls, &mut count,
+            detoasted,
+            element,
+            length.into(),
+            by_value,
+            align,
+            &mut values,
+            &mut nulls,
+            &mut count,
         );
         (0..count as usize)
             .filter(|i| !*nulls.add(*i))
@@ -272,4 +318,3 @@ fn array_elements(array_type: Oid, array: Datum) -> Vec<(Oid, Datum)> {
             .collect()
     }
 }
-

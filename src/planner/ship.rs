@@ -52,11 +52,16 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
             NodeTag::T_Query => return None,
             NodeTag::T_RangeTblEntry => return None,
             NodeTag::T_NextValueExpr => return Some("nextval runs on the coordinator".into()),
-            NodeTag::T_CurrentOfExpr => return Some("WHERE CURRENT OF names a cursor of the coordinator".into()),
-            NodeTag::T_SQLValueFunction => return Some("a value of the session is computed on the coordinator".into()),
+            NodeTag::T_CurrentOfExpr => {
+                return Some("WHERE CURRENT OF names a cursor of the coordinator".into())
+            }
+            NodeTag::T_SQLValueFunction => {
+                return Some("a value of the session is computed on the coordinator".into())
+            }
             NodeTag::T_Var => {
                 let var = item.cast::<pg_sys::Var>();
-                let means_something = one_shard_group && (*var).varattno as i32 != pg_sys::TableOidAttributeNumber;
+                let means_something =
+                    one_shard_group && (*var).varattno as i32 != pg_sys::TableOidAttributeNumber;
                 if (*var).varattno < 0 && !means_something {
                     return Some("a system column means one shard's row only".into());
                 }
@@ -69,14 +74,19 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
             }
             NodeTag::T_Param => {
                 let param = item.cast::<pg_sys::Param>();
-                if (*param).paramkind == pg_sys::ParamKind::PARAM_EXTERN && is_object_id_type((*param).paramtype) {
+                if (*param).paramkind == pg_sys::ParamKind::PARAM_EXTERN
+                    && is_object_id_type((*param).paramtype)
+                {
                     return Some("an object id is the coordinator's".into());
                 }
             }
             _ => {}
         }
         if let Some(function) = unshippable_function(item) {
-            return Some(format!("function {} runs on the coordinator", function_name(function)));
+            return Some(format!(
+                "function {} runs on the coordinator",
+                function_name(function)
+            ));
         }
         None
     }
@@ -135,7 +145,10 @@ unsafe fn becomes_parameter(item: *mut Node) -> bool {
             NodeTag::T_Const | NodeTag::T_Var | NodeTag::T_Param => return false,
             _ => {}
         }
-        if depends_on_rows(item) || pg_sys::contain_volatile_functions(item) || pg_sys::expression_returns_set(item) {
+        if depends_on_rows(item)
+            || pg_sys::contain_volatile_functions(item)
+            || pg_sys::expression_returns_set(item)
+        {
             return false;
         }
         pg_sys::contain_mutable_functions(item) || has_unshippable_function(item)
@@ -197,8 +210,12 @@ unsafe fn unshippable_function(item: *mut Node) -> Option<Oid> {
     let mut found = pg_sys::InvalidOid;
     // SAFETY: item is a valid node; the callback writes the cell on this stack.
     unsafe {
-        pg_sys::check_functions_in_node(item, Some(function_is_unshippable), (&raw mut found).cast())
-            .then_some(found)
+        pg_sys::check_functions_in_node(
+            item,
+            Some(function_is_unshippable),
+            (&raw mut found).cast(),
+        )
+        .then_some(found)
     }
 }
 
@@ -235,8 +252,18 @@ unsafe fn reads_the_catalog(function: Oid) -> bool {
             || name.contains("_description")
             || matches!(
                 name.as_str(),
-                "format_type" | "version" | "current_schema" | "current_schemas" | "current_database" | "inet_server_addr"
-                    | "inet_client_addr" | "inet_server_port" | "inet_client_port" | "row_security_active" | "currval" | "lastval"
+                "format_type"
+                    | "version"
+                    | "current_schema"
+                    | "current_schemas"
+                    | "current_database"
+                    | "inet_server_addr"
+                    | "inet_client_addr"
+                    | "inet_server_port"
+                    | "inet_client_port"
+                    | "row_security_active"
+                    | "currval"
+                    | "lastval"
             )
     }
 }
@@ -244,7 +271,9 @@ unsafe fn reads_the_catalog(function: Oid) -> bool {
 /// Functions of extensions: types of an extension are used by distributed tables only after the extension was
 /// created on the nodes.
 unsafe fn belongs_to_extension(function: Oid) -> bool {
-    unsafe { pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) != pg_sys::InvalidOid }
+    unsafe {
+        pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) != pg_sys::InvalidOid
+    }
 }
 
 fn function_name(function: Oid) -> String {
@@ -254,7 +283,9 @@ fn function_name(function: Oid) -> String {
         if name.is_null() {
             return function.to_u32().to_string();
         }
-        std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+        std::ffi::CStr::from_ptr(name)
+            .to_string_lossy()
+            .into_owned()
     }
 }
 
@@ -285,7 +316,8 @@ impl Parameters {
                 return expr::param(number, type_oid, typmod, collation).cast();
             }
             let cast = node::make::<pg_sys::CoerceViaIO>();
-            (*cast).arg = expr::param(number, pg_sys::TEXTOID, -1, pg_sys::DEFAULT_COLLATION_OID).cast();
+            (*cast).arg =
+                expr::param(number, pg_sys::TEXTOID, -1, pg_sys::DEFAULT_COLLATION_OID).cast();
             (*cast).resulttype = type_oid;
             (*cast).resultcollid = collation;
             (*cast).coerceformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
@@ -314,7 +346,11 @@ impl Parameters {
     /// Takes a number without an expression: the value comes with the rows.
     pub fn reserve(&mut self) {
         self.exprs.push(std::ptr::null_mut());
-        self.types.push(ParamType { value: 0, declared: 0, binary: false });
+        self.types.push(ParamType {
+            value: 0,
+            declared: 0,
+            binary: false,
+        });
     }
 
     /// Index of what `parameter` made.
@@ -344,7 +380,9 @@ impl Parameters {
     /// # Safety
     /// `value` is a valid expression.
     pub unsafe fn index_of(&self, value: *mut Node) -> Option<usize> {
-        self.exprs.iter().position(|e| unsafe { node::equal(*e, value) })
+        self.exprs
+            .iter()
+            .position(|e| unsafe { node::equal(*e, value) })
     }
 
     /// Replaces what the coordinator computes in `query` (changed in place) by parameters. With `lift`, constants
@@ -395,10 +433,17 @@ impl Parameters {
         unsafe {
             let op = node::cast::<pg_sys::OpExpr>(item)?;
             let args: Vec<*mut Node> = list::iter((*op).args).collect();
-            if args.len() != 2 || !args.iter().any(|a| node::cast::<pg_sys::Const>(*a).is_some_and(|c| liftable(c))) {
+            if args.len() != 2
+                || !args
+                    .iter()
+                    .any(|a| node::cast::<pg_sys::Const>(*a).is_some_and(|c| liftable(c)))
+            {
                 return None;
             }
-            if !args.iter().any(|a| node::cast::<pg_sys::Var>(expr::strip_relabel(*a)).is_some()) {
+            if !args
+                .iter()
+                .any(|a| node::cast::<pg_sys::Var>(expr::strip_relabel(*a)).is_some())
+            {
                 return None;
             }
             let changed = node::copy(op);
@@ -416,7 +461,11 @@ impl Parameters {
 }
 
 unsafe fn liftable(constant: *mut pg_sys::Const) -> bool {
-    unsafe { !(*constant).constisnull && types::is_builtin((*constant).consttype) && (*constant).consttype != pg_sys::UNKNOWNOID }
+    unsafe {
+        !(*constant).constisnull
+            && types::is_builtin((*constant).consttype)
+            && (*constant).consttype != pg_sys::UNKNOWNOID
+    }
 }
 
 /// How values of a type travel as parameters.
@@ -431,7 +480,11 @@ pub fn param_type(type_oid: Oid) -> ParamType {
 
 /// Fails when a tree names a type whose values cannot be read back from a worker.
 pub fn readable_type(type_oid: Oid) -> Result<()> {
-    if matches!(type_oid, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID | pg_sys::UNKNOWNOID) || is_object_id_type(type_oid) {
+    if matches!(
+        type_oid,
+        pg_sys::RECORDOID | pg_sys::RECORDARRAYOID | pg_sys::UNKNOWNOID
+    ) || is_object_id_type(type_oid)
+    {
         return Err(Error::refused(
             "a value without a named type cannot be read back from a worker",
             "Cast it to a named type.",

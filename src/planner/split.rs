@@ -63,7 +63,11 @@ unsafe fn is_correlated(query: *mut Query) -> bool {
                 NodeTag::T_Aggref => (*item.cast::<pg_sys::Aggref>()).agglevelsup,
                 _ => return Step::Into,
             };
-            if up >= level && level > 0 && up > level - 1 { Step::Stop } else { Step::Into }
+            if up >= level && level > 0 && up > level - 1 {
+                Step::Stop
+            } else {
+                Step::Into
+            }
         })
     }
 }
@@ -97,7 +101,9 @@ unsafe fn split_level(query: *mut Query) -> Result<Option<Reason>> {
             return refuse("it locks rows");
         }
         let analysis = Analysis::of(query)?;
-        let Some(route) = route::route(&analysis)? else { return refuse("nothing in it is distributed") };
+        let Some(route) = route::route(&analysis)? else {
+            return refuse("nothing in it is distributed");
+        };
         if let Some(reason) = analysis.local.clone() {
             return Ok(Some(reason));
         }
@@ -183,11 +189,14 @@ unsafe fn keeps_groups_whole(query: *mut Query, analysis: &Analysis) -> bool {
         if !(*query).groupingSets.is_null() {
             return false;
         }
-        let aggregates = (*query).hasAggs || !(*query).groupClause.is_null() || !(*query).havingQual.is_null();
+        let aggregates =
+            (*query).hasAggs || !(*query).groupClause.is_null() || !(*query).havingQual.is_null();
         if aggregates && !analysis.contains_key(query, &exprs((*query).groupClause)) {
             return false;
         }
-        if !(*query).distinctClause.is_null() && !analysis.contains_key(query, &exprs((*query).distinctClause)) {
+        if !(*query).distinctClause.is_null()
+            && !analysis.contains_key(query, &exprs((*query).distinctClause))
+        {
             return false;
         }
         list::iter::<pg_sys::WindowClause>((*query).windowClause)
@@ -213,8 +222,15 @@ unsafe fn whole(query: *mut Query, analysis: &Analysis, route: &Route) -> Result
         (*inner).limitCount = std::ptr::null_mut();
         let set_operation = !(*query).setOperations.is_null();
         let one_group_limit = route.single;
-        let keys = if set_operation { None } else { sort_keys(query)? };
-        let mut order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let keys = if set_operation {
+            None
+        } else {
+            sort_keys(query)?
+        };
+        let mut order = Order {
+            keys: Vec::new(),
+            limit: std::ptr::null_mut(),
+        };
         let mut sorted = false;
         if one_group_limit {
             // All rows come from one shard group: its answer is the answer.
@@ -223,7 +239,10 @@ unsafe fn whole(query: *mut Query, analysis: &Analysis, route: &Route) -> Result
             sorted = !(*query).sortClause.is_null() && !set_operation;
         } else {
             match keys {
-                Some(keys) if (*query).limitOption == pg_sys::LimitOption::LIMIT_OPTION_COUNT && !(*query).hasDistinctOn => {
+                Some(keys)
+                    if (*query).limitOption == pg_sys::LimitOption::LIMIT_OPTION_COUNT
+                        && !(*query).hasDistinctOn =>
+                {
                     sorted = !keys.is_empty();
                     order.keys = keys;
                     order.limit = limit_with_offset(query);
@@ -285,11 +304,17 @@ unsafe fn sort_keys(query: *mut Query) -> Result<Option<Vec<SortKey>>> {
         for clause in list::iter::<pg_sys::SortGroupClause>((*query).sortClause) {
             let position = list::iter::<pg_sys::TargetEntry>((*query).targetList)
                 .position(|entry| (*entry).ressortgroupref == (*clause).tleSortGroupRef);
-            let Some(column) = position else { return Ok(None) };
+            let Some(column) = position else {
+                return Ok(None);
+            };
             let entry = list::nth::<pg_sys::TargetEntry>((*query).targetList, column);
             let (type_oid, _, collation) = expr::signature((*entry).expr.cast());
-            let cache = pg_sys::lookup_type_cache(type_oid, (pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_GT_OPR) as i32);
-            let default_order = (*clause).sortop == (*cache).lt_opr || (*clause).sortop == (*cache).gt_opr;
+            let cache = pg_sys::lookup_type_cache(
+                type_oid,
+                (pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_GT_OPR) as i32,
+            );
+            let default_order =
+                (*clause).sortop == (*cache).lt_opr || (*clause).sortop == (*cache).gt_opr;
             if !default_order || !remote::sorts_alike(type_oid, collation)? {
                 return Ok(None);
             }
@@ -328,16 +353,22 @@ unsafe fn ship_rows(query: *mut Query, route: &Route) -> Result<Option<Reason>> 
     unsafe {
         let (shipped, kept) = split_quals((*(*query).jointree).quals);
         if kept.iter().any(|q| has_sublink(*q)) {
-            return Ok(Some("a condition with a subquery runs on the coordinator".into()));
+            return Ok(Some(
+                "a condition with a subquery runs on the coordinator".into(),
+            ));
         }
         let mut units = Vec::new();
         for tree in above(query).into_iter().chain(kept.iter().copied()) {
             if !collect_units(tree, &mut units) {
-                return Ok(Some("an expression with a subquery runs on the coordinator".into()));
+                return Ok(Some(
+                    "an expression with a subquery runs on the coordinator".into(),
+                ));
             }
         }
         for unit in &units {
-            if ship::obstacle(*unit).is_some() || ship::readable_type(pg_sys::exprType(*unit)).is_err() {
+            if ship::obstacle(*unit).is_some()
+                || ship::readable_type(pg_sys::exprType(*unit)).is_err()
+            {
                 return Ok(Some("a value cannot be read back from the workers".into()));
             }
         }
@@ -345,13 +376,19 @@ unsafe fn ship_rows(query: *mut Query, route: &Route) -> Result<Option<Reason>> 
         strip_above(inner);
         (*(*inner).jointree).quals = conjunction(&shipped);
         (*inner).targetList = targets(&units);
-        let mut order = Order { keys: Vec::new(), limit: std::ptr::null_mut() };
+        let mut order = Order {
+            keys: Vec::new(),
+            limit: std::ptr::null_mut(),
+        };
         if kept.is_empty() && plain_rows(query) && (*query).sortClause.is_null() && !route.single {
             order.limit = limit_with_offset(query);
         }
         let remote = remote::finish(inner, route, order, String::new())?;
         let entry = leaf::placeholder(remote, false);
-        let kept = kept.into_iter().map(|q| replace(q, &units, 0)).collect::<Vec<_>>();
+        let kept = kept
+            .into_iter()
+            .map(|q| replace(q, &units, 0))
+            .collect::<Vec<_>>();
         replace_above(query, &units);
         leaf::from_leaf(query, entry, conjunction(&kept));
         (*query).hasSubLinks = false;
@@ -377,17 +414,27 @@ unsafe fn plain_rows(query: *mut Query) -> bool {
 
 /// The WHERE conditions that workers evaluate, and those that stay here.
 pub unsafe fn split_quals(quals: *mut Node) -> (Vec<*mut Node>, Vec<*mut Node>) {
-    unsafe { expr::conjuncts(quals).into_iter().partition(|qual| ship::obstacle(*qual).is_none()) }
+    unsafe {
+        expr::conjuncts(quals)
+            .into_iter()
+            .partition(|qual| ship::obstacle(*qual).is_none())
+    }
 }
 
 pub unsafe fn conjunction(quals: &[*mut Node]) -> *mut Node {
-    quals.iter().fold(std::ptr::null_mut(), |all, qual| unsafe { expr::and(all, node::copy(*qual)) })
+    quals.iter().fold(std::ptr::null_mut(), |all, qual| unsafe {
+        expr::and(all, node::copy(*qual))
+    })
 }
 
 unsafe fn has_sublink(tree: *mut Node) -> bool {
     unsafe {
         node::walk(tree, &mut |item, _| {
-            if node::tag(item) == NodeTag::T_SubLink { Step::Stop } else { Step::Into }
+            if node::tag(item) == NodeTag::T_SubLink {
+                Step::Stop
+            } else {
+                Step::Into
+            }
         })
     }
 }
@@ -419,7 +466,9 @@ pub unsafe fn collect_units(tree: *mut Node, units: &mut Vec<*mut Node>) -> bool
                 let sublink = item.cast::<pg_sys::SubLink>();
                 let scalar = matches!(
                     (*sublink).subLinkType,
-                    pg_sys::SubLinkType::EXISTS_SUBLINK | pg_sys::SubLinkType::EXPR_SUBLINK | pg_sys::SubLinkType::ARRAY_SUBLINK
+                    pg_sys::SubLinkType::EXISTS_SUBLINK
+                        | pg_sys::SubLinkType::EXPR_SUBLINK
+                        | pg_sys::SubLinkType::ARRAY_SUBLINK
                 );
                 if !scalar {
                     return Step::Stop;

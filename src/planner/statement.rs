@@ -10,7 +10,11 @@ use pgrx::pg_sys::{self, Node, PlannedStmt, Query, RTEKind};
 ///
 /// # Safety
 /// `query` is the statement; the parts of `remote` live in the current memory context.
-pub unsafe fn planned(query: *mut Query, remote: Remote, returning: Option<*mut pg_sys::List>) -> Result<*mut PlannedStmt> {
+pub unsafe fn planned(
+    query: *mut Query,
+    remote: Remote,
+    returning: Option<*mut pg_sys::List>,
+) -> Result<*mut PlannedStmt> {
     unsafe {
         let scan = node::make::<pg_sys::CustomScan>();
         let mut rtable = list::from(remote.relations.iter().copied());
@@ -20,8 +24,13 @@ pub unsafe fn planned(query: *mut Query, remote: Remote, returning: Option<*mut 
         let mut tlist = Vec::new();
         for (index, signature) in remote.columns.iter().enumerate() {
             let attno = index as i16 + 1;
-            let name = || unsafe { node::pstrdup(&remote.names[index]) };
-            scan_tlist.push(pg_sys::makeTargetEntry(expr::var(varno, attno, *signature).cast(), attno, name(), false));
+            let name = || node::pstrdup(&remote.names[index]);
+            scan_tlist.push(pg_sys::makeTargetEntry(
+                expr::var(varno, attno, *signature).cast(),
+                attno,
+                name(),
+                false,
+            ));
             let output = expr::var(pg_sys::INDEX_VAR, attno, *signature);
             (*output).varnosyn = varno as u32;
             (*output).varattnosyn = attno;
@@ -35,12 +44,17 @@ pub unsafe fn planned(query: *mut Query, remote: Remote, returning: Option<*mut 
             tlist = list::iter::<pg_sys::TargetEntry>(returning).collect();
         }
         let copy_origin = |from: *mut pg_sys::List, to: &[*mut pg_sys::TargetEntry]| {
-            for (source, target) in list::iter::<pg_sys::TargetEntry>(from).filter(|e| unsafe { !(**e).resjunk }).zip(to) {
-                unsafe {
-                    (**target).resorigtbl = (*source).resorigtbl;
-                    (**target).resorigcol = (*source).resorigcol;
-                    (**target).resname = if (*source).resname.is_null() { (**target).resname } else { (*source).resname };
-                }
+            for (source, target) in list::iter::<pg_sys::TargetEntry>(from)
+                .filter(|e| !(**e).resjunk)
+                .zip(to)
+            {
+                (**target).resorigtbl = (*source).resorigtbl;
+                (**target).resorigcol = (*source).resorigcol;
+                (**target).resname = if (*source).resname.is_null() {
+                    (**target).resname
+                } else {
+                    (*source).resname
+                };
             }
         };
         if (*query).commandType == pg_sys::CmdType::CMD_SELECT {
@@ -48,7 +62,12 @@ pub unsafe fn planned(query: *mut Query, remote: Remote, returning: Option<*mut 
         }
         (*scan).custom_scan_tlist = list::from(scan_tlist);
         (*scan).scan.plan.targetlist = list::from(tlist);
-        (*scan).scan.plan.plan_rows = if (*query).commandType == pg_sys::CmdType::CMD_SELECT || returning.is_some() { 1.0 } else { 0.0 };
+        (*scan).scan.plan.plan_rows =
+            if (*query).commandType == pg_sys::CmdType::CMD_SELECT || returning.is_some() {
+                1.0
+            } else {
+                0.0
+            };
         (*scan).scan.plan.startup_cost = 100.0;
         (*scan).scan.plan.total_cost = 100.05;
         (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
@@ -80,8 +99,12 @@ unsafe fn named_entry(names: &[String]) -> *mut pg_sys::RangeTblEntry {
         (*rte).rtekind = RTEKind::RTE_FUNCTION;
         let alias = node::make::<pg_sys::Alias>();
         (*alias).aliasname = node::pstrdup("remote");
-        (*alias).colnames =
-            list::from(names.iter().map(|n| unsafe { pg_sys::makeString(node::pstrdup(n)) }).collect::<Vec<_>>());
+        (*alias).colnames = list::from(
+            names
+                .iter()
+                .map(|n| pg_sys::makeString(node::pstrdup(n)))
+                .collect::<Vec<_>>(),
+        );
         (*rte).eref = alias;
         rte
     }
@@ -116,7 +139,8 @@ pub unsafe fn add_relations(statement: *mut PlannedStmt, relations: &[*mut pg_sy
     unsafe {
         for rte in relations {
             (*statement).rtable = pg_sys::lappend((*statement).rtable, (*rte).cast());
-            (*statement).relationOids = pg_sys::list_append_unique_oid((*statement).relationOids, (**rte).relid);
+            (*statement).relationOids =
+                pg_sys::list_append_unique_oid((*statement).relationOids, (**rte).relid);
         }
     }
 }
@@ -139,9 +163,14 @@ pub unsafe fn scan_over(
             columns
                 .iter()
                 .enumerate()
-                .map(|(index, signature)| unsafe {
+                .map(|(index, signature)| {
                     let attno = index as i16 + 1;
-                    pg_sys::makeTargetEntry(expr::var(varno, attno, *signature).cast(), attno, node::pstrdup(&names[index]), false)
+                    pg_sys::makeTargetEntry(
+                        expr::var(varno, attno, *signature).cast(),
+                        attno,
+                        node::pstrdup(&names[index]),
+                        false,
+                    )
                 })
                 .collect::<Vec<_>>()
         };
@@ -160,7 +189,11 @@ pub unsafe fn scan_over(
         let plan = (*below).planTree;
         (*scan).scan.plan.startup_cost = (*plan).total_cost;
         (*scan).scan.plan.total_cost = (*plan).total_cost;
-        (*scan).scan.plan.plan_rows = if returning.is_some() { (*plan).plan_rows } else { 0.0 };
+        (*scan).scan.plan.plan_rows = if returning.is_some() {
+            (*plan).plan_rows
+        } else {
+            0.0
+        };
         (*scan).custom_plans = list::from([plan]);
         scan
     }
@@ -170,14 +203,23 @@ pub unsafe fn scan_over(
 ///
 /// # Safety
 /// `below` is a part of `statement`.
-pub unsafe fn pass_through(statement: *mut PlannedStmt, below: *mut pg_sys::Plan) -> *mut pg_sys::CustomScan {
+pub unsafe fn pass_through(
+    statement: *mut PlannedStmt,
+    below: *mut pg_sys::Plan,
+) -> *mut pg_sys::CustomScan {
     unsafe {
         let targets: Vec<*mut pg_sys::TargetEntry> = list::iter((*below).targetlist).collect();
         let names: Vec<String> = targets
             .iter()
             .map(|entry| {
                 let name = (**entry).resname;
-                if name.is_null() { "?column?".to_owned() } else { std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned() }
+                if name.is_null() {
+                    "?column?".to_owned()
+                } else {
+                    std::ffi::CStr::from_ptr(name)
+                        .to_string_lossy()
+                        .into_owned()
+                }
             })
             .collect();
         let varno = list::len((*statement).rtable) as i32 + 1;
@@ -188,14 +230,24 @@ pub unsafe fn pass_through(statement: *mut PlannedStmt, below: *mut pg_sys::Plan
         for (index, entry) in targets.iter().enumerate() {
             let attno = index as i16 + 1;
             let signature = expr::signature((**entry).expr.cast());
-            let input = pg_sys::makeTargetEntry(expr::var(varno, attno, signature).cast(), attno, (**entry).resname, false);
+            let input = pg_sys::makeTargetEntry(
+                expr::var(varno, attno, signature).cast(),
+                attno,
+                (**entry).resname,
+                false,
+            );
             inputs.push(input);
             // ModifyTable wants to see that a dropped column is a NULL constant.
             let value: *mut Node = match node::cast::<pg_sys::Const>((**entry).expr) {
                 Some(constant) => node::copy(constant).cast(),
                 None => expr::var(pg_sys::INDEX_VAR, attno, signature).cast(),
             };
-            outputs.push(pg_sys::makeTargetEntry(value.cast(), attno, (**entry).resname, (**entry).resjunk));
+            outputs.push(pg_sys::makeTargetEntry(
+                value.cast(),
+                attno,
+                (**entry).resname,
+                (**entry).resjunk,
+            ));
         }
         (*scan).custom_scan_tlist = list::from(inputs);
         (*scan).scan.plan.targetlist = list::from(outputs);
