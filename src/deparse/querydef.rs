@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn names_end_where_the_parser_ends_them() {
         assert_eq!(qualified_name_length("app.users u"), 9);
-        assert_eq!(qualified_name_length("\"a.\"\"b\".\"t 1\" x"), 15 - 1);
+        assert_eq!(qualified_name_length("\"a.\"\"b\".\"t 1\" x"), 13);
         assert_eq!(qualified_name_length("app.users"), 9);
         assert_eq!(qualified_name_length("app.\"é\")"), 8);
     }
