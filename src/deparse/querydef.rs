@@ -25,9 +25,32 @@ pub unsafe fn template_edited(
     edit: impl FnOnce(String) -> Result<String>,
 ) -> Result<SqlTemplate> {
     unsafe {
+        // The text is read with the setting's default, here and on the nodes.
+        let _standard = StandardStrings::on();
         let text = edit(on_one_line(&deparse(query)?))?;
         let holes = find_holes(&text)?;
         Ok(SqlTemplate::new(text, holes))
+    }
+}
+
+/// `standard_conforming_strings` is on while this lives: deparsing and parsing go by it.
+struct StandardStrings(bool);
+
+impl StandardStrings {
+    fn on() -> StandardStrings {
+        // SAFETY: a plain variable of this process.
+        unsafe {
+            let before = pg_sys::standard_conforming_strings;
+            pg_sys::standard_conforming_strings = true;
+            StandardStrings(before)
+        }
+    }
+}
+
+impl Drop for StandardStrings {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::standard_conforming_strings = self.0 }
     }
 }
 

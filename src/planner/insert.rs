@@ -148,6 +148,29 @@ unsafe fn conflict_keeps_key(query: *mut Query, key: i16) -> Result<()> {
     }
 }
 
+/// The rows to insert can be checked here; the row that ON CONFLICT DO UPDATE finds on a shard cannot.
+unsafe fn checks_new_rows_only(query: *mut Query) -> Result<()> {
+    unsafe {
+        let new_rows = |kind| {
+            matches!(
+                kind,
+                pg_sys::WCOKind::WCO_RLS_INSERT_CHECK | pg_sys::WCOKind::WCO_VIEW_CHECK
+            )
+        };
+        let updates = node::cast::<pg_sys::OnConflictExpr>((*query).onConflict)
+            .is_some_and(|c| (*c).action == pg_sys::OnConflictAction::ONCONFLICT_UPDATE);
+        let others = list::iter::<pg_sys::WithCheckOption>((*query).withCheckOptions)
+            .any(|option| updates || !new_rows((*option).kind));
+        if others {
+            return Err(Error::refused(
+                "ON CONFLICT DO UPDATE on a distributed table with row security or through a view with a check option is not supported yet",
+                "Use INSERT and UPDATE as statements of their own, in one transaction.",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// The SELECT that computes an INSERT's rows, with one output column per inserted column; answers the columns'
 /// attribute numbers.
 unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
@@ -191,6 +214,7 @@ unsafe fn rows(
         let below = super::plan_select(select, standard)?;
         let copy: *mut Query = node::copy(query);
         conflict_ships(copy)?;
+        checks_new_rows_only(copy)?;
         let returning = modify::push_returning(copy)?;
         let columns: Vec<(usize, i16)> = attributes.iter().copied().enumerate().collect();
         let key = attributes.iter().position(|a| *a == key);

@@ -276,11 +276,25 @@ pub unsafe fn fence(query: *mut Query) {
                         } else {
                             fence_relation(rte, index as i32 + 1, leaky);
                         }
+                    } else if (*rte).rtekind == RTEKind::RTE_SUBQUERY
+                        && (*rte).security_barrier
+                        && leaky
+                    {
+                        fence_view((*rte).subquery);
                     }
                 }
             }
             Step::Into
         });
+    }
+}
+
+/// A security-barrier view is fenced as well: deparsing leaves its barrier out.
+unsafe fn fence_view(view: *mut Query) {
+    unsafe {
+        if (*view).limitCount.is_null() && (*view).limitOffset.is_null() {
+            (*view).limitOffset = expr::int8(0).cast();
+        }
     }
 }
 
