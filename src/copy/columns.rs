@@ -1,7 +1,9 @@
 //! The columns of a COPY FROM: those of the input, those computed here, and the distribution key.
 
 use super::encode;
+use super::user_code::may_run_statements;
 use crate::pg::copyfrom::CopyFromState;
+use crate::pg::list;
 use pgrx::pg_sys;
 use pgrx::pg_sys::Datum;
 use std::ffi::{c_char, c_int, CStr};
@@ -26,16 +28,11 @@ impl Field {
     pub unsafe fn of(state: *mut CopyFromState, relation: pg_sys::Relation) -> Vec<Field> {
         // SAFETY: the state and the relation are open; flags exist for every column of the relation.
         unsafe {
-            let list = (*state).attnumlist;
-            let length = if list.is_null() {
-                0
-            } else {
-                (*list).length as usize
-            };
             let opts = &(*state).opts;
-            (0..length)
-                .map(|i| {
-                    let column = (*(*list).elements.add(i)).int_value as usize - 1;
+            list::ints((*state).attnumlist)
+                .into_iter()
+                .map(|number| {
+                    let column = number as usize - 1;
                     let attribute = attribute(relation, column);
                     Field {
                         column,
@@ -138,6 +135,12 @@ impl Computed {
 
     pub fn value(&self) -> Option<Datum> {
         self.value
+    }
+
+    /// Whether computing a row's value may run statements.
+    pub fn may_run_statements(&self) -> bool {
+        // SAFETY: the expression keeps the tree it was made from.
+        !self.constant && unsafe { may_run_statements((*self.expression).expr.cast()) }
     }
 
     /// Takes the value for this row that the parser computed.

@@ -10,7 +10,7 @@ use super::lines::LineMap;
 use super::statement::Target;
 use crate::catalog::{self, Colocation, NodeId};
 use crate::error::{sqlstate, Error, Result};
-use crate::remote::{CopyQueue, FailedBatch};
+use crate::remote::{Chunks, CopyQueue, FailedBatch};
 use crate::settings;
 use pgrx::pg_sys;
 use std::rc::Rc;
@@ -34,6 +34,9 @@ pub fn copy_from(target: &Target, key: i16, colocation: &Rc<Colocation>) -> Resu
         match colocation.group_for(input.key()) {
             Some(group) => shards.add(group, &mut input)?,
             None => input.raise(no_shard(target, key, input.key())),
+        }
+        if input.runs_statements() {
+            shards.settle()?;
         }
         rows += 1;
         if rows % REPORT_EVERY == 0 {
@@ -81,7 +84,8 @@ struct Shard {
 
 #[derive(Default)]
 struct Batch {
-    data: Vec<u8>,
+    data: Chunks,
+    size: usize,
     lines: LineMap,
 }
 
@@ -111,20 +115,23 @@ impl<'a> Shards<'a> {
     /// Adds the input's current row to a shard.
     fn add(&mut self, group: usize, input: &mut Input) -> Result<()> {
         let batch = &mut self.shards[group].batch;
-        let before = batch.data.len();
-        let first = before == 0;
+        let tail = batch.data.tail(&mut self.queue.spare);
+        let before = tail.len();
+        let first = batch.size == 0;
         if first && input.is_binary() {
-            batch.data.extend_from_slice(super::encode::BINARY_HEADER);
+            tail.extend_from_slice(super::encode::BINARY_HEADER);
         }
-        input.encode(&mut batch.data);
+        input.encode(tail);
+        let added = tail.len() - before;
         batch.lines.push(input.line(), input.extra_lines(first));
-        let size = batch.data.len();
-        self.buffered += size - before;
-        self.unattended += size - before;
+        batch.size += added;
+        let size = batch.size;
+        self.buffered += added;
+        self.unattended += added;
         if size >= FULL_BATCH {
             self.send(group, input)?;
         } else if self.buffered >= self.share {
-            let biggest = (0..self.shards.len()).max_by_key(|i| self.shards[*i].batch.data.len());
+            let biggest = (0..self.shards.len()).max_by_key(|i| self.shards[*i].batch.size);
             self.send(biggest.unwrap_or(group), input)?;
         }
         if self.unattended >= ADVANCE_EVERY {
@@ -138,13 +145,14 @@ impl<'a> Shards<'a> {
     /// Queues a shard's buffer as a COPY of its node.
     fn send(&mut self, group: usize, input: &Input) -> Result<()> {
         let place = self.place(group, input)?;
-        let batch = &mut self.shards[group].batch;
-        let size = batch.data.len();
-        let room = Vec::with_capacity(size + size / 8);
-        let mut data = std::mem::replace(&mut batch.data, room);
-        let lines = std::mem::take(&mut batch.lines);
+        let Batch {
+            mut data,
+            size,
+            lines,
+        } = std::mem::take(&mut self.shards[group].batch);
         if input.is_binary() {
-            data.extend_from_slice(super::encode::BINARY_TRAILER);
+            let tail = data.tail(&mut self.queue.spare);
+            tail.extend_from_slice(super::encode::BINARY_TRAILER);
         }
         self.buffered -= size;
         let queued = self
@@ -168,10 +176,16 @@ impl<'a> Shards<'a> {
         Ok(place)
     }
 
+    /// Leaves no batch under way.
+    fn settle(&mut self) -> Result<()> {
+        let finished = self.queue.finish();
+        self.check(finished)
+    }
+
     /// Sends what is left and waits for every node.
     fn finish(mut self, input: &Input) -> Result<()> {
         for group in 0..self.shards.len() {
-            if !self.shards[group].batch.data.is_empty() {
+            if self.shards[group].batch.size > 0 {
                 self.send(group, input)?;
             }
         }

@@ -2,6 +2,7 @@
 
 use super::columns::{Computed, Field};
 use crate::pg::copyfrom::CopyFromState;
+use crate::pg::types::binary_is_portable;
 use pgrx::pg_sys;
 use std::ffi::{c_char, CStr};
 
@@ -35,7 +36,7 @@ impl Form {
                 let portable = fields.iter().map(|f| f.type_id);
                 let portable = portable
                     .chain(computed.iter().map(|c| c.type_id))
-                    .all(|t| is_portable(t));
+                    .all(binary_is_portable);
                 return if keep_binary && same_encoding && portable {
                     Form::Binary
                 } else {
@@ -92,35 +93,6 @@ impl Form {
             },
         }
     }
-}
-
-/// Whether the binary form of the type's values means the same on every node.
-fn is_portable(type_id: pg_sys::Oid) -> bool {
-    const NAMED_OBJECTS: [u32; 11] = [
-        24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
-    ];
-    // SAFETY: catalog look-ups of an existing type.
-    let (base, kind, element) = unsafe {
-        let base = pg_sys::getBaseType(type_id);
-        (
-            base,
-            pg_sys::get_typtype(base) as u8,
-            pg_sys::get_element_type(base),
-        )
-    };
-    if element != pg_sys::InvalidOid {
-        return is_built_in(element) && is_portable(element);
-    }
-    match kind {
-        b'b' => !NAMED_OBJECTS.contains(&base.to_u32()),
-        b'e' => true,
-        b'r' | b'm' => is_built_in(base),
-        _ => false,
-    }
-}
-
-fn is_built_in(type_id: pg_sys::Oid) -> bool {
-    type_id.to_u32() < pg_sys::FirstGenbkiObjectId
 }
 
 unsafe fn is(option: *const c_char, value: &str) -> bool {

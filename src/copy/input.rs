@@ -7,8 +7,10 @@
 use super::columns::{Computed, Field, Key};
 use super::encode;
 use super::form::Form;
+use super::user_code::may_run_statements;
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::copyfrom::{with_line_context, CopyFromState};
+use crate::pg::list;
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int, CStr};
 use std::ptr::null_mut;
@@ -36,6 +38,8 @@ pub struct Input {
     key: Key,
     key_value: Option<pg_sys::Datum>,
     form: Form,
+    /// Reading a row may run statements: a default or the WHERE clause calls a function that could.
+    runs_statements: bool,
     excluded: i64,
 }
 
@@ -75,6 +79,8 @@ impl Input {
             } else {
                 null_mut()
             };
+            let runs_statements = computed.iter().any(Computed::may_run_statements)
+                || list::iter(source.filter).any(|clause| may_run_statements(clause));
             let key = Key::find(
                 relation,
                 source.key,
@@ -94,6 +100,7 @@ impl Input {
                 key,
                 key_value: None,
                 form,
+                runs_statements,
                 excluded: 0,
             }
         }
@@ -220,12 +227,8 @@ impl Input {
         let mut options: *mut pg_sys::List = null_mut();
         // SAFETY: a valid list of DefElem; elements are shared with it, not changed.
         unsafe {
-            if matches!(self.form, Form::Line { .. }) && !(*statement).options.is_null() {
-                let given = (*statement).options;
-                for i in 0..(*given).length as usize {
-                    let option = (*(*given).elements.add(i))
-                        .ptr_value
-                        .cast::<pg_sys::DefElem>();
+            if matches!(self.form, Form::Line { .. }) {
+                for option in list::iter::<pg_sys::DefElem>((*statement).options) {
                     let name = CStr::from_ptr((*option).defname).to_bytes();
                     if name != b"header" && name != b"encoding" {
                         options = pg_sys::lappend(options, option.cast());
@@ -269,6 +272,11 @@ impl Input {
             }
             Ok(())
         }
+    }
+
+    /// Whether reading a row may need the nodes' connections.
+    pub fn runs_statements(&self) -> bool {
+        self.runs_statements
     }
 
     /// How many columns are computed here; in the text format they end the line.

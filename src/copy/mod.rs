@@ -17,6 +17,7 @@ mod lines;
 mod output;
 mod replicate;
 mod statement;
+mod user_code;
 
 use crate::catalog::{self, TableKind};
 use crate::error::Result;

@@ -180,7 +180,7 @@ impl Replication<'_> {
         for (node, command) in &self.copies {
             let (node, command) = (*node, command.clone());
             self.queue
-                .push(node, command, batch.clone(), lines.clone())?;
+                .push(node, command, batch.clone().into(), lines.clone())?;
         }
         self.queue.wait_below(settings::copy_buffer_size() / 2)
     }

@@ -4,6 +4,7 @@
 use super::input::Source;
 use super::CopyStatement;
 use crate::error::{sqlstate, Error, Result};
+use crate::pg::list;
 use pgrx::pg_sys;
 use std::ffi::{c_int, CStr};
 
@@ -105,13 +106,7 @@ pub unsafe fn open(copy: &CopyStatement, lock: u32) -> Result<Target> {
             plan_filter(parse_state, relation, item, statement.whereClause)?
         };
         let columns = pg_sys::CopyGetAttnums((*relation).rd_att, relation, statement.attlist);
-        let count = if columns.is_null() {
-            0
-        } else {
-            (*columns).length as usize
-        };
-        for i in 0..count {
-            let column = (*(*columns).elements.add(i)).int_value;
+        for column in list::ints(columns) {
             entry.insertedCols = pg_sys::bms_add_member(
                 entry.insertedCols,
                 column - pg_sys::FirstLowInvalidHeapAttributeNumber,

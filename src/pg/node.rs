@@ -26,7 +26,7 @@ node_types! {
     GroupingFunc T_GroupingFunc, CurrentOfExpr T_CurrentOfExpr, RangeTblFunction T_RangeTblFunction,
     PlaceHolderVar T_PlaceHolderVar, ArrayCoerceExpr T_ArrayCoerceExpr, MinMaxExpr T_MinMaxExpr, RowCompareExpr T_RowCompareExpr, CollateExpr T_CollateExpr,
     FieldStore T_FieldStore, ConvertRowtypeExpr T_ConvertRowtypeExpr, WithCheckOption T_WithCheckOption,
-    RowMarkClause T_RowMarkClause, CopyStmt T_CopyStmt, SetToDefault T_SetToDefault, Alias T_Alias, BooleanTest T_BooleanTest,
+    RowMarkClause T_RowMarkClause, CopyStmt T_CopyStmt, SetToDefault T_SetToDefault, ColumnRef T_ColumnRef, ResTarget T_ResTarget, SelectStmt T_SelectStmt, Alias T_Alias, BooleanTest T_BooleanTest,
 }
 
 /// The tag of a node.

@@ -1,5 +1,6 @@
 //! Streams of rows into `COPY … FROM STDIN` on nodes.
 
+use super::chunks::Chunks;
 use super::copy_queue::CopyQueue;
 use crate::catalog::{NodeId, ShardGroupId};
 use crate::error::{Error, Result};
@@ -24,7 +25,8 @@ struct Streams {
 struct Buffer {
     node: NodeId,
     command: Rc<str>,
-    data: Vec<u8>,
+    data: Chunks,
+    size: usize,
     copied: Rows,
 }
 
@@ -59,7 +61,8 @@ impl CopyIn {
             buffers.push(Some(Buffer {
                 node,
                 command: sql.into(),
-                data: Vec::new(),
+                data: Chunks::default(),
+                size: 0,
                 copied: Rows::default(),
             }));
             buffers.len() - 1
@@ -90,7 +93,7 @@ impl Drop for CopyIn {
     fn drop(&mut self) {
         if let Ok(mut streams) = self.streams.try_borrow_mut() {
             if let Some(buffer) = streams.buffers[self.index].take() {
-                streams.buffered -= buffer.data.len();
+                streams.buffered -= buffer.size;
             }
         }
     }
@@ -103,13 +106,15 @@ impl Streams {
                 "a COPY stream was written to after its end",
             ));
         };
-        buffer.data.extend_from_slice(rows);
+        let tail = buffer.data.tail(&mut self.queue.spare);
+        tail.extend_from_slice(rows);
+        buffer.size += rows.len();
         self.buffered += rows.len();
         let share = settings::copy_buffer_size() / 2;
-        if buffer.data.len() >= FULL_BATCH {
+        if buffer.size >= FULL_BATCH {
             self.send(index)?;
         } else if self.buffered >= share {
-            let size = |i: &usize| self.buffers[*i].as_ref().map_or(0, |b| b.data.len());
+            let size = |i: &usize| self.buffers[*i].as_ref().map_or(0, |b| b.size);
             let biggest = (0..self.buffers.len()).max_by_key(size);
             self.send(biggest.unwrap_or(index))?;
         } else {
@@ -127,7 +132,7 @@ impl Streams {
             return Ok(());
         }
         let data = std::mem::take(&mut buffer.data);
-        self.buffered -= data.len();
+        self.buffered -= std::mem::take(&mut buffer.size);
         let (node, command) = (buffer.node, buffer.command.clone());
         let sent = self.queue.push(node, command, data, buffer.copied.clone());
         sent.map_err(|failed| failed.error)

@@ -5,6 +5,7 @@
 //! queued with `wait_below`.
 
 use super::answer::{Answer, State};
+use super::chunks::{Chunks, Spare};
 use super::connection::{Shared, Step};
 use super::gather::{report_notices, wait};
 use super::libpq::Flush;
@@ -45,6 +46,8 @@ pub struct CopyQueue<T: Note> {
     lines: Vec<Line<T>>,
     /// Bytes not yet given to libpq.
     queued: usize,
+    /// Pieces for new batches.
+    pub spare: Spare,
 }
 
 /// The batches of one node.
@@ -57,14 +60,15 @@ struct Line<T> {
 
 struct Batch<T> {
     command: Rc<str>,
-    data: Vec<u8>,
+    data: Chunks,
     note: T,
 }
 
 struct Running<T> {
     answer: Rc<Answer>,
-    /// Emptied when all of it is sent.
-    data: Vec<u8>,
+    /// What is left to send,
+    data: Chunks,
+    /// and how much of its first piece is sent.
     sent: usize,
     ended: bool,
     note: T,
@@ -81,11 +85,12 @@ impl<T: Note> CopyQueue<T> {
         CopyQueue {
             lines: Vec::new(),
             queued: 0,
+            spare: Spare::default(),
         }
     }
 
     /// Queues a batch: `command` is `COPY … FROM STDIN …`, `data` all it is to read. Waits only for the connection.
-    pub fn push(&mut self, node: NodeId, command: Rc<str>, data: Vec<u8>, note: T) -> Outcome<T> {
+    pub fn push(&mut self, node: NodeId, command: Rc<str>, data: Chunks, note: T) -> Outcome<T> {
         let index = match self.lines.iter().position(|line| line.node == node) {
             Some(index) => index,
             None => {
@@ -100,7 +105,7 @@ impl<T: Note> CopyQueue<T> {
             data,
             note,
         });
-        line.advance(&mut self.queued).map(drop)
+        line.advance(&mut self.queued, &mut self.spare).map(drop)
     }
 
     /// Goes as far as the sockets allow without waiting.
@@ -108,7 +113,7 @@ impl<T: Note> CopyQueue<T> {
         for line in &mut self.lines {
             if line.is_working() {
                 line.connection.borrow_mut().read();
-                line.advance(&mut self.queued)?;
+                line.advance(&mut self.queued, &mut self.spare)?;
             }
         }
         Ok(())
@@ -128,7 +133,7 @@ impl<T: Note> CopyQueue<T> {
         while !done(self) {
             let mut blocked = Vec::new();
             for line in &mut self.lines {
-                if line.is_working() && line.advance(&mut self.queued)? {
+                if line.is_working() && line.advance(&mut self.queued, &mut self.spare)? {
                     blocked.push(line.connection.clone());
                 }
             }
@@ -160,7 +165,11 @@ impl<T: Note> Line<T> {
     }
 
     /// True when the node or the socket must go first; false when nothing is left to do.
-    fn advance(&mut self, queued: &mut usize) -> std::result::Result<bool, FailedBatch<T>> {
+    fn advance(
+        &mut self,
+        queued: &mut usize,
+        spare: &mut Spare,
+    ) -> std::result::Result<bool, FailedBatch<T>> {
         loop {
             let Some(running) = &mut self.running else {
                 let Some(batch) = self.waiting.pop_front() else {
@@ -182,7 +191,7 @@ impl<T: Note> Line<T> {
             let step = self.connection.borrow_mut().advance();
             match step {
                 Step::CopyIn => {
-                    if !running.feed(&self.connection, queued) {
+                    if !running.feed(&self.connection, queued, spare) {
                         return Ok(true);
                     }
                 }
@@ -213,7 +222,7 @@ impl<T: Note> Line<T> {
 
 impl<T> Running<T> {
     /// Gives libpq data until the socket takes no more. True when the batch is sent, with the end of COPY.
-    fn feed(&mut self, connection: &Shared, queued: &mut usize) -> bool {
+    fn feed(&mut self, connection: &Shared, queued: &mut usize, spare: &mut Spare) -> bool {
         let mut connection = connection.borrow_mut();
         let pg = connection.pg();
         while !self.ended {
@@ -221,22 +230,26 @@ impl<T> Running<T> {
             if pg.flush() == Flush::Pending {
                 return false;
             }
-            let chunk = self.data.len().min(self.sent + CHUNK);
-            match pg.put_copy(&self.data[self.sent..chunk]) {
+            let Some(piece) = self.data.head() else {
+                self.ended = true;
+                pg.put_copy_end(None);
+                break;
+            };
+            let end = piece.len().min(self.sent + CHUNK);
+            match pg.put_copy(&piece[self.sent..end]) {
                 Flush::Pending => return false,
-                Flush::Sent => *queued -= chunk - self.sent,
+                Flush::Sent => *queued -= end - self.sent,
                 Flush::Failed => {
                     *queued -= self.data.len() - self.sent;
+                    self.data = Chunks::default();
                     connection.give_up("");
                     return true;
                 }
             }
-            self.sent = chunk;
-            if self.sent == self.data.len() {
-                self.data = Vec::new();
+            self.sent = end;
+            if end == piece.len() {
+                self.data.drop_head(spare);
                 self.sent = 0;
-                self.ended = true;
-                pg.put_copy_end(None);
             }
         }
         pg.flush();

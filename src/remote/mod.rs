@@ -5,6 +5,7 @@
 
 pub mod abandoned;
 mod answer;
+mod chunks;
 pub mod connection;
 mod copy_in;
 mod copy_queue;
@@ -26,6 +27,7 @@ mod simple;
 mod testing;
 pub mod wait;
 
+pub use chunks::Chunks;
 pub use copy_in::CopyIn;
 pub use copy_queue::{CopyQueue, FailedBatch, Note};
 pub use gather::Gather;
