@@ -31,6 +31,7 @@ impl RowsOf {
                     named: false,
                 },
                 sole: false,
+                bulk: false,
             })
             .collect();
         Gather::start(requests).map(RowsOf)

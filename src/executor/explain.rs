@@ -221,6 +221,7 @@ fn worker_plan(task: &Task, params: Rc<Params>, explainer: &Explainer) -> Result
             named: false,
         },
         sole: false,
+        bulk: false,
     };
     let mut gather = Gather::start(vec![request])?;
     let mut lines = Vec::new();

@@ -457,6 +457,7 @@ impl Insert {
                         named: true,
                     },
                     sole: false,
+                    bulk: false,
                 });
                 ordinals.push(batch.ordinals.clone());
             }

@@ -189,8 +189,13 @@ impl Replicate {
             }));
         }
         let tasks = task::plan_tasks(&self.plan, &[])?;
-        let mut requests =
-            task::requests(&tasks.tasks, Rc::new(params), true, false, std::ptr::null());
+        let mut requests = task::requests(
+            &tasks.tasks,
+            Rc::new(params),
+            true,
+            (false, false),
+            std::ptr::null(),
+        );
         for request in &mut requests {
             request.sole = false;
         }

@@ -282,7 +282,10 @@ impl Scan {
                 &tasks.tasks,
                 Rc::new(params),
                 self.plan.plan.writes,
-                self.decoder.is_binary(),
+                (
+                    self.decoder.is_binary(),
+                    self.plan.plan.bulk && self.decoder.is_binary(),
+                ),
                 whole,
             );
             self.tasks = Some(tasks);

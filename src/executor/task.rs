@@ -229,7 +229,7 @@ pub fn requests(
     tasks: &[Task],
     params: Rc<Params>,
     writes: bool,
-    binary: bool,
+    (binary, bulk): (bool, bool),
     statement: *const pgrx::pg_sys::PlannedStmt,
 ) -> Vec<Request> {
     let autocommit = (!writes || tasks.len() == 1)
@@ -248,6 +248,7 @@ pub fn requests(
                 named: seen_before(&task.sql),
             },
             sole: autocommit,
+            bulk: bulk && autocommit,
         })
         .collect()
 }

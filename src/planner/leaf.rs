@@ -247,6 +247,9 @@ pub unsafe fn set_size(relid: Oid, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
     }
 }
 
+/// From this many rows on, COPY costs less than single rows.
+const BULK_ROWS: f64 = 10_000.0;
+
 /// Rows assumed of a distributed table that was never analysed.
 const UNKNOWN_ROWS: f64 = 100_000.0;
 
@@ -464,6 +467,10 @@ unsafe fn plan_relation(
             order,
             "one table of a query that the coordinator joins".into(),
         )?;
+        let mut finished = finished;
+        finished.plan.bulk |= finished.plan.params.is_empty()
+            && finished.plan.kind == crate::planner::plan::Kind::Scattered
+            && (*rel).rows >= BULK_ROWS;
         let mut entries = Vec::new();
         for (index, attno) in columns
             .iter()

@@ -32,6 +32,8 @@ pub struct RemotePlan {
     pub union_tail: String,
     /// Rows stay locked or change: the statement needs a transaction on the node.
     pub writes: bool,
+    /// Many rows are expected, and the text has no parameters: they may come by COPY.
+    pub bulk: bool,
     /// Conditions on the rows that come back, the last of `custom_exprs`: new rows that a policy or view forbids.
     pub checks: Vec<RowCheck>,
     /// Why the statement was not routed, for EXPLAIN.

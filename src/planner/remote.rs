@@ -102,6 +102,7 @@ pub unsafe fn finish_with(
             pg_sys::CmdType::CMD_DELETE => Command::Delete,
             _ => Command::Select,
         };
+        let bulk = !route.single && parameters.types.is_empty() && reads_everything(query);
         let plan = RemotePlan {
             kind: if route.single {
                 Kind::Routed
@@ -121,6 +122,7 @@ pub unsafe fn finish_with(
             merge: order.keys,
             union_tail: tail,
             writes: command != Command::Select || locks_rows(query),
+            bulk,
             checks: Vec::new(),
             reason,
         };
@@ -153,6 +155,20 @@ unsafe fn as_text(value: *mut Node) -> *mut Node {
         (*cast).coerceformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
         (*cast).location = -1;
         cast.cast()
+    }
+}
+
+/// No condition, grouping or LIMIT makes the rows fewer than the tables have.
+unsafe fn reads_everything(query: *mut Query) -> bool {
+    unsafe {
+        (*query).commandType == pg_sys::CmdType::CMD_SELECT
+            && (*query).setOperations.is_null()
+            && !(*query).hasAggs
+            && (*query).groupClause.is_null()
+            && (*query).distinctClause.is_null()
+            && (*query).limitCount.is_null()
+            && (*query).rowMarks.is_null()
+            && (*(*query).jointree).quals.is_null()
     }
 }
 
@@ -484,6 +500,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             merge: Vec::new(),
             union_tail: String::new(),
             writes: true,
+            bulk: false,
             checks: Vec::new(),
             reason: String::new(),
         };
@@ -507,8 +524,7 @@ pub unsafe fn own(exprs: Vec<*mut Node>) -> Vec<*mut Node> {
         .into_iter()
         .map(|e| unsafe {
             let e: *mut Node = node::copy(e);
-            pg_sys::fix_opfuncids(e);
-            e
+            pg_sys::expression_planner(e.cast()).cast()
         })
         .collect()
 }

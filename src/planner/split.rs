@@ -333,6 +333,9 @@ unsafe fn sort_keys(query: *mut Query) -> Result<Option<Vec<SortKey>>> {
 unsafe fn limit_with_offset(query: *mut Query) -> *mut Node {
     unsafe {
         let limit = (*query).limitCount;
+        if has_sublink(limit) || has_sublink((*query).limitOffset) {
+            return std::ptr::null_mut();
+        }
         if limit.is_null() || (*query).limitOffset.is_null() {
             return node::copy(limit);
         }

@@ -36,6 +36,8 @@ pub struct Answer {
     pub sole: bool,
     /// A text of one or more statements, for the simple protocol.
     pub text: bool,
+    /// Many rows are expected: COPY may bring them.
+    pub bulk: bool,
     /// Its place among the requests of its `Gather`.
     pub index: usize,
     pub progress: Rc<Progress>,
@@ -56,7 +58,7 @@ impl Answer {
             request.statement,
             request.access,
             request.sole,
-            false,
+            (false, request.bulk),
             index,
             progress,
         )
@@ -70,14 +72,21 @@ impl Answer {
             results: super::Format::Text,
             named: false,
         };
-        Answer::make(statement, Access::Write, false, true, 0, &Rc::default())
+        Answer::make(
+            statement,
+            Access::Write,
+            false,
+            (true, false),
+            0,
+            &Rc::default(),
+        )
     }
 
     fn make(
         statement: Statement,
         access: Access,
         sole: bool,
-        text: bool,
+        (text, bulk): (bool, bool),
         index: usize,
         progress: &Rc<Progress>,
     ) -> Rc<Answer> {
@@ -87,6 +96,7 @@ impl Answer {
             access,
             sole,
             text,
+            bulk,
             index,
             progress: progress.clone(),
             // SAFETY: reads a number.
@@ -125,6 +135,24 @@ impl Answer {
             received.bytes += values.map(|v| v.len() as u64).sum::<u64>();
         }
         self.received.set(received);
+    }
+
+    /// Counts a row of COPY.
+    pub fn count_row(&self, row: &super::Row) {
+        let mut received = self.received.get();
+        received.rows += 1;
+        if self.progress.measured.get() {
+            received.bytes += row.size();
+        }
+        self.received.set(received);
+    }
+
+    /// Keeps a row that was handed out for another request.
+    pub fn keep_row(&self, row: &super::Row) {
+        if !self.progress.abandoned.get() {
+            self.store.borrow_mut().push_row(row);
+            self.progress.stored.set(self.progress.stored.get() + 1);
+        }
     }
 
     /// Keeps a row until someone asks for it, unless nobody will.

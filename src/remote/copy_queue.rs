@@ -197,7 +197,7 @@ impl<T: Note> Line<T> {
                 }
                 Step::NeedsInput => return Ok(true),
                 Step::Resend => pool::resend(&self.connection)?,
-                Step::Row(owner, result) => owner.keep(&result, 0),
+                Step::Row(owner, row) => owner.keep_row(&row),
                 Step::Ended | Step::Idle | Step::Lost => {
                     report_notices(&self.connection);
                     if running.answer.state() == State::Running {

@@ -10,6 +10,7 @@ use super::connection::{Shared, Step};
 use super::pool;
 use super::request::{Received, Request};
 use super::row::Row;
+use super::simple::drain;
 use super::wait::{Interest, WaitSet};
 use crate::error::{Error, Result};
 use std::cell::RefCell;
@@ -54,6 +55,12 @@ impl Gather {
 
     /// Sends to each connection its requests as one segment.
     fn send(&mut self) -> Result<()> {
+        for connection in &self.connections {
+            let occupied = connection.borrow().is_occupied();
+            if occupied {
+                drain(connection)?;
+            }
+        }
         if let [connection] = self.connections.as_slice() {
             connection.borrow().check_not_aborted()?;
             connection.borrow_mut().send(&self.answers);
@@ -114,13 +121,13 @@ impl Gather {
             // the guard lives for the step only: what follows may wait or raise
             let step = connection.borrow_mut().advance();
             match step {
-                Step::Row(answer, result) => {
+                Step::Row(answer, row) => {
                     if Rc::ptr_eq(&answer.progress, &self.progress) {
                         self.turn = at;
-                        self.row = Row::of_result(result);
+                        self.row = row;
                         return Ok(Some(answer.index));
                     }
-                    answer.keep(&result, 0);
+                    answer.keep_row(&row);
                 }
                 Step::Ended => {
                     if self.progress.failed.get() {
@@ -181,12 +188,12 @@ impl Gather {
             // the guard lives for the step only: what follows may wait or raise
             let step = connection.borrow_mut().advance();
             match step {
-                Step::Row(owner, result) => {
+                Step::Row(owner, row) => {
                     if Rc::ptr_eq(&owner, &answer) {
-                        self.row = Row::of_result(result);
+                        self.row = row;
                         return Ok(Some(&self.row));
                     }
-                    owner.keep(&result, 0);
+                    owner.keep_row(&row);
                     pgrx::check_for_interrupts!();
                 }
                 Step::Ended => report_notices(&connection),

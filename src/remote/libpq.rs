@@ -261,6 +261,20 @@ impl PgConn {
         }
     }
 
+    /// The next message of COPY TO STDOUT, as far as it has arrived.
+    pub fn get_copy(&mut self) -> CopyOut {
+        let mut bytes: *mut c_char = std::ptr::null_mut();
+        match unsafe { pq::PQgetCopyData(self.raw(), &mut bytes, 1) } {
+            0 => CopyOut::NeedsInput,
+            length if length > 0 => match NonNull::new(bytes) {
+                Some(start) => CopyOut::Data(CopyData(start.cast(), length as usize)),
+                None => CopyOut::Ended,
+            },
+            // -1: the end; -2: an error. The result that follows tells which.
+            _ => CopyOut::Ended,
+        }
+    }
+
     /// Ends COPY; with a reason, makes the node fail it.
     pub fn put_copy_end(&mut self, failure: Option<&CStr>) -> Flush {
         let reason = failure.map_or(std::ptr::null(), CStr::as_ptr);
@@ -320,6 +334,30 @@ impl Drop for Canceller {
 /// An owned result.
 pub struct PgResult(NonNull<pq::PGresult>);
 
+/// What `PgConn::get_copy` found.
+pub enum CopyOut {
+    Data(CopyData),
+    NeedsInput,
+    Ended,
+}
+
+/// One message of COPY TO STDOUT, in libpq's memory.
+pub struct CopyData(NonNull<u8>, usize);
+
+impl CopyData {
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: PQgetCopyData allocated that many bytes, which nobody writes to.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), self.1) }
+    }
+}
+
+impl Drop for CopyData {
+    fn drop(&mut self) {
+        // SAFETY: nobody else holds the pointer.
+        unsafe { pq::PQfreemem(self.0.as_ptr().cast()) }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ResultStatus {
     /// A command without rows is done, or the last message of a single-row result without rows.
@@ -328,7 +366,8 @@ pub enum ResultStatus {
     Rows,
     SingleRow,
     CopyIn,
-    /// COPY TO or replication, which nothing here starts.
+    CopyOut,
+    /// Replication, which nothing here starts.
     CopyOther,
     Synced,
     Skipped,
@@ -373,7 +412,8 @@ impl PgResult {
             S::PGRES_TUPLES_OK => ResultStatus::Rows,
             S::PGRES_SINGLE_TUPLE | S::PGRES_TUPLES_CHUNK => ResultStatus::SingleRow,
             S::PGRES_COPY_IN => ResultStatus::CopyIn,
-            S::PGRES_COPY_OUT | S::PGRES_COPY_BOTH => ResultStatus::CopyOther,
+            S::PGRES_COPY_OUT => ResultStatus::CopyOut,
+            S::PGRES_COPY_BOTH => ResultStatus::CopyOther,
             S::PGRES_PIPELINE_SYNC => ResultStatus::Synced,
             S::PGRES_PIPELINE_ABORTED => ResultStatus::Skipped,
             S::PGRES_BAD_RESPONSE | S::PGRES_NONFATAL_ERROR | S::PGRES_FATAL_ERROR => {

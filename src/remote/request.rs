@@ -53,6 +53,8 @@ pub struct Request {
     /// either this is its only remote request, or all of its requests are reads. It then runs without BEGIN and
     /// COMMIT as long as the node has no part in the current transaction.
     pub sole: bool,
+    /// Many rows are expected and the results are binary: the rows may come by COPY, which costs less per row.
+    pub bulk: bool,
 }
 
 /// What a request has received so far, for EXPLAIN ANALYZE.

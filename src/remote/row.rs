@@ -1,6 +1,6 @@
 //! One row of a result, as slices of the message it came in, and the store of rows that had to be read ahead.
 
-use super::libpq::PgResult;
+use super::libpq::{CopyData, PgResult};
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -13,6 +13,13 @@ enum Source {
     Result {
         result: PgResult,
         columns: usize,
+    },
+    /// A row of COPY in binary format, from its number of columns on.
+    Copied {
+        data: CopyData,
+        start: usize,
+        /// The column that was looked up last, and where its length stands.
+        place: Cell<(usize, usize)>,
     },
     /// A row that came through a store; see `Packed`.
     Packed(Vec<u8>),
@@ -28,9 +35,26 @@ impl Row {
         Row(Source::Result { result, columns })
     }
 
+    /// A row that begins at `start` in a message of a binary COPY. None: it is the end marker.
+    pub(super) fn of_copy(data: CopyData, start: usize) -> Option<Row> {
+        let count = data.bytes().get(start..start + 2)?;
+        if i16::from_be_bytes([count[0], count[1]]) < 0 {
+            return None;
+        }
+        Some(Row(Source::Copied {
+            data,
+            start,
+            place: Cell::new((0, start + 2)),
+        }))
+    }
+
     pub fn len(&self) -> usize {
         match &self.0 {
             Source::None => 0,
+            Source::Copied { data, start, .. } => match data.bytes().get(*start..*start + 2) {
+                Some(count) => u16::from_be_bytes([count[0], count[1]]) as usize,
+                None => 0,
+            },
             Source::Result { columns, .. } => *columns,
             Source::Packed(bytes) => packed::columns(bytes),
         }
@@ -47,8 +71,44 @@ impl Row {
                     None
                 }
             }
+            Source::Copied { data, start, place } => {
+                copied_column(data.bytes(), *start, place, column)
+            }
             Source::Packed(bytes) => packed::get(bytes, column),
         }
+    }
+
+    /// Bytes of all values.
+    pub(super) fn size(&self) -> u64 {
+        (0..self.len())
+            .filter_map(|column| self.get(column))
+            .map(|value| value.len() as u64)
+            .sum()
+    }
+}
+
+/// A column of a binary COPY row; columns are asked for in order mostly, so the last place is remembered.
+#[inline]
+fn copied_column<'a>(
+    bytes: &'a [u8],
+    start: usize,
+    place: &Cell<(usize, usize)>,
+    column: usize,
+) -> Option<&'a [u8]> {
+    let (mut at, mut offset) = place.get();
+    if at > column {
+        (at, offset) = (0, start + 2);
+    }
+    loop {
+        let length = bytes.get(offset..offset + 4)?;
+        let length = i32::from_be_bytes([length[0], length[1], length[2], length[3]]);
+        if at == column {
+            place.set((at, offset));
+            let length = usize::try_from(length).ok()?;
+            return bytes.get(offset + 4..offset + 4 + length);
+        }
+        offset += 4 + length.max(0) as usize;
+        at += 1;
     }
 }
 
@@ -139,6 +199,10 @@ impl RowStore {
         packed::push(&mut self.tail, result.columns(), |column| {
             result.value(row, column)
         });
+        self.note_growth(before);
+    }
+
+    fn note_growth(&mut self, before: usize) {
         self.rows += 1;
         let total = IN_MEMORY.get() + self.tail.len() - before;
         IN_MEMORY.set(total);
@@ -151,6 +215,13 @@ impl RowStore {
             IN_MEMORY.set(IN_MEMORY.get() - self.tail.len());
             self.tail = Vec::new();
         }
+    }
+
+    /// Adds a row that nobody has asked for yet. May raise when a temporary file cannot be written.
+    pub fn push_row(&mut self, row: &Row) {
+        let before = self.tail.len();
+        packed::push(&mut self.tail, row.len(), |column| row.get(column));
+        self.note_growth(before);
     }
 
     /// Takes the next row out. May raise when a temporary file cannot be read.

@@ -84,7 +84,7 @@ fn advance_line(line: &mut Line, work: &[(NodeId, String)], affected: &mut [u64]
         match step {
             Step::NeedsInput => return Ok(true),
             Step::Resend => pool::resend(&line.connection)?,
-            Step::Row(owner, result) => owner.keep(&result, 0),
+            Step::Row(owner, row) => owner.keep_row(&row),
             Step::CopyIn => {
                 return Err(Error::internal(
                     "COPY FROM STDIN was sent where a command was expected",
@@ -122,8 +122,8 @@ pub(super) fn drain(connection: &Shared) -> Result<()> {
                     None => Ok(()),
                 }
             }
-            Step::Row(owner, result) => {
-                owner.keep(&result, 0);
+            Step::Row(owner, row) => {
+                owner.keep_row(&row);
                 pgrx::check_for_interrupts!();
             }
             Step::Ended => report_notices(connection),
@@ -159,6 +159,7 @@ pub fn query(node: NodeId, sql: &str, params: &[Option<&str>]) -> Result<Vec<Vec
             named: false,
         },
         sole: true,
+        bulk: false,
     }])?;
     let mut rows = Vec::new();
     while let Some((_, row)) = gather.next()? {

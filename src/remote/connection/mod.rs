@@ -12,9 +12,10 @@ mod receive;
 mod send;
 
 use super::answer::Answer;
-use super::libpq::{Flush, PgConn, PgResult, RemoteState};
+use super::libpq::{Flush, PgConn, RemoteState};
 use super::prepared::Prepared;
 use super::remote_error::{self, Notices};
+use super::row::Row;
 use super::session::Settings;
 use super::wait::{FileSlot, Interest, WaitSet};
 use crate::catalog::NodeId;
@@ -43,7 +44,7 @@ enum Item {
 /// How far `advance` came.
 pub enum Step {
     /// The next row of a request.
-    Row(Rc<Answer>, PgResult),
+    Row(Rc<Answer>, Row),
     /// A request has ended, one way or another.
     Ended,
     /// The node waits for COPY data.
@@ -82,6 +83,8 @@ pub struct Connection {
     /// The statement under way is the extension's own: users want to hear its warnings, not its notices.
     muted: bool,
     in_pipeline: bool,
+    /// COPY TO STDOUT runs; true once its header has been read.
+    copying: Option<bool>,
     segment_error: Option<Error>,
     /// Requests that failed only because the node has lost or outgrown a prepared statement: sent again after their
     /// segment.
@@ -126,6 +129,7 @@ impl Connection {
             queue: VecDeque::new(),
             muted: false,
             in_pipeline: true,
+            copying: None,
             segment_error: None,
             again: Vec::new(),
             command_error: None,
@@ -148,6 +152,11 @@ impl Connection {
 
     pub fn participation(&self) -> Option<&Participation> {
         self.participation.as_ref()
+    }
+
+    /// A text or COPY runs outside of pipeline mode: nothing can be sent before it has ended.
+    pub fn is_occupied(&self) -> bool {
+        !self.in_pipeline && !self.queue.is_empty() && self.lost.is_none()
     }
 
     /// The node's view of the transaction, as of the last answer.

@@ -2,8 +2,9 @@
 
 use super::{Connection, Item, Step};
 use crate::error::Error;
-use crate::remote::libpq::{field, PgResult, ResultStatus};
+use crate::remote::libpq::{field, CopyOut, PgResult, ResultStatus};
 use crate::remote::remote_error;
+use crate::remote::row::Row;
 use std::rc::Rc;
 
 impl Connection {
@@ -15,6 +16,12 @@ impl Connection {
             }
             if self.queue.is_empty() {
                 return Step::Idle;
+            }
+            if self.copying.is_some() {
+                match self.next_copied() {
+                    Some(step) => return step,
+                    None => continue,
+                }
             }
             if self.pg.is_busy() {
                 return Step::NeedsInput;
@@ -70,7 +77,7 @@ impl Connection {
             ResultStatus::SingleRow => {
                 if let Some(Item::Query(answer)) = self.queue.front() {
                     answer.count(&result, 0);
-                    return Some(Step::Row(answer.clone(), result));
+                    return Some(Step::Row(answer.clone(), Row::of_result(result)));
                 }
             }
             ResultStatus::Rows | ResultStatus::Done => {
@@ -115,11 +122,40 @@ impl Connection {
                 self.unanswered = false;
                 return Some(Step::CopyIn);
             }
+            ResultStatus::CopyOut => {
+                self.unanswered = false;
+                self.copying = Some(false);
+            }
             ResultStatus::CopyOther => {
                 self.note_loss(None);
             }
         }
         None
+    }
+
+    /// The next row of COPY TO STDOUT; None when the copy has ended and its result follows.
+    fn next_copied(&mut self) -> Option<Step> {
+        let Some(Item::Simple(answer)) = self.queue.front() else {
+            self.copying = None;
+            return None;
+        };
+        match self.pg.get_copy() {
+            CopyOut::NeedsInput => Some(Step::NeedsInput),
+            CopyOut::Ended => {
+                self.copying = None;
+                None
+            }
+            CopyOut::Data(data) => {
+                let start = if self.copying.replace(true) == Some(true) {
+                    0
+                } else {
+                    binary_header(data.bytes())
+                };
+                let row = Row::of_copy(data, start)?;
+                answer.count_row(&row);
+                Some(Step::Row(answer.clone(), row))
+            }
+        }
     }
 
     /// The head of the queue has given all its results.
@@ -138,6 +174,7 @@ impl Connection {
                 self.unanswered = false;
                 self.proven = true;
                 self.segment_error = None;
+                self.copying = None;
                 self.enter_pipeline();
                 answer.finish();
                 Some(Step::Ended)
@@ -207,6 +244,15 @@ impl Connection {
             _ => "",
         };
         remote_error::of_result(result).context(remote_error::context(&self.node_name, sql))
+    }
+}
+
+/// Length of the header of a binary COPY: signature, flags, and an extension whose length is told.
+fn binary_header(bytes: &[u8]) -> usize {
+    const EXTENSION: usize = 11 + 4;
+    match bytes.get(EXTENSION..EXTENSION + 4) {
+        Some(b) => EXTENSION + 4 + u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize,
+        None => bytes.len(),
     }
 }
 

@@ -31,6 +31,11 @@ impl Connection {
                 .extend(answers.iter().map(|a| Item::Query(a.clone())));
             return false;
         }
+        if let [answer] = answers {
+            if answer.bulk && autocommit && self.queue.is_empty() {
+                return self.send_bulk(answer.clone());
+            }
+        }
         if self.participation.is_none() && !self.settings_are_current() {
             let sql = Settings::sql();
             self.settings = Some(Settings::current());
@@ -64,6 +69,31 @@ impl Connection {
             text.push_str(";\n");
         }
         text.push_str(&answer.statement.sql);
+        self.queue.push_back(Item::Simple(answer));
+        let sent = self.leave_pipeline() && self.pg.send_simple(&c_text(&text));
+        if !sent {
+            self.note_loss(None);
+        }
+        sent
+    }
+
+    /// Sends a query as COPY, after the settings that it needs: they go by pipeline, so the query waits for their end.
+    fn send_bulk(&mut self, answer: Rc<Answer>) -> bool {
+        if self.settings_are_current() {
+            return self.send_copy(answer);
+        }
+        self.settings = Some(Settings::current());
+        self.again.push(answer);
+        let sent = self.send_command(Settings::sql().into()) && self.send_sync();
+        if !sent {
+            self.note_loss(None);
+        }
+        sent
+    }
+
+    /// Sends a query as COPY TO STDOUT. Only when idle, and outside of a transaction.
+    fn send_copy(&mut self, answer: Rc<Answer>) -> bool {
+        let text = format!("COPY ({}) TO STDOUT (FORMAT binary)", answer.statement.sql);
         self.queue.push_back(Item::Simple(answer));
         let sent = self.leave_pipeline() && self.pg.send_simple(&c_text(&text));
         if !sent {
