@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use std::cmp::Ordering;
 use std::ffi::{CStr, CString};
 
-use super::types::Method;
+use super::types::{Colocation, Method};
 use crate::error::{sqlstate, Error, Result};
 
 /// The functions of a key's type. The type cache entry behind it is never freed by PostgreSQL.
@@ -130,3 +130,16 @@ pub fn parse_bound(key_type: pg_sys::Oid, text: &str) -> Result<pg_sys::Datum> {
         ))
     }
 }
+/// The error of a row that no shard takes.
+pub fn no_shard(colocation: &Colocation, table: &str, key: Option<pg_sys::Datum>) -> Error {
+    let shown = match key {
+        None => "NULL".to_owned(),
+        Some(value) => bound_text(colocation.key_type, value),
+    };
+    Error::new(
+        sqlstate::CHECK_VIOLATION,
+        format!("no shard of table \"{table}\" takes the distribution value {shown}"),
+    )
+    .hint("Add a shard for it with shard_ext.add_range_shard, shard_ext.add_list_shard or shard_ext.add_default_shard.")
+}
+

@@ -28,7 +28,7 @@ pub use commit_records::{
     commit_record_exists, commit_records, delete_commit_record,
     delete_commit_records_of_removed_nodes, insert_commit_record, lock_recovery,
 };
-pub use key::{base_type, bound_text, parse_bound};
+pub use key::{base_type, bound_text, no_shard, parse_bound};
 pub use names::shard_schema;
 pub use relations::installed;
 pub use types::{

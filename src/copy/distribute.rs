@@ -9,7 +9,7 @@ use super::input::Input;
 use super::lines::LineMap;
 use super::statement::Target;
 use crate::catalog::{self, Colocation, NodeId};
-use crate::error::{sqlstate, Error, Result};
+use crate::error::{Error, Result};
 use crate::remote::{Chunks, CopyQueue, FailedBatch};
 use crate::settings;
 use pgrx::pg_sys;
@@ -33,13 +33,13 @@ pub fn copy_from(target: &Target, key: i16, colocation: &Rc<Colocation>) -> Resu
     while input.next() {
         match colocation.group_for(input.key()) {
             Some(group) => shards.add(group, &mut input)?,
-            None => input.raise(no_shard(target, key, input.key())),
+            None => input.raise(catalog::no_shard(colocation, &target.name(), input.key())),
         }
         if input.runs_statements() {
             shards.settle()?;
         }
         rows += 1;
-        if rows % REPORT_EVERY == 0 {
+        if rows.is_multiple_of(REPORT_EVERY) {
             report(rows);
         }
     }
@@ -211,15 +211,4 @@ pub fn located(failed: FailedBatch<LineMap>, target: &Target, computed: usize) -
         }
     }
     error
-}
-
-fn no_shard(target: &Target, key: i16, value: Option<pg_sys::Datum>) -> Error {
-    let column = target.column_name(key);
-    let value = value.map_or("null".to_string(), |value| target.display(key, value));
-    Error::new(
-        sqlstate::CHECK_VIOLATION,
-        format!("no shard of relation \"{}\" found for row", target.name()),
-    )
-    .detail(format!("The row has {column} = {value}."))
-    .hint("Add a shard for this value with shard_ext.add_range_shard, shard_ext.add_list_shard or shard_ext.add_default_shard.")
 }

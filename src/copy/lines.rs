@@ -71,10 +71,6 @@ impl LineMap {
         Some(format!("{}{line}{shown}", &context[..digits]))
     }
 
-    pub fn memory(&self) -> usize {
-        self.steps.len()
-    }
-
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.steps.push(value as u8 | 0x80);
@@ -116,7 +112,7 @@ mod tests {
         assert_eq!(map.user_line(3), Some(100_000));
         assert_eq!(map.user_line(4), Some(100_001));
         assert_eq!(map.user_line(5), None);
-        assert_eq!(map.memory(), 6);
+        assert_eq!(map.steps.len(), 6);
     }
 
     #[test]

@@ -17,11 +17,6 @@ pub struct Target {
 }
 
 impl Target {
-    pub fn relid(&self) -> pg_sys::Oid {
-        // SAFETY: the relation is open.
-        unsafe { (*self.relation).rd_id }
-    }
-
     pub fn schema(&self) -> String {
         // SAFETY: the relation is open, so its schema exists.
         unsafe {
@@ -36,28 +31,6 @@ impl Target {
         unsafe { CStr::from_ptr((*(*self.relation).rd_rel).relname.data.as_ptr()) }
             .to_string_lossy()
             .into_owned()
-    }
-
-    pub fn column_name(&self, number: i16) -> String {
-        // SAFETY: the relation is open and has the column.
-        unsafe {
-            let column = super::columns::attribute(self.relation, number as usize - 1);
-            CStr::from_ptr(column.attname.data.as_ptr())
-                .to_string_lossy()
-                .into_owned()
-        }
-    }
-
-    /// A value of a column, as its type prints it.
-    pub fn display(&self, number: i16, value: pg_sys::Datum) -> String {
-        // SAFETY: as above; output functions return NUL-terminated text.
-        unsafe {
-            let column = super::columns::attribute(self.relation, number as usize - 1);
-            let (mut function, mut is_varlena) = (pg_sys::InvalidOid, false);
-            pg_sys::getTypeOutputInfo(column.atttypid, &mut function, &mut is_varlena);
-            let text = pg_sys::OidOutputFunctionCall(function, value);
-            CStr::from_ptr(text).to_string_lossy().into_owned()
-        }
     }
 
     pub fn source(&self, key: Option<i16>) -> Source {

@@ -350,7 +350,7 @@ impl Insert {
                                 .first()
                                 .map(|h| h.name.clone())
                                 .unwrap_or_default();
-                            return Err(task::no_shard(colocation, &table, key));
+                            return Err(catalog::no_shard(colocation, &table, key));
                         }
                     }
                 }

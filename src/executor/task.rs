@@ -85,20 +85,7 @@ fn require_shard(
         crate::planner::plan::Prune::Key(i) => values[i].1,
         _ => None,
     };
-    Err(no_shard(colocation, &table, value))
-}
-
-/// The error of a row that no shard takes.
-pub fn no_shard(colocation: &Colocation, table: &str, key: Option<Datum>) -> crate::error::Error {
-    let shown = match key {
-        None => "NULL".to_owned(),
-        Some(value) => catalog::bound_text(colocation.key_type, value),
-    };
-    crate::error::Error::new(
-        crate::error::sqlstate::CHECK_VIOLATION,
-        format!("no shard of table \"{table}\" takes the distribution value {shown}"),
-    )
-    .hint("Add a shard for it with shard_ext.add_range_shard, shard_ext.add_list_shard or shard_ext.add_default_shard.")
+    Err(catalog::no_shard(colocation, &table, value))
 }
 
 fn render(template: &SqlTemplate, group: Option<ShardGroupId>, node: &catalog::Node) -> String {
