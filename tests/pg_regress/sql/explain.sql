@@ -1,0 +1,70 @@
+-- What EXPLAIN says of each kind of plan: which shard groups out of how many, which nodes, what is sent.
+CREATE SCHEMA explained;
+SET search_path = explained;
+ALTER SEQUENCE shard_ext.shard_group_id_seq RESTART 5000000;
+CREATE TABLE users (tenant_id int, user_id int, name text, PRIMARY KEY (tenant_id, user_id));
+CREATE TABLE orders (tenant_id int, order_id int, status text, amount numeric, PRIMARY KEY (tenant_id, order_id));
+CREATE TABLE events (event_id bigint PRIMARY KEY, tenant_id int, kind text);
+CREATE TABLE plans (plan text PRIMARY KEY, price int);
+CREATE TABLE readings (day date, value int);
+CREATE TABLE sales (region text, amount int);
+SELECT create_distributed_table('users', 'tenant_id', shard_count => 4);
+SELECT create_distributed_table('orders', 'tenant_id', colocate_with => 'users');
+SELECT create_distributed_table('events', 'event_id', shard_count => 2);
+SELECT create_reference_table('plans');
+SELECT create_distributed_table('readings', 'day', 'range');
+SELECT shard_ext.add_range_shard('readings', '2024-01-01', '2024-02-01', 'worker_1');
+SELECT shard_ext.add_range_shard('readings', '2024-02-01', '2024-03-01', 'worker_2');
+SELECT create_distributed_table('sales', 'region', 'list');
+SELECT shard_ext.add_list_shard('sales', ARRAY['north', 'south'], 'worker_1');
+SELECT shard_ext.add_default_shard('sales', 'worker_2');
+
+-- routed
+EXPLAIN (COSTS OFF) SELECT * FROM users WHERE tenant_id = 7;
+EXPLAIN (COSTS OFF) SELECT u.name, sum(o.amount) FROM users u JOIN orders o USING (tenant_id) WHERE tenant_id = 7 GROUP BY 1;
+EXPLAIN (COSTS OFF) SELECT * FROM users WHERE tenant_id IS NULL;
+EXPLAIN (COSTS OFF) SELECT * FROM readings WHERE day = '2024-02-11';
+EXPLAIN (COSTS OFF) SELECT * FROM sales WHERE region = 'north';
+
+-- pruned
+EXPLAIN (COSTS OFF) SELECT count(*) FROM users WHERE tenant_id IN (1, 7);
+EXPLAIN (COSTS OFF) SELECT count(*) FROM readings WHERE day >= '2024-02-01';
+EXPLAIN (COSTS OFF) SELECT count(*) FROM readings WHERE day < '2020-01-01';
+EXPLAIN (COSTS OFF) SELECT count(*) FROM sales WHERE region = 'west' OR region = 'east';
+EXPLAIN (COSTS OFF) SELECT count(*) FROM users WHERE tenant_id = 1 AND tenant_id = 7;
+
+-- scattered
+EXPLAIN (COSTS OFF) SELECT status, avg(amount) FROM orders GROUP BY status ORDER BY 2 DESC LIMIT 3;
+EXPLAIN (COSTS OFF) SELECT * FROM orders ORDER BY amount DESC LIMIT 3 OFFSET 2;
+EXPLAIN (COSTS OFF) SELECT tenant_id, count(*) FROM users GROUP BY tenant_id;
+EXPLAIN (COSTS OFF) SELECT u.name FROM users u LEFT JOIN orders o USING (tenant_id) WHERE o.order_id IS NULL;
+
+-- leaves under PostgreSQL's own plan
+EXPLAIN (COSTS OFF) SELECT e.kind, u.name FROM events e JOIN users u USING (tenant_id) WHERE e.kind = 'x';
+EXPLAIN (COSTS OFF) SELECT random() > 2, name FROM users WHERE name LIKE 'a%';
+
+-- changes
+EXPLAIN (COSTS OFF) INSERT INTO users VALUES (7, 1, 'a');
+EXPLAIN (COSTS OFF) INSERT INTO users VALUES (7, 1, 'a'), (8, 1, 'b');
+EXPLAIN (COSTS OFF) UPDATE users SET name = 'b' WHERE tenant_id = 7;
+EXPLAIN (COSTS OFF) DELETE FROM users WHERE user_id = 3;
+EXPLAIN (COSTS OFF) UPDATE plans SET price = 1 WHERE plan = 'x';
+
+-- a generic plan chooses when it runs
+PREPARE q (int) AS SELECT name FROM users WHERE tenant_id = $1;
+SET plan_cache_mode = force_generic_plan;
+EXPLAIN (COSTS OFF) EXECUTE q (7);
+EXPLAIN (COSTS OFF) EXECUTE q (1);
+RESET plan_cache_mode;
+
+-- all tasks, other formats, what really came
+SET shard_ext.explain_all_tasks = on;
+EXPLAIN (COSTS OFF) SELECT count(*) FROM users;
+RESET shard_ext.explain_all_tasks;
+EXPLAIN (COSTS OFF, FORMAT json) SELECT name FROM users WHERE tenant_id = 7;
+INSERT INTO users SELECT 1 + g % 5, g, 'user ' || g FROM generate_series(1, 50) g;
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT name FROM users WHERE tenant_id = 2;
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT count(*) FROM users;
+
+SET client_min_messages = warning;
+DROP SCHEMA explained CASCADE;
