@@ -23,8 +23,8 @@ mod row;
 pub mod scope;
 mod session;
 mod simple;
-#[cfg(feature = "pg_test")]
-mod testing;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 pub mod wait;
 
 pub use chunks::Chunks;
