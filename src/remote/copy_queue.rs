@@ -224,22 +224,21 @@ impl<T> Running<T> {
     /// Gives libpq data until the socket takes no more. True when the batch is sent, with the end of COPY.
     fn feed(&mut self, connection: &Shared, queued: &mut usize, spare: &mut Spare) -> bool {
         let mut connection = connection.borrow_mut();
-        let pg = connection.pg();
         while !self.ended {
             // a failure shows when the answer is read
-            if pg.flush() == Flush::Pending {
+            if connection.flush() == Flush::Pending {
                 return false;
             }
             let Some(piece) = self.data.head() else {
                 self.ended = true;
-                pg.put_copy_end(None);
+                connection.pg().put_copy_end(None);
                 break;
             };
             let end = piece.len().min(self.sent + CHUNK);
-            match pg.put_copy(&piece[self.sent..end]) {
-                Flush::Pending => return false,
+            match connection.pg().put_copy(&piece[self.sent..end]) {
                 Flush::Sent => *queued -= end - self.sent,
-                Flush::Failed => {
+                // nothing is pending: it is memory that is missing
+                Flush::Pending | Flush::Failed => {
                     *queued -= self.data.len() - self.sent;
                     self.data = Chunks::default();
                     connection.give_up("");
@@ -252,7 +251,7 @@ impl<T> Running<T> {
                 self.sent = 0;
             }
         }
-        pg.flush();
+        connection.flush();
         true
     }
 }

@@ -85,6 +85,8 @@ pub struct Connection {
     in_pipeline: bool,
     /// COPY TO STDOUT runs; true once its header has been read.
     copying: Option<bool>,
+    /// The last flush did not send everything.
+    output_pending: bool,
     segment_error: Option<Error>,
     /// Requests that failed only because the node has lost or outgrown a prepared statement: sent again after their
     /// segment.
@@ -130,6 +132,7 @@ impl Connection {
             muted: false,
             in_pipeline: true,
             copying: None,
+            output_pending: false,
             segment_error: None,
             again: Vec::new(),
             command_error: None,
@@ -179,11 +182,21 @@ impl Connection {
         self.command_error.take()
     }
 
-    /// Whether libpq still has output to send; tries once more.
+    /// Sends what the socket takes.
+    pub fn flush(&mut self) -> Flush {
+        let flush = self.pg.flush();
+        self.output_pending = flush == Flush::Pending;
+        flush
+    }
+
+    /// What to wait for; sends more output first. Who was told that output is pending also wants to know that it is not
+    /// any more, so the wait then ends at once.
     pub fn interest(&mut self) -> Interest {
+        let was_pending = self.output_pending;
+        let is_pending = self.flush() == Flush::Pending;
         Interest {
             socket: self.pg.socket(),
-            write: self.pg.flush() == Flush::Pending,
+            write: was_pending || is_pending,
         }
     }
 
