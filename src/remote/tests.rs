@@ -55,6 +55,7 @@ mod tests {
                 named: true,
             },
             sole: access == Access::Read,
+            bulk: false,
         }
     }
 
