@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::executor::decode::Decoder;
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
-use crate::executor::state::{self, body};
+use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{InsertPlan, ParamType, ALL_NODES};
@@ -18,33 +18,18 @@ use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-struct ScanMethods(pg_sys::CustomScanMethods);
-struct ExecMethods(pg_sys::CustomExecMethods);
-// SAFETY: constant data, read by one backend.
-unsafe impl Sync for ScanMethods {}
-// SAFETY: as above.
-unsafe impl Sync for ExecMethods {}
+static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardInsert", create_state);
 
-static SCAN: ScanMethods = ScanMethods(pg_sys::CustomScanMethods {
-    CustomName: c"ShardInsert".as_ptr(),
-    CreateCustomScanState: Some(create_state),
-});
-
-static EXEC: ExecMethods = ExecMethods(pg_sys::CustomExecMethods {
-    CustomName: c"ShardInsert".as_ptr(),
-    BeginCustomScan: Some(begin),
-    ExecCustomScan: Some(exec),
-    EndCustomScan: Some(end),
-    ReScanCustomScan: Some(rescan),
-    MarkPosCustomScan: None,
-    RestrPosCustomScan: None,
-    EstimateDSMCustomScan: None,
-    InitializeDSMCustomScan: None,
-    ReInitializeDSMCustomScan: None,
-    InitializeWorkerCustomScan: None,
-    ShutdownCustomScan: None,
-    ExplainCustomScan: Some(explain_insert),
-});
+static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
+    c"ShardInsert",
+    Callbacks {
+        begin,
+        exec,
+        end,
+        rescan,
+        explain: explain_insert,
+    },
+);
 
 /// For `CustomScan.methods`.
 pub fn insert_methods() -> *const pg_sys::CustomScanMethods {

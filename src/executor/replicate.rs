@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::executor::encode::Encoder;
 use crate::executor::explain;
-use crate::executor::state::{self, body};
+use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{CachedPlan, RemotePlan};
@@ -13,33 +13,19 @@ use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Oid};
 use std::rc::Rc;
 
-struct ScanMethods(pg_sys::CustomScanMethods);
-struct ExecMethods(pg_sys::CustomExecMethods);
-// SAFETY: constant data, read by one backend.
-unsafe impl Sync for ScanMethods {}
-// SAFETY: as above.
-unsafe impl Sync for ExecMethods {}
+static SCAN: Methods<pg_sys::CustomScanMethods> =
+    state::scan_methods(c"ShardReplicate", create_state);
 
-static SCAN: ScanMethods = ScanMethods(pg_sys::CustomScanMethods {
-    CustomName: c"ShardReplicate".as_ptr(),
-    CreateCustomScanState: Some(create_state),
-});
-
-static EXEC: ExecMethods = ExecMethods(pg_sys::CustomExecMethods {
-    CustomName: c"ShardReplicate".as_ptr(),
-    BeginCustomScan: Some(begin),
-    ExecCustomScan: Some(exec),
-    EndCustomScan: Some(end),
-    ReScanCustomScan: Some(rescan),
-    MarkPosCustomScan: None,
-    RestrPosCustomScan: None,
-    EstimateDSMCustomScan: None,
-    InitializeDSMCustomScan: None,
-    ReInitializeDSMCustomScan: None,
-    InitializeWorkerCustomScan: None,
-    ShutdownCustomScan: None,
-    ExplainCustomScan: Some(explain_replicate),
-});
+static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
+    c"ShardReplicate",
+    Callbacks {
+        begin,
+        exec,
+        end,
+        rescan,
+        explain: explain_replicate,
+    },
+);
 
 /// For `CustomScan.methods`.
 pub fn replicate_methods() -> *const pg_sys::CustomScanMethods {

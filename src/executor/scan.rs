@@ -6,7 +6,7 @@ use crate::executor::decode::Decoder;
 use crate::executor::encode::Encoder;
 use crate::executor::explain;
 use crate::executor::merge::Merge;
-use crate::executor::state::{self, body};
+use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task::{self, Tasks};
 use crate::pg::list;
 use crate::planner::plan::{CachedPlan, Command, Prune, RemotePlan};
@@ -15,33 +15,18 @@ use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::rc::Rc;
 
-struct ScanMethods(pg_sys::CustomScanMethods);
-struct ExecMethods(pg_sys::CustomExecMethods);
-// SAFETY: constant data, read by one backend.
-unsafe impl Sync for ScanMethods {}
-// SAFETY: as above.
-unsafe impl Sync for ExecMethods {}
+static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardScan", create_state);
 
-static SCAN: ScanMethods = ScanMethods(pg_sys::CustomScanMethods {
-    CustomName: c"ShardScan".as_ptr(),
-    CreateCustomScanState: Some(create_state),
-});
-
-static EXEC: ExecMethods = ExecMethods(pg_sys::CustomExecMethods {
-    CustomName: c"ShardScan".as_ptr(),
-    BeginCustomScan: Some(begin),
-    ExecCustomScan: Some(exec),
-    EndCustomScan: Some(end),
-    ReScanCustomScan: Some(rescan),
-    MarkPosCustomScan: None,
-    RestrPosCustomScan: None,
-    EstimateDSMCustomScan: None,
-    InitializeDSMCustomScan: None,
-    ReInitializeDSMCustomScan: None,
-    InitializeWorkerCustomScan: None,
-    ShutdownCustomScan: None,
-    ExplainCustomScan: Some(explain_scan),
-});
+static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
+    c"ShardScan",
+    Callbacks {
+        begin,
+        exec,
+        end,
+        rescan,
+        explain: explain_scan,
+    },
+);
 
 /// For `CustomScan.methods`.
 pub fn scan_methods() -> *const pg_sys::CustomScanMethods {

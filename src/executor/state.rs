@@ -2,7 +2,59 @@
 //! query's memory, whether it ends well or not.
 
 use pgrx::pg_sys::{self, NodeTag};
-use std::ffi::c_void;
+use std::ffi::{c_void, CStr};
+
+/// Tables of callbacks, which PostgreSQL only reads.
+pub struct Methods<T>(pub T);
+// SAFETY: constant data, read by one backend.
+unsafe impl<T> Sync for Methods<T> {}
+
+/// `CustomScanMethods` of a node that `create` makes the state of.
+pub const fn scan_methods(
+    name: &'static CStr,
+    create: unsafe extern "C-unwind" fn(*mut pg_sys::CustomScan) -> *mut pg_sys::Node,
+) -> Methods<pg_sys::CustomScanMethods> {
+    Methods(pg_sys::CustomScanMethods {
+        CustomName: name.as_ptr(),
+        CreateCustomScanState: Some(create),
+    })
+}
+
+/// The callbacks that a node has; parallel query and mark/restore are not for remote rows.
+pub struct Callbacks {
+    pub begin: unsafe extern "C-unwind" fn(*mut pg_sys::CustomScanState, *mut pg_sys::EState, i32),
+    pub exec:
+        unsafe extern "C-unwind" fn(*mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot,
+    pub end: unsafe extern "C-unwind" fn(*mut pg_sys::CustomScanState),
+    pub rescan: unsafe extern "C-unwind" fn(*mut pg_sys::CustomScanState),
+    pub explain: unsafe extern "C-unwind" fn(
+        *mut pg_sys::CustomScanState,
+        *mut pg_sys::List,
+        *mut pg_sys::ExplainState,
+    ),
+}
+
+/// `CustomExecMethods` of a node.
+pub const fn exec_methods(
+    name: &'static CStr,
+    callbacks: Callbacks,
+) -> Methods<pg_sys::CustomExecMethods> {
+    Methods(pg_sys::CustomExecMethods {
+        CustomName: name.as_ptr(),
+        BeginCustomScan: Some(callbacks.begin),
+        ExecCustomScan: Some(callbacks.exec),
+        EndCustomScan: Some(callbacks.end),
+        ReScanCustomScan: Some(callbacks.rescan),
+        MarkPosCustomScan: None,
+        RestrPosCustomScan: None,
+        EstimateDSMCustomScan: None,
+        InitializeDSMCustomScan: None,
+        ReInitializeDSMCustomScan: None,
+        InitializeWorkerCustomScan: None,
+        ShutdownCustomScan: None,
+        ExplainCustomScan: Some(callbacks.explain),
+    })
+}
 
 /// What PostgreSQL allocates and passes around; `body` is ours.
 #[repr(C)]
