@@ -142,4 +142,3 @@ pub fn no_shard(colocation: &Colocation, table: &str, key: Option<pg_sys::Datum>
     )
     .hint("Add a shard for it with shard_ext.add_range_shard, shard_ext.add_list_shard or shard_ext.add_default_shard.")
 }
-
