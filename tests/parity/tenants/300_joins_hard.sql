@@ -58,3 +58,9 @@ SELECT t.* FROM tenants t JOIN users u USING (tenant_id) WHERE u.email = 'user3@
 SELECT t, u.user_id FROM tenants t JOIN users u USING (tenant_id) WHERE u.age = 77 ORDER BY t.tenant_id, u.user_id;
 SELECT DISTINCT t.plan, u.active FROM tenants t LEFT JOIN users u ON u.tenant_id = t.tenant_id AND u.age = 18 ORDER BY 1, 2;
 SELECT o.* FROM orders o WHERE o.tenant_id = 17 AND NOT EXISTS (SELECT FROM items i JOIN products p USING (product_id) WHERE i.order_id = o.order_id AND i.tenant_id = o.tenant_id AND p.category = 'book') AND o.order_id < 400 ORDER BY o.order_id;
+SELECT count(*) FROM (SELECT DISTINCT i.tenant_id, i.line FROM orders o LEFT JOIN items i ON i.tenant_id = o.tenant_id AND i.order_id = o.order_id) x;
+SELECT count(*) FROM (SELECT i.tenant_id, count(*) FROM orders o LEFT JOIN items i ON i.tenant_id = o.tenant_id AND i.order_id = o.order_id GROUP BY 1) x;
+SELECT count(*), count(x.tenant_id) FROM (SELECT DISTINCT a.tenant_id FROM labels l FULL JOIN tenants a ON a.tenant_id = l.tenant_id) x;
+SELECT count(*) FROM (SELECT i.tenant_id, rank() OVER (PARTITION BY i.tenant_id ORDER BY o.order_id) AS r FROM orders o LEFT JOIN items i ON i.tenant_id = o.tenant_id AND i.order_id = o.order_id) x WHERE r = 1;
+SELECT count(*) FROM (SELECT i.tenant_id FROM orders o LEFT JOIN items i ON i.tenant_id = o.tenant_id AND i.order_id = o.order_id UNION SELECT tenant_id FROM users) x;
+SELECT count(*) FROM (SELECT i.tenant_id FROM orders o LEFT JOIN items i ON i.tenant_id = o.tenant_id AND i.order_id = o.order_id INTERSECT ALL SELECT i.tenant_id FROM orders o LEFT JOIN items i ON i.tenant_id = o.tenant_id AND i.line = 0) x;
