@@ -95,8 +95,15 @@ impl Connection {
                 self.segment_error = None;
                 self.queue.pop_front();
                 self.arm();
-                if !self.again.is_empty() {
-                    let again = std::mem::take(&mut self.again);
+                let mut again = std::mem::take(&mut self.again);
+                again.retain(|answer| {
+                    let wanted = !answer.progress.abandoned.get();
+                    if !wanted {
+                        answer.finish();
+                    }
+                    wanted
+                });
+                if !again.is_empty() {
                     self.send(&again);
                 }
             }
