@@ -3,10 +3,13 @@
 //! One walk over the query tree builds a graph. Its points are columns of range table entries (and outputs of set
 //! operations); an edge ties two columns that are equal in every row that matters; a fact says what a column is
 //! compared with. A *region* is the part of a query whose conditions say nothing about rows outside: the nullable
-//! side of an outer join, a sublink. Facts flow along edges, but never out of their region.
+//! side of an outer join, a sublink, an arm of a set operation. Facts flow along edges, but never out of their
+//! region; what is tied, and how facts flow, is in `ties`.
 //!
 //! - *routed*: facts pin the distribution column of every distributed table to the same value;
 //! - *tied*: the distribution columns of all of them are connected, and every level below keeps the key.
+
+mod ties;
 
 use crate::catalog::{self, Colocation, TableKind};
 use crate::error::Result;
@@ -16,6 +19,7 @@ use crate::planner::ship::Reason;
 use pgrx::pg_sys::{self, JoinType, Node, NodeTag, Oid, Query, RTEKind};
 use std::collections::HashMap;
 use std::rc::Rc;
+use ties::{Carries, Edge, Part, Scope};
 
 type Point = usize;
 type Region = usize;
@@ -49,32 +53,6 @@ impl Fact {
     }
 }
 
-struct Edge {
-    a: Point,
-    b: Point,
-    carries: Carries,
-}
-
-/// Where facts may cross an edge.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Carries {
-    BothWays,
-    /// From `a` to `b`: what is said of a set operation's column holds in each arm, not the other way round.
-    Down,
-    /// Not at all: through LIMIT or window functions.
-    Nothing,
-}
-
-impl Carries {
-    fn unless(barrier: bool) -> Carries {
-        if barrier {
-            Carries::Nothing
-        } else {
-            Carries::BothWays
-        }
-    }
-}
-
 struct Requirement {
     /// One of these columns must be tied to the distribution columns.
     any_of: Vec<Point>,
@@ -87,9 +65,18 @@ struct Level {
     sharded: bool,
 }
 
+/// An arm of a set operation.
+struct Arm {
+    outputs: Vec<Option<Point>>,
+    region: Region,
+    /// The distribution column of its first table.
+    key: Option<Point>,
+}
+
 struct Frame {
     id: usize,
     query: *mut Query,
+    region: Region,
     /// Points of this level tied to a level above by its own conditions.
     correlated: Vec<Point>,
     /// False where facts from above must not enter.
@@ -100,7 +87,14 @@ struct Frame {
 pub struct Analysis {
     points: HashMap<(usize, i32, i16), Point>,
     region_of: Vec<Region>,
+    /// The regions of range table entries, by level.
+    entries: HashMap<(usize, i32), Region>,
     edges: Vec<Edge>,
+    /// A union-find over points, and the parts of the query that are being visited.
+    tied: Vec<Point>,
+    scopes: Vec<Scope>,
+    /// The two sides, by the region of the condition.
+    full_joins: HashMap<Region, (Region, Region)>,
     facts: Vec<(Point, Region, Fact)>,
     parent: Vec<Option<Region>>,
     requirements: Vec<Requirement>,
@@ -150,12 +144,9 @@ impl Analysis {
         let point = *self.points.entry((level, varno, attno)).or_insert(next);
         if point == next {
             self.region_of.push(region);
+            self.tied.push(point);
         }
         point
-    }
-
-    fn tie(&mut self, a: Point, b: Point, carries: Carries) {
-        self.edges.push(Edge { a, b, carries });
     }
 
     unsafe fn visit_query(
@@ -171,12 +162,43 @@ impl Analysis {
         frames.push(Frame {
             id,
             query,
+            region,
             correlated: Vec::new(),
             open,
         });
         let level = unsafe { self.visit_level(query, id, region, frames, top) };
         frames.pop();
         level
+    }
+
+    /// A subquery whose rows join those beside it. One that answers even without rows below says nothing of them.
+    unsafe fn visit_joined(
+        &mut self,
+        query: *mut Query,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<Level> {
+        unsafe {
+            if answers_without_rows(query) {
+                self.visit_optional(query, region, frames).map(|(level, _)| level)
+            } else {
+                self.visit_query(query, region, frames, false)
+            }
+        }
+    }
+
+    /// A subquery in a region of its own.
+    unsafe fn visit_optional(
+        &mut self,
+        query: *mut Query,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<(Level, Region)> {
+        let inner = self.new_region(region);
+        self.open_scope(Part::Optional(inner));
+        let level = unsafe { self.visit_query(query, inner, frames, false) };
+        self.close_scope();
+        Ok((level?, inner))
     }
 
     unsafe fn visit_level(
@@ -210,6 +232,7 @@ impl Analysis {
                 self.visit_relation(query, id, (*query).resultRelation, region)?;
                 self.visit_inserted_key(query, region);
             }
+            let before = self.distributed.len();
             let from = (*query).jointree;
             let mut sharded = self.visit_from(from.cast(), region, frames)?;
             if (*query).commandType == pg_sys::CmdType::CMD_UPDATE
@@ -240,7 +263,8 @@ impl Analysis {
             if !(*query).rowMarks.is_null() {
                 self.cannot_scatter("row locks are taken shard by shard");
             }
-            if !top && sharded {
+            // Rows that a subquery over shards chooses depend on the shard, too.
+            if !top && self.distributed.len() > before {
                 self.require_key(query, frames);
             }
             Ok(Level { outputs, sharded })
@@ -270,6 +294,7 @@ impl Analysis {
     /// Conditions under which a level below the top gives the same rows shard by shard.
     unsafe fn require_key(&mut self, query: *mut Query, frames: &mut [Frame]) {
         unsafe {
+            let region = frames.last().map_or(0, |f| f.region);
             let correlated = frames
                 .last()
                 .map(|f| f.correlated.clone())
@@ -282,6 +307,7 @@ impl Analysis {
                             frames,
                         )
                     })
+                    .filter(|point| !this.is_null_extended(*point, region))
                     .collect()
             };
             let grouped = key_points((*query).groupClause, self);
@@ -333,6 +359,7 @@ impl Analysis {
         top: bool,
     ) -> Result<Level> {
         unsafe {
+            let before = self.distributed.len();
             let mut sharded = Vec::new();
             let mut arms = Vec::new();
             for (index, rte) in list::iter::<pg_sys::RangeTblEntry>((*query).rtable).enumerate() {
@@ -344,9 +371,14 @@ impl Analysis {
                 if !arm_of((*query).setOperations, index as i32 + 1) {
                     continue;
                 }
-                let arm = self.visit_query((*rte).subquery, region, frames, false)?;
+                let first = self.distributed.len();
+                let (arm, inner) = self.visit_optional((*rte).subquery, region, frames)?;
                 sharded.push(arm.sharded);
-                arms.push(arm.outputs);
+                arms.push(Arm {
+                    outputs: arm.outputs,
+                    region: inner,
+                    key: self.distributed.get(first).map(|table| table.key),
+                });
             }
             for cte in list::iter::<pg_sys::CommonTableExpr>((*query).cteList) {
                 let body = (*cte).ctequery.cast::<Query>();
@@ -354,31 +386,26 @@ impl Analysis {
                     self.cannot_ship("a data-modifying WITH clause is run by the coordinator");
                 }
             }
-            let columns = arms.iter().map(Vec::len).min().unwrap_or(0);
-            let mut outputs = Vec::new();
-            for column in 0..columns {
-                if arms.iter().all(|arm| arm[column].is_some()) {
-                    let output = self.point(id, 0, column as i16 + 1, region);
-                    for arm in &arms {
-                        let open = frames.last().is_some_and(|f| f.open);
-                        let carries = if open {
-                            Carries::Down
-                        } else {
-                            Carries::Nothing
-                        };
-                        self.tie(output, arm[column].unwrap_or(output), carries);
-                    }
-                    outputs.push(Some(output));
-                } else {
-                    outputs.push(None);
-                }
-            }
+            let columns = arms.iter().map(|arm| arm.outputs.len()).min().unwrap_or(0);
+            let open = frames.last().is_some_and(|f| f.open);
+            let carries = if open { Carries::Down } else { Carries::Nothing };
+            let outputs = (0..columns)
+                .map(|column| self.output_of_arms(id, column, &arms, region, carries))
+                .collect::<Vec<_>>();
             let any = sharded.iter().any(|s| *s);
             if any && !sharded.iter().all(|s| *s) {
                 self.cannot_scatter("a set operation mixes distributed and other rows");
             }
-            if any && (!only_union_all((*query).setOperations) || !(*query).limitCount.is_null()) {
-                let any_of = outputs.iter().flatten().copied().collect();
+            let over_shards = any || self.distributed.len() > before;
+            if over_shards
+                && (!only_union_all((*query).setOperations) || !(*query).limitCount.is_null())
+            {
+                let any_of = outputs
+                    .iter()
+                    .flatten()
+                    .copied()
+                    .filter(|output| !self.is_null_extended(*output, region))
+                    .collect();
                 self.requirements.push(Requirement {
                     any_of,
                     reason: "a set operation lacks the distribution column".into(),
@@ -392,6 +419,44 @@ impl Analysis {
                 sharded: any,
             })
         }
+    }
+
+    /// A column of a set operation. It is tied to the distribution column when it is that in every arm.
+    fn output_of_arms(
+        &mut self,
+        id: usize,
+        column: usize,
+        arms: &[Arm],
+        region: Region,
+        carries: Carries,
+    ) -> Option<Point> {
+        let points = arms
+            .iter()
+            .map(|arm| arm.outputs[column])
+            .collect::<Option<Vec<Point>>>()?;
+        let extended = arms
+            .iter()
+            .zip(&points)
+            .any(|(arm, point)| self.is_null_extended(*point, arm.region));
+        let keys = arms
+            .iter()
+            .zip(&points)
+            .map(|(arm, point)| arm.key.filter(|key| self.are_tied(*key, *point)))
+            .collect::<Option<Vec<Point>>>();
+        let region = if extended { self.new_region(region) } else { region };
+        let output = self.point(id, 0, column as i16 + 1, region);
+        for (arm, point) in arms.iter().zip(&points) {
+            self.edges.push(Edge { a: output, b: *point, carries, region: arm.region });
+        }
+        if let Some(keys) = keys {
+            // Arms that follow different rows outside must not tie these.
+            let alike = keys.iter().all(|key| self.are_tied(*key, keys[0]));
+            let free = arms.iter().zip(&keys).all(|(arm, key)| !self.is_tied_outside(*key, arm.region));
+            if alike || free {
+                keys.iter().for_each(|key| self.unite(output, *key));
+            }
+        }
+        Some(output)
     }
 
     /// Visits a FROM item; answers whether its rows come from shards.
@@ -444,9 +509,33 @@ impl Analysis {
                     (left, right, self.new_region(region))
                 }
             };
-            let left = self.visit_from((*join).larg, left_region, frames)?;
-            let right = self.visit_from((*join).rarg, right_region, frames)?;
+            // The nullable side comes last, so that its scope is open for the condition.
+            let (left, right) = match (*join).jointype {
+                JoinType::JOIN_INNER | JoinType::JOIN_LEFT => {
+                    let left = self.visit_from((*join).larg, left_region, frames)?;
+                    if (*join).jointype == JoinType::JOIN_LEFT {
+                        self.open_scope(Part::Optional(right_region));
+                    }
+                    (left, self.visit_from((*join).rarg, right_region, frames)?)
+                }
+                JoinType::JOIN_RIGHT => {
+                    let right = self.visit_from((*join).rarg, right_region, frames)?;
+                    self.open_scope(Part::Optional(left_region));
+                    (self.visit_from((*join).larg, left_region, frames)?, right)
+                }
+                _ => {
+                    let left = self.visit_sealed((*join).larg, left_region, frames)?;
+                    let right = self.visit_sealed((*join).rarg, right_region, frames)?;
+                    self.full_joins
+                        .insert(qual_region, (left_region, right_region));
+                    self.open_scope(Part::Full(left_region, right_region));
+                    (left, right)
+                }
+            };
             self.visit_qual((*join).quals, qual_region, frames)?;
+            if (*join).jointype != JoinType::JOIN_INNER {
+                self.close_scope();
+            }
             let preserved_elsewhere = match (*join).jointype {
                 JoinType::JOIN_LEFT => right && !left,
                 JoinType::JOIN_RIGHT => left && !right,
@@ -460,6 +549,19 @@ impl Analysis {
         }
     }
 
+    /// A side of a full join.
+    unsafe fn visit_sealed(
+        &mut self,
+        item: *mut Node,
+        region: Region,
+        frames: &mut Vec<Frame>,
+    ) -> Result<bool> {
+        self.open_scope(Part::Sealed(region));
+        let sharded = unsafe { self.visit_from(item, region, frames) };
+        self.close_scope();
+        sharded
+    }
+
     unsafe fn visit_relation(
         &mut self,
         query: *mut Query,
@@ -469,6 +571,7 @@ impl Analysis {
     ) -> Result<bool> {
         unsafe {
             let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, rtindex as usize - 1);
+            self.entries.insert((id, rtindex), region);
             match catalog::table((*rte).relid)?.as_deref().map(|t| &t.kind) {
                 Some(TableKind::Distributed { key, colocation }) => {
                     let point = self.point(id, rtindex, *key, region);
@@ -502,6 +605,7 @@ impl Analysis {
                 .map(|f| (f.query, f.id))
                 .expect("a level is being visited");
             let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, rtindex as usize - 1);
+            self.entries.insert((id, rtindex), region);
             match (*rte).rtekind {
                 RTEKind::RTE_RELATION => {
                     if !(*rte).tablesample.is_null() {
@@ -511,7 +615,7 @@ impl Analysis {
                 }
                 RTEKind::RTE_SUBQUERY => {
                     let carries = Carries::unless(is_barrier((*rte).subquery));
-                    let level = self.visit_query((*rte).subquery, region, frames, false)?;
+                    let level = self.visit_joined((*rte).subquery, region, frames)?;
                     self.tie_outputs(id, rtindex, &level.outputs, region, carries);
                     Ok(level.sharded)
                 }
@@ -565,7 +669,7 @@ impl Analysis {
             let below: Vec<Frame> = frames.drain(depth + 1..).collect();
             let body = (*cte).ctequery.cast::<Query>();
             let carries = Carries::unless(is_barrier(body) || (*cte).cterecursive);
-            let level = self.visit_query(body, region, frames, false);
+            let level = self.visit_joined(body, region, frames);
             frames.extend(below);
             let level = level?;
             self.tie_outputs(id, rtindex, &level.outputs, region, carries);
@@ -583,8 +687,11 @@ impl Analysis {
     ) {
         for (column, output) in outputs.iter().enumerate() {
             if let Some(output) = output {
+                // What is NULL for want of a match below says nothing of this level's rows either.
+                let extended = self.is_null_extended(*output, region);
+                let region = if extended { self.new_region(region) } else { region };
                 let outside = self.point(id, rtindex, column as i16 + 1, region);
-                self.tie(outside, *output, carries);
+                self.tie(outside, *output, carries, region);
             }
         }
     }
@@ -593,7 +700,8 @@ impl Analysis {
     unsafe fn column(&mut self, item: *mut Node, frames: &[Frame]) -> Option<Point> {
         unsafe {
             let (id, varno, attno) = column_of(item, frames)?;
-            Some(self.point(id, varno, attno, 0))
+            let region = self.entries.get(&(id, varno)).copied().unwrap_or(0);
+            Some(self.point(id, varno, attno, region))
         }
     }
 
@@ -614,7 +722,7 @@ impl Analysis {
                     let b = self.column(right, frames);
                     if let (Some(a), Some(b)) = (a, b) {
                         if same_hash(left, right) {
-                            self.tie(a, b, Carries::BothWays);
+                            self.tie(a, b, Carries::BothWays, region);
                             self.note_correlation(left, right, a, b, frames);
                         }
                         continue;
@@ -665,6 +773,7 @@ impl Analysis {
         unsafe {
             let Some(sublink) = node::cast::<pg_sys::SubLink>(conjunct)
                 .filter(|s| (**s).subLinkType == pg_sys::SubLinkType::ANY_SUBLINK)
+                .filter(|s| !answers_without_rows((**s).subselect.cast()))
             else {
                 return Ok(false);
             };
@@ -694,6 +803,7 @@ impl Analysis {
                             outer_point,
                             output,
                             Carries::unless(is_barrier((*sublink).subselect.cast())),
+                            region,
                         );
                     }
                 }
@@ -741,10 +851,13 @@ impl Analysis {
                 frames.push(Frame {
                     id,
                     query,
+                    region: inner,
                     correlated: Vec::new(),
                     open: !is_barrier(query),
                 });
+                self.open_scope(Part::Optional(inner));
                 let level = self.visit_level(query, id, inner, frames, true);
+                self.close_scope();
                 let frame = frames.pop();
                 if level?.sharded {
                     self.requirements.insert(
@@ -873,84 +986,6 @@ impl Analysis {
         }
     }
 
-    /// Everything known of a distribution column, wherever in the query it is said.
-    pub fn facts_about(&self, key: Point) -> Vec<&Fact> {
-        self.facts
-            .iter()
-            .filter(|(point, region, fact)| self.reaches(*point, key, *region, fact.admits_null()))
-            .map(|(_, _, fact)| fact)
-            .collect()
-    }
-
-    fn within(&self, region: Region, ancestor: Region) -> bool {
-        let mut at = Some(region);
-        while let Some(r) = at {
-            if r == ancestor {
-                return true;
-            }
-            at = self.parent[r];
-        }
-        false
-    }
-
-    /// Does a fact on `from`, said in `region`, hold for `to`? A fact that admits NULL says nothing of columns that
-    /// an outer join may have made NULL.
-    fn reaches(&self, from: Point, to: Point, region: Region, admits_null: bool) -> bool {
-        let holds_in = |other: Region| {
-            if admits_null {
-                other == region
-            } else {
-                self.within(other, region)
-            }
-        };
-        if admits_null && self.region_of[from] != region {
-            return false;
-        }
-        if from == to {
-            return holds_in(self.region_of[to]);
-        }
-        let mut seen = vec![false; self.region_of.len()];
-        let mut queue = vec![from];
-        seen[from] = true;
-        while let Some(at) = queue.pop() {
-            for edge in self.edges.iter().filter(|e| e.carries != Carries::Nothing) {
-                let next = if edge.a == at {
-                    edge.b
-                } else if edge.b == at && edge.carries == Carries::BothWays {
-                    edge.a
-                } else {
-                    continue;
-                };
-                if seen[next] || !holds_in(self.region_of[next]) {
-                    continue;
-                }
-                if next == to {
-                    return true;
-                }
-                seen[next] = true;
-                queue.push(next);
-            }
-        }
-        false
-    }
-
-    fn component(&self, start: Point) -> Vec<bool> {
-        let mut seen = vec![false; self.region_of.len()];
-        let mut queue = vec![start];
-        seen[start] = true;
-        while let Some(at) = queue.pop() {
-            for edge in &self.edges {
-                for (a, b) in [(edge.a, edge.b), (edge.b, edge.a)] {
-                    if a == at && !seen[b] {
-                        seen[b] = true;
-                        queue.push(b);
-                    }
-                }
-            }
-        }
-        seen
-    }
-
     /// Why the query cannot run shard by shard with its rows just appended, or None when it can.
     pub fn scatter_obstacle(&self) -> Option<Reason> {
         if let Some(reason) = self.local.as_ref().or(self.unscatterable.as_ref()) {
@@ -964,13 +999,13 @@ impl Analysis {
         {
             return Some("the tables are not colocated".into());
         }
-        let tied = self.component(first.key);
-        if self.distributed.iter().any(|d| !tied[d.key]) {
+        let tied = |point: Point| self.are_tied(first.key, point);
+        if self.distributed.iter().any(|d| !tied(d.key)) {
             return Some("the tables are not joined on their distribution columns".into());
         }
         self.requirements
             .iter()
-            .find(|requirement| !requirement.any_of.iter().any(|point| tied[*point]))
+            .find(|requirement| !requirement.any_of.iter().any(|point| tied(*point)))
             .map(|requirement| requirement.reason.clone())
     }
 
@@ -982,17 +1017,25 @@ impl Analysis {
         let Some(first) = self.distributed.first() else {
             return false;
         };
-        let tied = self.component(first.key);
         let frames = [Frame {
             id: 0,
             query,
+            region: 0,
             correlated: Vec::new(),
             open: true,
         }];
         exprs.iter().any(|item| unsafe {
             self.known_column(*item, &frames)
-                .is_some_and(|point| tied[point] && self.region_of[point] == 0)
+                .is_some_and(|point| self.are_tied(first.key, point) && self.region_of[point] == 0)
         })
+    }
+}
+
+/// Does the query give a row even when its tables give none?
+unsafe fn answers_without_rows(query: *mut Query) -> bool {
+    unsafe {
+        !(*query).groupingSets.is_null()
+            || (*query).groupClause.is_null() && ((*query).hasAggs || !(*query).havingQual.is_null())
     }
 }
 

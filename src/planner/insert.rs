@@ -2,9 +2,10 @@
 //! and rows of a query, are computed by a plan below and sent in arrays to their shard groups. Rows for a reference
 //! table are teed: inserted here by PostgreSQL and on every copy by us.
 
-use crate::catalog::{Colocation, TableKind};
+use crate::catalog::{self, Colocation, TableKind};
 use crate::deparse;
 use crate::error::{Error, Result};
+use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
 use crate::planner::modify;
 use crate::planner::plan::{InsertColumn, InsertPlan, Prune, RowCheck, ALL_NODES};
@@ -202,6 +203,30 @@ unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
     }
 }
 
+/// Does a subquery read a table that is not whole on every node?
+unsafe fn reads_other_rows(tree: *mut Node) -> Result<bool> {
+    let mut answer = Ok(false);
+    unsafe {
+        node::walk(tree, &mut |item, _| {
+            let Some(level) = node::cast::<Query>(item) else {
+                return Step::Into;
+            };
+            for rte in list::iter::<pg_sys::RangeTblEntry>((*level).rtable) {
+                if (*rte).rtekind != RTEKind::RTE_RELATION || (*rte).relkind as u8 == b'v' {
+                    continue;
+                }
+                match catalog::table((*rte).relid) {
+                    Ok(Some(table)) if matches!(table.kind, TableKind::Reference) => {}
+                    Ok(_) => answer = Ok(true),
+                    Err(error) => answer = Err(error),
+                }
+            }
+            if matches!(answer, Ok(false)) { Step::Into } else { Step::Stop }
+        });
+    }
+    answer
+}
+
 /// Rows computed by a plan below, routed one by one.
 unsafe fn rows(
     query: *mut Query,
@@ -215,6 +240,14 @@ unsafe fn rows(
         let copy: *mut Query = node::copy(query);
         conflict_ships(copy)?;
         checks_new_rows_only(copy)?;
+        for tree in [(*copy).returningList.cast::<Node>(), (*copy).onConflict.cast()] {
+            if reads_other_rows(tree)? {
+                return Err(Error::refused(
+                    "a subquery behind the rows of INSERT cannot read distributed or local tables",
+                    "Run it as a statement of its own.",
+                ));
+            }
+        }
         let returning = modify::push_returning(copy)?;
         let columns: Vec<(usize, i16)> = attributes.iter().copied().enumerate().collect();
         let key = attributes.iter().position(|a| *a == key);

@@ -67,7 +67,10 @@ unsafe fn common_value(analysis: &Analysis) -> Option<*mut Node> {
             .facts_about(table.key)
             .into_iter()
             .filter_map(|fact| match fact {
-                Fact::Equal(value) => Some(*value),
+                Fact::Equal(value) => unsafe {
+                    let value_type = types::base_type(pg_sys::exprType(*value));
+                    becomes_key(table.colocation.key_type, value_type).then_some(*value)
+                },
                 _ => None,
             })
             .collect();
@@ -269,20 +272,25 @@ enum KeyValue {
     Unknown,
 }
 
+/// Does a value of the type, compared with a key, say which key that is?
+fn becomes_key(key_type: Oid, type_oid: Oid) -> bool {
+    let is_text = |t: Oid| t == pg_sys::TEXTOID || t == pg_sys::VARCHAROID;
+    let is_integer = |t: Oid| matches!(t, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID);
+    type_oid == key_type
+        || is_text(key_type) && is_text(type_oid)
+        || is_integer(key_type) && is_integer(type_oid)
+}
+
 fn key_value(key_type: Oid, type_oid: Oid, value: Datum) -> KeyValue {
     let type_oid = types::base_type(type_oid);
-    if type_oid == key_type {
-        return KeyValue::Exact(value);
-    }
-    let is_text = |t: Oid| t == pg_sys::TEXTOID || t == pg_sys::VARCHAROID;
-    if is_text(key_type) && is_text(type_oid) {
-        return KeyValue::Exact(value);
+    if !becomes_key(key_type, type_oid) {
+        return KeyValue::Unknown;
     }
     let integer = match type_oid {
         pg_sys::INT2OID => value.value() as i16 as i64,
         pg_sys::INT4OID => value.value() as i32 as i64,
         pg_sys::INT8OID => value.value() as i64,
-        _ => return KeyValue::Unknown,
+        _ => return KeyValue::Exact(value),
     };
     let exact = match key_type {
         pg_sys::INT2OID => i16::try_from(integer).ok().map(Datum::from),

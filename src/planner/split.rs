@@ -118,6 +118,9 @@ unsafe fn split_level(query: *mut Query) -> Result<Option<Reason>> {
         if let Some(reason) = obstacle_below(query) {
             return Ok(Some(reason));
         }
+        if !route.single && (has_sublink((*query).limitCount) || has_sublink((*query).limitOffset)) {
+            return refuse("the coordinator computes LIMIT by a subquery");
+        }
         if !(*query).setOperations.is_null() {
             return whole(query, &analysis, &route);
         }
@@ -473,7 +476,7 @@ pub unsafe fn collect_units(tree: *mut Node, units: &mut Vec<*mut Node>) -> bool
                         | pg_sys::SubLinkType::EXPR_SUBLINK
                         | pg_sys::SubLinkType::ARRAY_SUBLINK
                 );
-                if !scalar {
+                if !scalar || aggregates_outside(sublink) {
                     return Step::Stop;
                 }
                 if !units.iter().any(|u| node::equal(*u, item)) {
@@ -483,6 +486,18 @@ pub unsafe fn collect_units(tree: *mut Node, units: &mut Vec<*mut Node>) -> bool
             }
             NodeTag::T_Query => Step::Stop,
             _ => Step::Into,
+        })
+    }
+}
+
+/// Does a subquery aggregate the rows of the level around it?
+unsafe fn aggregates_outside(sublink: *mut pg_sys::SubLink) -> bool {
+    unsafe {
+        node::walk((*sublink).subselect, &mut |item, level| {
+            match node::cast::<pg_sys::Aggref>(item) {
+                Some(aggregate) if level > 0 && (*aggregate).agglevelsup >= level => Step::Stop,
+                _ => Step::Into,
+            }
         })
     }
 }

@@ -237,7 +237,11 @@ class Suite:
         self.workers = [] if options.self_check else [f"{folder.name}_worker_{i}" for i in range(1, options.workers + 1)]
         self.passed = self.failed = 0
 
-    def prepare(self):
+    def prepare(self, keep=False):
+        """Makes the databases and fills them, or keeps those of an earlier run."""
+        if keep:
+            self.plain, self.distributed = (Session(self.options, name) for name in self.names)
+            return
         admin = psycopg.connect(host=self.options.host, port=self.options.port, user=self.options.user,
                                 dbname="postgres", autocommit=True)
         for name in self.names + self.workers:

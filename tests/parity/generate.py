@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Parity of generated statements: random SELECTs and writes (statements.py) over the tables of generated/, run on a
+plain and on a distributed database and compared as run.py compares. What differs is made smaller and printed with
+its seed and number:  generate.py --host DIR --seed 7 --count 1000;  generate.py --host DIR --seed 7 --only 123
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+import time
+from collections import Counter
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import run  # noqa: E402
+from sqlsplit import Statement, top_level_order  # noqa: E402
+from statements import Choices  # noqa: E402
+from writes import WriteGenerator  # noqa: E402
+
+ALLOWED = {"0A000"}  # of writes
+UNRULY = ("22", "21", "57014", "54")  # errors that depend on which row is looked at first
+
+
+class Case:
+    """The statements of one try: what is run before the compared ones, the compared ones, and what ends them."""
+
+    def __init__(self, choices):
+        generator = WriteGenerator(choices)
+        way = choices.below(10)  # 0-5 simple, extended, cursor, prepared twice
+        self.write = choices.chance(20)
+        self.protocol = {6: "extended", 7: "cursor"}.get(way, "simple")
+        generator.prepared = way >= 8
+        self.before, self.compared, self.after = [], [], []
+        if self.write:
+            statements = generator.transaction()
+            self.protocol = "extended" if self.protocol == "extended" else "simple"
+            self.before, self.compared, self.after = ["BEGIN"], statements, ["ROLLBACK"]
+        else:
+            self.compared = [generator.query()]
+        if generator.prepared and generator.parameters and not self.write:
+            types = ", ".join(kind for kind, _ in generator.parameters)
+            values = ", ".join(value for _, value in generator.parameters)
+            self.before = [f"SET plan_cache_mode = {choices.one(['auto', 'force_generic_plan'])}",
+                           f"PREPARE q ({types}) AS {self.compared[0]}"]
+            self.compared, self.after = [f"EXECUTE q ({values})"], ["DEALLOCATE q", "RESET plan_cache_mode"]
+            self.protocol = "simple"
+        elif generator.prepared and generator.parameters:
+            self.compared = [bind(s, generator.parameters) for s in self.compared]
+
+    def text(self):
+        return ";\n".join(self.before + self.compared + self.after) + ";"
+
+
+def bind(sql, parameters):
+    return re.sub(r"\$(\d+)", lambda m: f"({parameters[int(m.group(1)) - 1][1]})", sql)
+
+
+class Comparison:
+    def __init__(self, suite):
+        self.suite = suite
+        self.valid = 0
+
+    def why(self, case):
+        """What differs between the servers; None: nothing, or the plain one fails."""
+        plain = self.answers(self.suite.plain, case)
+        if any(a.error or a.lost for a in plain):
+            return None
+        other = self.answers(self.suite.distributed, case)
+        self.valid += 1
+        for sql, mine, theirs in zip(case.compared, plain, other):
+            if theirs.lost:
+                return f"crash: {theirs.message}"
+            if theirs.error and case.write and theirs.error[0] in ALLOWED:
+                return None
+            if theirs.error:
+                if theirs.error[0].startswith(UNRULY) and theirs.error[0] != "57014":
+                    continue
+                return f"error {theirs.error[0]}: {theirs.message}"
+            statement = Statement(sql, 1)
+            ordered = top_level_order(sql) and "WITH TIES" not in sql
+            why = run.difference(statement, mine, theirs, ordered)
+            if why:
+                return f"difference: {why}"
+        return None
+
+    @staticmethod
+    def answers(session, case):
+        if session.connection.pgconn.status != run.pq.ConnStatus.OK:
+            session.connect()
+        for sql in case.before:
+            answer = session.run(Statement(sql, 1), "simple")
+            if answer.error or answer.lost:
+                session.run(Statement("DEALLOCATE ALL", 1), "simple")
+                return [answer]
+        answers = []
+        for sql in case.compared:
+            answers.append(session.run(Statement(sql, 1), case.protocol))
+            if answers[-1].error or answers[-1].lost:
+                break
+        for sql in case.after:
+            session.run(Statement(sql, 1), "simple")
+        return answers
+
+
+def kind_of(why):
+    """Findings of one kind are probably one bug."""
+    line = why.splitlines()[0]
+    if line.startswith("error"):
+        return re.sub(r"[\d.]+|\"[^\"]*\"", "#", line)[:90]
+    return re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "#", line)[:60]
+
+
+def smaller(comparison, choices, why, budget):
+    """The choices of a shorter statement that fails in the same way."""
+    kind, best = kind_of(why), list(choices)
+    deadline = time.monotonic() + budget
+
+    def fails(candidate):
+        drawn = Choices(given=candidate)
+        try:
+            case = Case(drawn)
+        except (IndexError, ValueError, KeyError, RecursionError):
+            return False
+        found = comparison.why(case)
+        return found and kind_of(found) == kind
+
+    width = max(1, len(best) // 2)
+    while width and time.monotonic() < deadline:
+        at, changed = 0, False
+        while at < len(best) and time.monotonic() < deadline:
+            for candidate in (best[:at] + best[at + width:], best[:at] + [0] * width + best[at + width:]):
+                if candidate != best and len(candidate) <= len(best) and fails(candidate):
+                    best, changed = candidate, True
+                    break
+            else:
+                at += width
+        if not changed or width > 1:
+            width //= 2
+    return best
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", default=5432, type=int)
+    parser.add_argument("--user", default="postgres")
+    parser.add_argument("--workers", default=2, type=int)
+    parser.add_argument("--seed", default=1, type=int)
+    parser.add_argument("--count", default=300, type=int)
+    parser.add_argument("--only", type=int, help="the statement of this number, printed")
+    parser.add_argument("--seconds", default=0, type=float, help="stop after so long")
+    parser.add_argument("--shrink", default=8.0, type=float, help="seconds for making one finding smaller")
+    parser.add_argument("--keep", action="store_true", help="use the databases of the last run")
+    parser.add_argument("--self-check", action="store_true")
+    options = parser.parse_args()
+    suite = run.Suite(HERE / "generated", options, "simple")
+    suite.prepare(keep=options.keep)
+    for session in suite.both():
+        session.connection.execute("SET statement_timeout = '10s'")
+    comparison, kinds, failed, began = Comparison(suite), Counter(), 0, time.monotonic()
+    numbers = [options.only] if options.only is not None else range(options.count)
+    tried = 0
+    for number in numbers:
+        if options.seconds and time.monotonic() - began > options.seconds:
+            break
+        tried += 1
+        choices = Choices(f"{options.seed}:{number}")
+        case = Case(choices)
+        if options.only is not None:
+            print(case.text())
+        why = comparison.why(case)
+        if not why:
+            continue
+        failed += 1
+        kinds[kind_of(why)] += 1
+        if kinds[kind_of(why)] > 3:
+            continue
+        small = Case(Choices(given=smaller(comparison, choices.made, why, options.shrink)))
+        print(f"\nDIFFERENCE --seed {options.seed} --only {number} ({small.protocol})\n{small.text()}\n"
+              f"{comparison.why(small) or why}\n", flush=True)
+    for kind, count in kinds.most_common():
+        print(f"{count:5} {kind}")
+    print(f"{comparison.valid} of {tried} generated statements run, {time.monotonic() - began:.1f} s")
+    print(f"{comparison.valid - failed} passed, {failed} failed")
+    return 1 if failed or not comparison.valid else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

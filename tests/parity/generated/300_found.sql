@@ -1,0 +1,42 @@
+-- Statements that once gave wrong rows. Most are about conditions that hold only for some of the rows: of an outer
+-- join, of a sublink, of an arm of a set operation.
+SELECT count(*) FROM a s1 LEFT JOIN b s2 ON s1.n = s2.k LEFT JOIN u s3 ON s1.id = s3.id AND s2.id = s3.id;
+SELECT count(*) FROM a s1, b s2 WHERE NOT EXISTS (SELECT FROM u WHERE u.id = s1.id AND u.id = s2.id);
+SELECT count(*) FROM a s1, b s2 WHERE EXISTS (SELECT FROM u WHERE u.id = s1.id AND u.id = s2.id) OR s1.n = 3;
+SELECT s1.id, s2.id, (SELECT max(v) FROM u WHERE u.id = s1.id AND u.id = s2.id) FROM a s1, b s2;
+SELECT s1.id, s2.id FROM a s1, b s2 UNION ALL SELECT id, id FROM u;
+SELECT count(*), sum(x), sum(y) FROM (SELECT s1.id AS x, s2.id AS y FROM a s1, b s2 UNION ALL SELECT id, id FROM u) s;
+SELECT count(*) FROM (a s1 JOIN b s2 ON s1.n = s2.k) FULL JOIN u s3 ON s1.id = s3.id AND s2.id = s3.id;
+SELECT x, count(*) FROM (SELECT s2.id AS x FROM a s1 LEFT JOIN b s2 ON s1.id = s2.id) s GROUP BY x;
+SELECT x, n FROM (SELECT s2.id AS x, count(*) AS n FROM a s1 LEFT JOIN b s2 ON s1.id = s2.id GROUP BY s2.id) s WHERE n > 1;
+SELECT x, rank() OVER (PARTITION BY x ORDER BY y) FROM (SELECT s2.id AS x, s1.id AS y FROM a s1 LEFT JOIN b s2 ON s1.id = s2.id) s;
+SELECT s2.id FROM a s1 LEFT JOIN b s2 ON s1.id = s2.id UNION SELECT id FROM u;
+SELECT s2.id FROM a s1 LEFT JOIN b s2 ON s1.id = s2.id EXCEPT SELECT id FROM u;
+SELECT count(*) FROM c WHERE code = 'a'::name;
+SELECT (SELECT sum(a.n)) FROM a;
+SELECT id, n FROM a ORDER BY id, n LIMIT (SELECT max(n) FROM ref);
+SELECT count(*) FROM a s1 LEFT JOIN ref ON s1.id = ref.id WHERE ref.id IS NULL;
+SELECT s1.id, s.n FROM a s1, LATERAL (SELECT count(*) AS n FROM u WHERE u.id = s1.id AND u.id = 3) s;
+SELECT count(*) FROM a s1, b s2, LATERAL (SELECT count(*) AS n FROM u WHERE u.id = s1.id AND u.id = s2.id) s;
+SELECT count(*) FROM a s1 WHERE 0 IN (SELECT count(*) FROM u WHERE u.id = s1.id AND u.id = 3);
+SELECT count(*) FROM a s1, b s2 WHERE 0 IN (SELECT count(*) FROM u WHERE u.id = s1.id AND u.id = s2.id);
+SELECT s1.id, s.v FROM a s1, LATERAL (SELECT u.v FROM u WHERE u.id = s1.id AND u.id = 3 UNION ALL SELECT 1) s;
+SELECT s1.id, s.v FROM a s1, LATERAL (SELECT u.v FROM u WHERE u.id = s1.id AND u.id = 3 UNION ALL SELECT b.v FROM b WHERE b.id = s1.id) s;
+SELECT count(*) FROM a s1, LATERAL (SELECT u.id FROM u WHERE u.id = s1.id UNION ALL SELECT b.id FROM b) s;
+SELECT count(*) FROM a s1, b s2 WHERE s1.id = 3 AND NOT EXISTS (SELECT FROM u WHERE u.id = s1.id AND u.id = s2.id);
+SELECT count(*) FROM a s1 JOIN (SELECT id FROM ref WHERE EXISTS (SELECT FROM u WHERE u.id = ref.id) ORDER BY id LIMIT 3) s USING (id);
+SELECT count(*) FROM a s1 JOIN (SELECT id FROM ref WHERE EXISTS (SELECT FROM u WHERE u.id = ref.id AND u.k > 10) ORDER BY id DESC LIMIT 3) s USING (id);
+SELECT count(*) FROM a s1 WHERE EXISTS (SELECT FROM b s2 LEFT JOIN u ON u.id = s2.id AND s2.id = s1.id);
+SELECT count(*) FROM a s1 WHERE n = (SELECT count(*) FROM b s2 LEFT JOIN u ON u.id = s2.id AND s2.id = s1.id);
+SELECT n, (SELECT sum(a.n) + count(ref.id) FROM ref) FROM a GROUP BY n;
+SELECT id FROM a ORDER BY id, n, t LIMIT (SELECT 3) OFFSET (SELECT max(id) FROM ref);
+SELECT x, count(*) FROM (SELECT s2.id AS x FROM a s1 LEFT JOIN b s2 ON s1.id = s2.id UNION ALL SELECT id FROM u) s GROUP BY x;
+SELECT x FROM (SELECT DISTINCT s2.id AS x FROM a s1 LEFT JOIN b s2 ON s1.id = s2.id) s;
+SELECT count(*) FROM l WHERE t = 'a'::name;
+SELECT count(*) FROM (a s1 CROSS JOIN b s2) LEFT JOIN LATERAL (SELECT u.v FROM u WHERE u.id = s1.id AND u.id = s2.id) s ON true;
+WITH x AS (SELECT s2.id FROM a s1 LEFT JOIN b s2 USING (id)) SELECT id, count(*) FROM x GROUP BY id;
+-- what RETURNING reads must be on the row's node
+-- refused: 0A000
+INSERT INTO c (code, id, n) VALUES ('a', 1, 1) RETURNING (SELECT max(id) FROM a) AS m;
+-- refused: 0A000
+DELETE FROM a USING b s2 WHERE NOT EXISTS (SELECT FROM u WHERE u.id = a.id AND u.id = s2.id) AND a.n = s2.k;

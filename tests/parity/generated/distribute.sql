@@ -1,0 +1,14 @@
+SELECT create_reference_table('ref');
+SELECT create_distributed_table('a', 'id', shard_count => 4);
+SELECT create_distributed_table('b', 'id', colocate_with => 'a');
+SELECT create_distributed_table('u', 'id', colocate_with => 'a');
+SELECT create_distributed_table('empty', 'id', colocate_with => 'a');
+SELECT create_distributed_table('c', 'code', shard_count => 3);
+SELECT create_distributed_table('r', 'd', 'range');
+SELECT shard_ext.add_range_shard('r', NULL, '2024-01-05');
+SELECT shard_ext.add_range_shard('r', '2024-01-05', '2024-01-10');
+SELECT shard_ext.add_range_shard('r', '2024-01-10', NULL);
+SELECT create_distributed_table('l', 't', 'list');
+SELECT shard_ext.add_list_shard('l', ARRAY['a', 'b']);
+SELECT shard_ext.add_list_shard('l', ARRAY['ab', NULL]);
+SELECT shard_ext.add_default_shard('l');

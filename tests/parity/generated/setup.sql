@@ -1,0 +1,23 @@
+-- Small tables of every kind, with NULLs and duplicates in every column, for generated statements (../generate.py).
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad');
+CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
+CREATE FUNCTION longer(text, text) RETURNS text LANGUAGE sql IMMUTABLE
+    AS 'SELECT CASE WHEN length($1) > length($2) OR length($1) = length($2) AND $1 > $2 OR $2 IS NULL THEN $1 ELSE $2 END';
+CREATE AGGREGATE longest(text) (SFUNC = longer, STYPE = text);
+
+-- hash, colocated; a and b have rows without a key
+CREATE TABLE a (id int, n int, t text, d date, e mood, arr int[], num numeric(10, 2), f float8, ok bool);
+CREATE TABLE b (id int, k int, t text, d date, e mood, v int, num numeric(10, 2), at timestamp);
+CREATE TABLE u (id int, k int, t text DEFAULT 'none', v int CHECK (v < 1000), d date, PRIMARY KEY (id, k));
+-- hash, by a text
+CREATE TABLE c (code text, id int, n int, v bigint, d date, f float8, doc jsonb);
+-- by range and by list
+CREATE TABLE r (d date NOT NULL, id int, t text, num numeric(10, 2), ok bool);
+CREATE TABLE l (t text, id int, v int, e mood);
+-- reference and local
+CREATE TABLE ref (id int PRIMARY KEY, t text, e mood, n int);
+CREATE TABLE loc (id int, t text, n int, d date);
+-- no rows
+CREATE TABLE empty (id int, n int, t text);
+CREATE VIEW busy AS SELECT id, count(*)::int AS n, max(t) AS t FROM a GROUP BY id;
+CREATE VIEW pairs AS SELECT a.id, b.k, a.t, b.d FROM a JOIN b ON a.id = b.id WHERE b.v > 0;
