@@ -180,7 +180,8 @@ impl Analysis {
     ) -> Result<Level> {
         unsafe {
             if answers_without_rows(query) {
-                self.visit_optional(query, region, frames).map(|(level, _)| level)
+                self.visit_optional(query, region, frames)
+                    .map(|(level, _)| level)
             } else {
                 self.visit_query(query, region, frames, false)
             }
@@ -388,7 +389,11 @@ impl Analysis {
             }
             let columns = arms.iter().map(|arm| arm.outputs.len()).min().unwrap_or(0);
             let open = frames.last().is_some_and(|f| f.open);
-            let carries = if open { Carries::Down } else { Carries::Nothing };
+            let carries = if open {
+                Carries::Down
+            } else {
+                Carries::Nothing
+            };
             let outputs = (0..columns)
                 .map(|column| self.output_of_arms(id, column, &arms, region, carries))
                 .collect::<Vec<_>>();
@@ -443,15 +448,27 @@ impl Analysis {
             .zip(&points)
             .map(|(arm, point)| arm.key.filter(|key| self.are_tied(*key, *point)))
             .collect::<Option<Vec<Point>>>();
-        let region = if extended { self.new_region(region) } else { region };
+        let region = if extended {
+            self.new_region(region)
+        } else {
+            region
+        };
         let output = self.point(id, 0, column as i16 + 1, region);
         for (arm, point) in arms.iter().zip(&points) {
-            self.edges.push(Edge { a: output, b: *point, carries, region: arm.region });
+            self.edges.push(Edge {
+                a: output,
+                b: *point,
+                carries,
+                region: arm.region,
+            });
         }
         if let Some(keys) = keys {
             // Arms that follow different rows outside must not tie these.
             let alike = keys.iter().all(|key| self.are_tied(*key, keys[0]));
-            let free = arms.iter().zip(&keys).all(|(arm, key)| !self.is_tied_outside(*key, arm.region));
+            let free = arms
+                .iter()
+                .zip(&keys)
+                .all(|(arm, key)| !self.is_tied_outside(*key, arm.region));
             if alike || free {
                 keys.iter().for_each(|key| self.unite(output, *key));
             }
@@ -689,7 +706,11 @@ impl Analysis {
             if let Some(output) = output {
                 // What is NULL for want of a match below says nothing of this level's rows either.
                 let extended = self.is_null_extended(*output, region);
-                let region = if extended { self.new_region(region) } else { region };
+                let region = if extended {
+                    self.new_region(region)
+                } else {
+                    region
+                };
                 let outside = self.point(id, rtindex, column as i16 + 1, region);
                 self.tie(outside, *output, carries, region);
             }
@@ -1035,7 +1056,8 @@ impl Analysis {
 unsafe fn answers_without_rows(query: *mut Query) -> bool {
     unsafe {
         !(*query).groupingSets.is_null()
-            || (*query).groupClause.is_null() && ((*query).hasAggs || !(*query).havingQual.is_null())
+            || (*query).groupClause.is_null()
+                && ((*query).hasAggs || !(*query).havingQual.is_null())
     }
 }
 

@@ -221,7 +221,11 @@ unsafe fn reads_other_rows(tree: *mut Node) -> Result<bool> {
                     Err(error) => answer = Err(error),
                 }
             }
-            if matches!(answer, Ok(false)) { Step::Into } else { Step::Stop }
+            if matches!(answer, Ok(false)) {
+                Step::Into
+            } else {
+                Step::Stop
+            }
         });
     }
     answer
@@ -240,7 +244,10 @@ unsafe fn rows(
         let copy: *mut Query = node::copy(query);
         conflict_ships(copy)?;
         checks_new_rows_only(copy)?;
-        for tree in [(*copy).returningList.cast::<Node>(), (*copy).onConflict.cast()] {
+        for tree in [
+            (*copy).returningList.cast::<Node>(),
+            (*copy).onConflict.cast(),
+        ] {
             if reads_other_rows(tree)? {
                 return Err(Error::refused(
                     "a subquery behind the rows of INSERT cannot read distributed or local tables",

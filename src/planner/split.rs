@@ -118,7 +118,8 @@ unsafe fn split_level(query: *mut Query) -> Result<Option<Reason>> {
         if let Some(reason) = obstacle_below(query) {
             return Ok(Some(reason));
         }
-        if !route.single && (has_sublink((*query).limitCount) || has_sublink((*query).limitOffset)) {
+        if !route.single && (has_sublink((*query).limitCount) || has_sublink((*query).limitOffset))
+        {
             return refuse("the coordinator computes LIMIT by a subquery");
         }
         if !(*query).setOperations.is_null() {
@@ -493,12 +494,13 @@ pub unsafe fn collect_units(tree: *mut Node, units: &mut Vec<*mut Node>) -> bool
 /// Does a subquery aggregate the rows of the level around it?
 unsafe fn aggregates_outside(sublink: *mut pg_sys::SubLink) -> bool {
     unsafe {
-        node::walk((*sublink).subselect, &mut |item, level| {
-            match node::cast::<pg_sys::Aggref>(item) {
+        node::walk(
+            (*sublink).subselect,
+            &mut |item, level| match node::cast::<pg_sys::Aggref>(item) {
                 Some(aggregate) if level > 0 && (*aggregate).agglevelsup >= level => Step::Stop,
                 _ => Step::Into,
-            }
-        })
+            },
+        )
     }
 }
 

@@ -27,7 +27,11 @@ pub(super) enum Carries {
 
 impl Carries {
     pub fn unless(barrier: bool) -> Carries {
-        if barrier { Carries::Nothing } else { Carries::BothWays }
+        if barrier {
+            Carries::Nothing
+        } else {
+            Carries::BothWays
+        }
     }
 }
 
@@ -50,14 +54,20 @@ pub(super) struct Scope {
 impl Analysis {
     /// An equality of two columns in the rows of `region`.
     pub(super) fn tie(&mut self, a: Point, b: Point, carries: Carries, region: Region) {
-        self.edges.push(Edge { a, b, carries, region });
+        self.edges.push(Edge {
+            a,
+            b,
+            carries,
+            region,
+        });
         self.unite(a, b);
     }
 
     /// Ties two columns, as far as the innermost open scope allows it now.
     pub(super) fn unite(&mut self, a: Point, b: Point) {
         let inside = |analysis: &Analysis, region: Region| {
-            analysis.within(analysis.region_of[a], region) && analysis.within(analysis.region_of[b], region)
+            analysis.within(analysis.region_of[a], region)
+                && analysis.within(analysis.region_of[b], region)
         };
         let now = match self.scopes.last().map(|scope| &scope.part) {
             None => true,
@@ -73,12 +83,17 @@ impl Analysis {
     }
 
     pub(super) fn open_scope(&mut self, part: Part) {
-        self.scopes.push(Scope { part, pending: Vec::new() });
+        self.scopes.push(Scope {
+            part,
+            pending: Vec::new(),
+        });
     }
 
     /// Ties what is inside to one column outside; of a full join, one class of either side.
     pub(super) fn close_scope(&mut self) {
-        let Some(scope) = self.scopes.pop() else { return };
+        let Some(scope) = self.scopes.pop() else {
+            return;
+        };
         if matches!(scope.part, Part::Sealed(_)) {
             return;
         }
@@ -88,18 +103,29 @@ impl Analysis {
         }
         let mut classes: HashMap<Point, Vec<Point>> = HashMap::new();
         for point in scope.pending.iter().flat_map(|(a, b)| [*a, *b]) {
-            classes.entry(find(&together, point)).or_default().push(point);
+            classes
+                .entry(find(&together, point))
+                .or_default()
+                .push(point);
         }
         let mut classes: Vec<Vec<Point>> = classes.into_values().collect();
         classes.sort();
         for points in classes {
             let side = |region: Region| -> Vec<Point> {
-                points.iter().copied().filter(|p| self.within(self.region_of[*p], region)).collect()
+                points
+                    .iter()
+                    .copied()
+                    .filter(|p| self.within(self.region_of[*p], region))
+                    .collect()
             };
             match scope.part {
                 Part::Optional(region) | Part::Sealed(region) => {
                     let inside = side(region);
-                    let outside: Vec<Point> = points.iter().copied().filter(|p| !inside.contains(p)).collect();
+                    let outside: Vec<Point> = points
+                        .iter()
+                        .copied()
+                        .filter(|p| !inside.contains(p))
+                        .collect();
                     if let Some(one) = self.best(&outside).or(inside.first().copied()) {
                         inside.iter().for_each(|point| self.unite(*point, one));
                     }
@@ -115,7 +141,11 @@ impl Analysis {
 
     /// The column that is most useful to be tied to: one tied to a distribution column.
     fn best(&self, points: &[Point]) -> Option<Point> {
-        let is_key = |point: &&Point| self.distributed.iter().any(|table| self.are_tied(table.key, **point));
+        let is_key = |point: &&Point| {
+            self.distributed
+                .iter()
+                .any(|table| self.are_tied(table.key, **point))
+        };
         points.iter().find(is_key).or(points.first()).copied()
     }
 
@@ -164,7 +194,10 @@ impl Analysis {
         let mut seen = HashSet::from([(from, region)]);
         let mut queue = vec![(from, region)];
         while let Some((at, context)) = queue.pop() {
-            if at == to && self.within(self.region_of[to], context) && (!admits_null || context == region) {
+            if at == to
+                && self.within(self.region_of[to], context)
+                && (!admits_null || context == region)
+            {
                 return true;
             }
             for edge in self.edges.iter().filter(|e| e.carries != Carries::Nothing) {
@@ -186,7 +219,14 @@ impl Analysis {
     }
 
     /// Where a fact that holds in `context` holds behind an edge of the region `edge`; None: nowhere.
-    fn crossing(&self, edge: Region, at: Point, next: Point, context: Region, admits_null: bool) -> Option<Region> {
+    fn crossing(
+        &self,
+        edge: Region,
+        at: Point,
+        next: Point,
+        context: Region,
+        admits_null: bool,
+    ) -> Option<Region> {
         if let Some((left, right)) = self.full_joins.get(&edge) {
             // The fact must have been said above the join: rows of one side that it leaves out stay otherwise.
             let above = self.parent[edge].is_some_and(|parent| self.within(parent, context));
