@@ -151,7 +151,7 @@ stop_server() {
 psql_at() {
     local dir=$1 database=$2
     shift 2
-    PGOPTIONS="${PGOPTIONS:-}" "$PG_BIN/psql" -X -h "$dir/run" -U postgres -d "$database" "$@"
+    PGOPTIONS="${PGOPTIONS:-}" "$PG_BIN/psql" -X -P pager=off -h "$dir/run" -U postgres -d "$database" "$@"
 }
 
 # Python with psycopg (and what else tests/requirements.txt names), in an environment of its own: sets PYTHON.
