@@ -106,8 +106,7 @@ fn clear(connections: &[Shared], transaction_ends: bool) -> Result<()> {
         return Ok(());
     }
     let limit = wait::after(crate::settings::node_connection_timeout());
-    quiet::cancel(&cancelled, limit);
-    quiet::drive_to_idle(&cancelled, Patience::Until(limit));
+    quiet::stop(&cancelled, limit);
     for connection in &cancelled {
         let mut connection = connection.borrow_mut();
         connection.take_command_error();

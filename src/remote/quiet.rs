@@ -108,9 +108,29 @@ fn give_up(connections: &[Shared]) {
     }
 }
 
+/// Stops what the connections are doing and discards what comes. A cancel request that reaches a node between two
+/// messages is ignored there, so it is repeated until the connection is idle. At `limit` connections that are still busy
+/// are given up, after one more request: a node that computes does not see that its client has gone.
+pub fn stop(connections: &[Shared], limit: Instant) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        cancel(connections, limit);
+        let now = Instant::now();
+        if drive(connections, Patience::Until(limit.min(now + pause))) {
+            return;
+        }
+        if Instant::now() >= limit {
+            cancel(connections, Instant::now() + Duration::from_millis(500));
+            give_up(connections);
+            return;
+        }
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
 /// Asks the nodes to stop what the connections are doing, all at the same time, and waits at most until `limit` for
 /// the requests to be delivered. Those that cannot be reached are given up.
-pub fn cancel(connections: &[Shared], limit: Instant) {
+fn cancel(connections: &[Shared], limit: Instant) {
     let mut requests = Vec::new();
     for connection in connections {
         let Ok(mut connection) = connection.try_borrow_mut() else {

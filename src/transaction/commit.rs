@@ -225,8 +225,7 @@ pub fn after_abort() {
     let patience = Duration::from_millis(crate::settings::node_connection_timeout());
     let limit = Instant::now() + patience;
     let all = pool::all();
-    quiet::cancel(&all, limit);
-    quiet::drive_to_idle(&all, Patience::Until(limit));
+    quiet::stop(&all, limit);
     let participants = participants();
     let mut unresolved = false;
     if participants
@@ -298,8 +297,7 @@ pub fn after_subtransaction_abort(id: pg_sys::SubTransactionId) {
         })
         .cloned()
         .collect();
-    quiet::cancel(&busy, limit);
-    quiet::drive_to_idle(&busy, Patience::Until(limit));
+    quiet::stop(&busy, limit);
     for connection in &all {
         if let Ok(mut connection) = connection.try_borrow_mut() {
             connection.rollback_to(id);

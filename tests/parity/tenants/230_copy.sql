@@ -61,8 +61,6 @@ dropped	51	4
 kept too	53	8
 \.
 SELECT label, tenant_id FROM labels WHERE tenant_id BETWEEN 50 AND 53 ORDER BY 2;
-COPY labels FROM STDIN WITH (FREEZE);
-\.
 COPY notes (tenant_id, body) FROM STDIN;
 1	numbered by sequences
 2	\N
