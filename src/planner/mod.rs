@@ -10,6 +10,7 @@ mod modify;
 pub mod plan;
 mod remote;
 pub mod route;
+mod rowmarks;
 mod ship;
 mod split;
 mod statement;
@@ -106,7 +107,9 @@ unsafe fn is_readable(query: *mut Query) -> bool {
 pub unsafe fn plan_select(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
     unsafe {
         let session = leaf::Session::start();
+        let apart = rowmarks::wrap(query)?;
         split::transform(query)?;
+        rowmarks::keep_apart(&apart);
         let statement = standard(query);
         statement::add_relations(statement, &session.relations());
         Ok(statement)

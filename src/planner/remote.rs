@@ -376,17 +376,26 @@ unsafe fn case_when(condition: *mut Node, value: *mut Node) -> *mut Node {
 
 unsafe fn fence_relation(rte: *mut pg_sys::RangeTblEntry, varno: i32, leaky: bool) {
     unsafe {
-        let inner: *mut pg_sys::RangeTblEntry = node::copy(rte);
-        (*inner).securityQuals = std::ptr::null_mut();
         let mut quals: *mut Node = std::ptr::null_mut();
         for qual in list::iter::<Node>((*rte).securityQuals) {
             let qual = expr::renumbered(qual, varno, 1);
             quals = expr::and(quals, qual);
         }
-        let sub = select_from(inner, quals, None);
+        (*rte).securityQuals = std::ptr::null_mut();
+        into_subquery(rte, quals);
         if leaky {
-            (*sub).limitOffset = expr::int8(0).cast();
+            (*(*rte).subquery).limitOffset = expr::int8(0).cast();
         }
+    }
+}
+
+/// Makes a relation's entry the subquery `SELECT columns FROM relation WHERE quals`.
+///
+/// # Safety
+/// `rte` is a relation's entry that the caller owns; `quals` speaks of varno 1.
+pub unsafe fn into_subquery(rte: *mut pg_sys::RangeTblEntry, quals: *mut Node) {
+    unsafe {
+        let sub = select_from(node::copy(rte), quals, None);
         if (*rte).alias.is_null() {
             let alias = node::make::<pg_sys::Alias>();
             (*alias).aliasname = pg_sys::pstrdup((*(*rte).eref).aliasname);
@@ -394,7 +403,6 @@ unsafe fn fence_relation(rte: *mut pg_sys::RangeTblEntry, varno: i32, leaky: boo
         }
         (*rte).rtekind = RTEKind::RTE_SUBQUERY;
         (*rte).subquery = sub;
-        (*rte).securityQuals = std::ptr::null_mut();
         (*rte).relid = pg_sys::InvalidOid;
         (*rte).relkind = 0;
         (*rte).requiredPerms = 0;

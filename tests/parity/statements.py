@@ -242,9 +242,21 @@ class Generator:
             far = self.column(scope.outer, kind, 20)
             if far:
                 conditions.append(f"{self.column(scope, kind, 0) or self.literal(kind)} = {far}")
+        if scope.outer and self.c.chance(25):  # on the keys, of two tables around even
+            conditions += self.same_keys(scope.outer.sources, scope.sources)
         if not conditions or self.c.chance(30):
             conditions += [self.condition(scope, 1) for _ in range(1 + self.c.count(2, 25))]
         return " WHERE " + " AND ".join(conditions)
+
+    def same_keys(self, around, inside):
+        """Equalities of keys between sources around and one inside."""
+        inner = [s for s in inside if s.key]
+        if not inner:
+            return []
+        one = self.c.one(inner)
+        kind = dict(one.columns)[one.key]
+        far = [s for s in around if s.key and dict(s.columns)[s.key] == kind]
+        return [f"{s.name}.{s.key} = {one.name}.{one.key}" for s in far[-2:]]
 
     # -- FROM
 
@@ -280,6 +292,8 @@ class Generator:
         tied = [s for s in left if s.key and right.key and dict(s.columns)[s.key] == mine[right.key]]
         if tied and c.chance(70):
             conditions.append((lambda s: f"{s.name}.{s.key} = {right.name}.{right.key}")(c.one(tied)))
+            if len(tied) > 1 and c.chance(30):
+                conditions = self.same_keys(tied, [right])
         elif both:
             kind = c.one(both)
             conditions.append(f"{c.one(Scope(left).columns(kind))} = {c.one(Scope([right]).columns(kind))}")
