@@ -199,9 +199,12 @@ pub unsafe fn set_paths(
             }
             return Ok(());
         }
-        if (*rte).rtekind == RTEKind::RTE_RELATION
-            && (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL
-        {
+        // An arm of UNION ALL is a member of the whole.
+        let is_scanned = matches!(
+            (*rel).reloptkind,
+            pg_sys::RelOptKind::RELOPT_BASEREL | pg_sys::RelOptKind::RELOPT_OTHER_MEMBER_REL
+        );
+        if (*rte).rtekind == RTEKind::RTE_RELATION && is_scanned {
             if let Some(table) = catalog::table((*rte).relid)? {
                 if matches!(table.kind, TableKind::Distributed { .. }) {
                     check_relation(root, rel)?;

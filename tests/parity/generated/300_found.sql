@@ -35,6 +35,9 @@ SELECT x FROM (SELECT DISTINCT s2.id AS x FROM a s1 LEFT JOIN b s2 ON s1.id = s2
 SELECT count(*) FROM l WHERE t = 'a'::name;
 SELECT count(*) FROM (a s1 CROSS JOIN b s2) LEFT JOIN LATERAL (SELECT u.v FROM u WHERE u.id = s1.id AND u.id = s2.id) s ON true;
 WITH x AS (SELECT s2.id FROM a s1 LEFT JOIN b s2 USING (id)) SELECT id, count(*) FROM x GROUP BY id;
+SELECT CASE WHEN id IN (SELECT id FROM a) THEN id ELSE n END AS x FROM a UNION ALL SELECT id FROM a;
+SELECT (SELECT max(k) FROM b s) + n FROM (SELECT v AS n, id FROM b) s UNION ALL SELECT n FROM loc UNION ALL SELECT id FROM a WHERE id IN (SELECT k FROM b);
+SELECT sum(x), count(*) FROM (SELECT (SELECT max(n) FROM a) + n AS x FROM a UNION ALL SELECT id FROM a) s WHERE x > 3;
 -- what RETURNING reads must be on the row's node
 -- refused: 0A000
 INSERT INTO c (code, id, n) VALUES ('a', 1, 1) RETURNING (SELECT max(id) FROM a) AS m;
