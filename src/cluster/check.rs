@@ -146,6 +146,26 @@ pub fn checks(name: &str, facts: &NodeFacts) -> Result<Vec<Check>> {
         }),
     ));
 
+    let lacking: Vec<String> = facts
+        .lacking_locales
+        .iter()
+        .map(|(setting, value)| format!("{setting} = '{value}'"))
+        .collect();
+    checks.push(Check::new(
+        "locales",
+        if lacking.is_empty() { "known" } else { "unknown" },
+        (!lacking.is_empty()).then(|| {
+            prerequisite(format!(
+                "node \"{name}\" does not know a locale of this session"
+            ))
+            .detail(format!(
+                "Nodes format numbers, money and dates as the session does, which has {}.",
+                lacking.join(", ")
+            ))
+            .hint("Install the locale on the node's machine, or choose one here that it has, for instance 'C'.")
+        }),
+    ));
+
     let same = facts.collation == own_collation()?;
     checks.push(Check {
         name: "collation",

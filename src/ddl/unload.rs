@@ -32,6 +32,7 @@ impl RowsOf {
                 },
                 sole: false,
                 bulk: false,
+                as_others: false,
             })
             .collect();
         Gather::start(requests).map(RowsOf)

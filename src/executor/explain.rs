@@ -222,6 +222,7 @@ fn worker_plan(task: &Task, params: Rc<Params>, explainer: &Explainer) -> Result
         },
         sole: false,
         bulk: false,
+        as_others: false,
     };
     let mut gather = Gather::start(vec![request])?;
     let mut lines = Vec::new();

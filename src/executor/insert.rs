@@ -443,6 +443,7 @@ impl Insert {
                     },
                     sole: false,
                     bulk: false,
+                    as_others: false,
                 });
                 ordinals.push(batch.ordinals.clone());
             }

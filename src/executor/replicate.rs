@@ -178,8 +178,8 @@ impl Replicate {
         let mut requests = task::requests(
             &tasks.tasks,
             Rc::new(params),
-            true,
-            (false, false),
+            &self.plan.plan,
+            false,
             std::ptr::null(),
         );
         for request in &mut requests {

@@ -266,11 +266,8 @@ impl Scan {
             let requests = task::requests(
                 &tasks.tasks,
                 Rc::new(params),
-                self.plan.plan.writes,
-                (
-                    self.decoder.is_binary(),
-                    self.plan.plan.bulk && self.decoder.is_binary(),
-                ),
+                &self.plan.plan,
+                self.decoder.is_binary(),
                 whole,
             );
             self.tasks = Some(tasks);

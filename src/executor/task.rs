@@ -3,7 +3,7 @@
 use crate::catalog::{self, Colocation, ShardGroupId};
 use crate::deparse::{Place, SqlTemplate};
 use crate::error::Result;
-use crate::planner::plan::{CachedPlan, Command, Kind, ALL_NODES};
+use crate::planner::plan::{CachedPlan, Command, Kind, RemotePlan, ALL_NODES};
 use crate::planner::route;
 use crate::remote::{Access, Format, Params, Request, Statement};
 use crate::{settings, transaction};
@@ -215,10 +215,11 @@ fn seen_before(text: &Rc<str>) -> bool {
 pub fn requests(
     tasks: &[Task],
     params: Rc<Params>,
-    writes: bool,
-    (binary, bulk): (bool, bool),
+    plan: &RemotePlan,
+    binary: bool,
     statement: *const pgrx::pg_sys::PlannedStmt,
 ) -> Vec<Request> {
+    let writes = plan.writes;
     let autocommit = (!writes || tasks.len() == 1)
         && !statement.is_null()
         && transaction::may_autocommit(statement);
@@ -235,7 +236,8 @@ pub fn requests(
                 named: seen_before(&task.sql),
             },
             sole: autocommit,
-            bulk: bulk && autocommit,
+            bulk: plan.bulk && binary && autocommit,
+            as_others: plan.as_others,
         })
         .collect()
 }

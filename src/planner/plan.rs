@@ -34,6 +34,8 @@ pub struct RemotePlan {
     pub writes: bool,
     /// Many rows are expected, and the text has no parameters: they may come by COPY.
     pub bulk: bool,
+    /// Policies of other roles than the current one were applied, those of the owners of views.
+    pub as_others: bool,
     /// Conditions on the rows that come back, the last of `custom_exprs`: new rows that a policy or view forbids.
     pub checks: Vec<RowCheck>,
     /// Why the statement was not routed, for EXPLAIN.

@@ -123,6 +123,7 @@ pub unsafe fn finish_with(
             union_tail: tail,
             writes: command != Command::Select || locks_rows(query),
             bulk,
+            as_others: relations.iter().any(|rte| applies_policies_of_others(*rte)),
             checks: Vec::new(),
             reason,
         };
@@ -133,6 +134,23 @@ pub unsafe fn finish_with(
             names,
             relations,
         })
+    }
+}
+
+/// Does a view read this relation as its owner, who is another role and for whom policies may hold?
+unsafe fn applies_policies_of_others(rte: *mut pg_sys::RangeTblEntry) -> bool {
+    unsafe {
+        let owner = (*rte).checkAsUser;
+        if owner == pg_sys::InvalidOid || owner == pg_sys::GetUserId() {
+            return false;
+        }
+        let relation = pg_sys::RelationIdGetRelation((*rte).relid);
+        if relation.is_null() {
+            return false;
+        }
+        let secured = (*(*relation).rd_rel).relrowsecurity;
+        pg_sys::RelationClose(relation);
+        secured
     }
 }
 
@@ -509,6 +527,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             union_tail: String::new(),
             writes: true,
             bulk: false,
+            as_others: false,
             checks: Vec::new(),
             reason: String::new(),
         };

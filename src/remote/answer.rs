@@ -3,6 +3,7 @@
 use super::libpq::PgResult;
 use super::request::{Access, Received, Request, Statement};
 use super::row::RowStore;
+use crate::catalog::NodeId;
 use crate::error::Error;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
@@ -38,6 +39,8 @@ pub struct Answer {
     pub text: bool,
     /// Many rows are expected: COPY may bring them.
     pub bulk: bool,
+    /// See `Request`.
+    pub as_others: bool,
     /// Its place among the requests of its `Gather`.
     pub index: usize,
     pub progress: Rc<Progress>,
@@ -54,49 +57,37 @@ pub struct Answer {
 
 impl Answer {
     pub fn new(request: Request, index: usize, progress: &Rc<Progress>) -> Rc<Answer> {
-        Answer::make(
-            request.statement,
-            request.access,
-            request.sole,
-            (false, request.bulk),
-            index,
-            progress,
-        )
+        Answer::make(request, false, index, progress)
     }
 
     /// For a text of one or more statements.
     pub fn of_text(sql: &str) -> Rc<Answer> {
-        let statement = Statement {
-            sql: sql.into(),
-            params: Rc::default(),
-            results: super::Format::Text,
-            named: false,
+        let request = Request {
+            node: NodeId::default(),
+            groups: Rc::new([]),
+            access: Access::Write,
+            statement: Statement {
+                sql: sql.into(),
+                params: Rc::default(),
+                results: super::Format::Text,
+                named: false,
+            },
+            sole: false,
+            bulk: false,
+            as_others: false,
         };
-        Answer::make(
-            statement,
-            Access::Write,
-            false,
-            (true, false),
-            0,
-            &Rc::default(),
-        )
+        Answer::make(request, true, 0, &Rc::default())
     }
 
-    fn make(
-        statement: Statement,
-        access: Access,
-        sole: bool,
-        (text, bulk): (bool, bool),
-        index: usize,
-        progress: &Rc<Progress>,
-    ) -> Rc<Answer> {
+    fn make(request: Request, text: bool, index: usize, progress: &Rc<Progress>) -> Rc<Answer> {
         progress.running.set(progress.running.get() + 1);
         Rc::new(Answer {
-            statement,
-            access,
-            sole,
+            statement: request.statement,
+            access: request.access,
+            sole: request.sole,
             text,
-            bulk,
+            bulk: request.bulk,
+            as_others: request.as_others,
             index,
             progress: progress.clone(),
             // SAFETY: reads a number.

@@ -86,6 +86,14 @@ impl ConnectOptions {
         Ok((ConnectOptions { keywords }, (server_hash, mapping_hash)))
     }
 
+    /// Whether the login at the node has the name of the session user here.
+    pub(super) fn is_login_of_session(&self) -> bool {
+        // SAFETY: the session's role exists; the name is copied.
+        let own = unsafe { text(pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), true)) };
+        let login = self.keywords.iter().rev().find(|(k, _)| k == "user");
+        login.is_some_and(|(_, login)| *login == own)
+    }
+
     /// "host:port/dbname", as far as given, for errors about a node that has no name yet.
     pub(super) fn place(&self) -> String {
         let get = |keyword: &str| {

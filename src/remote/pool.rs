@@ -212,6 +212,7 @@ struct Attempt {
     node: NodeId,
     name: Rc<str>,
     origin: Origin,
+    own_name: bool,
     write: bool,
 }
 
@@ -228,6 +229,7 @@ impl Attempt {
             node,
             name,
             origin,
+            own_name: options.is_login_of_session(),
             write: true,
         };
         if attempt.pg.is_bad() {
@@ -274,7 +276,8 @@ fn open(nodes: &[NodeId], user: pg_sys::Oid) -> Result<()> {
 }
 
 fn into_connection(attempt: Attempt, user: pg_sys::Oid) -> Result<Connection> {
-    Connection::new(attempt.pg, attempt.node, attempt.name, user, attempt.file)
+    let login = (user, attempt.own_name);
+    Connection::new(attempt.pg, attempt.node, attempt.name, login, attempt.file)
 }
 
 /// Drives the attempts to their end; each that succeeds goes to `done` at once.
@@ -328,6 +331,7 @@ pub fn connect_alone(
         node: 0,
         name: name.into(),
         origin: Origin::default(),
+        own_name: false,
         write: true,
     }];
     if attempts[0].pg.is_bad() {

@@ -2,7 +2,8 @@
 
 use super::lone::{LoneConnection, TextRows};
 use super::options::ConnectOptions;
-use crate::error::{Error, Result};
+use super::session;
+use crate::error::{sqlstate, Error, Result};
 use pgrx::pg_sys::Oid;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ pub struct NodeFacts {
     pub database: Oid,
     pub may_create_schemas: bool,
     pub in_recovery: bool,
+    /// Locales of this session that the node lacks, as (setting, value).
+    pub lacking_locales: Vec<(&'static str, String)>,
 }
 
 /// Asks for `NodeFacts::collation`, on any server version; the coordinator asks itself the same to compare.
@@ -62,6 +65,17 @@ pub fn probe(options: &ConnectOptions, timeout: Duration) -> Result<NodeFacts> {
     } else {
         None
     };
+    let mut lacking_locales = Vec::new();
+    for (setting, value) in session::locales() {
+        let sql = format!("SELECT {}", session::set_config(setting, &value));
+        match connection.query(&sql, limit) {
+            Ok(_) => {}
+            Err(error) if error.fields().sqlstate == sqlstate::INVALID_PARAMETER_VALUE => {
+                lacking_locales.push((setting, value));
+            }
+            Err(error) => return Err(error),
+        }
+    }
     Ok(NodeFacts {
         version_num: number(version),
         encoding: encoding.clone().unwrap_or_default(),
@@ -76,6 +90,7 @@ pub fn probe(options: &ConnectOptions, timeout: Duration) -> Result<NodeFacts> {
         ),
         may_create_schemas: truth(create),
         in_recovery: truth(recovery),
+        lacking_locales,
     })
 }
 

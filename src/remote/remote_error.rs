@@ -33,6 +33,14 @@ pub fn of_result(result: &PgResult) -> Error {
                 .unwrap_or(sqlstate::INTERNAL_ERROR);
             let mut error = Error::new(state, message);
             fill(&mut error, |code| result.error_field(code));
+            let by_policies = state == sqlstate::INSUFFICIENT_PRIVILEGE
+                && result.error_field(field::ROUTINE).as_deref() == Some("check_enable_rls");
+            if by_policies && error.fields().hint.is_none() {
+                // row_security is off where policies of the node could differ from those applied here
+                error = error.hint(
+                    "Let the user mapping log in at the node as the owner of the shards or a role with BYPASSRLS.",
+                );
+            }
             error
         }
         // made by libpq itself

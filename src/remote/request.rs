@@ -55,6 +55,9 @@ pub struct Request {
     pub sole: bool,
     /// Many rows are expected and the results are binary: the rows may come by COPY, which costs less per row.
     pub bulk: bool,
+    /// Row-level security that has been applied here was that of other roles, the owners of views: the node must not
+    /// apply its own to its login.
+    pub as_others: bool,
 }
 
 /// What a request has received so far, for EXPLAIN ANALYZE.

@@ -160,6 +160,7 @@ pub fn query(node: NodeId, sql: &str, params: &[Option<&str>]) -> Result<Vec<Vec
         },
         sole: true,
         bulk: false,
+        as_others: false,
     }])?;
     let mut rows = Vec::new();
     while let Some((_, row)) = gather.next()? {

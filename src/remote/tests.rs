@@ -56,6 +56,7 @@ mod tests {
             },
             sole: access == Access::Read,
             bulk: false,
+            as_others: false,
         }
     }
 

@@ -96,6 +96,8 @@ pub struct Connection {
     lost: Option<Error>,
     participation: Option<Participation>,
     settings: Option<Settings>,
+    /// The login has the name of the session user.
+    own_name: bool,
     prepared: Prepared,
     /// The connection has answered before the flight now under way.
     proven: bool,
@@ -109,7 +111,7 @@ impl Connection {
         mut pg: PgConn,
         node: NodeId,
         node_name: Rc<str>,
-        user: pg_sys::Oid,
+        (user, own_name): (pg_sys::Oid, bool),
         file: FileSlot,
     ) -> Result<Connection, Error> {
         let notices = Rc::new(Notices::default());
@@ -139,6 +141,7 @@ impl Connection {
             lost: None,
             participation: None,
             settings: None,
+            own_name,
             prepared: Prepared::default(),
             proven: false,
             unanswered: true,

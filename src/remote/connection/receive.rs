@@ -209,7 +209,10 @@ impl Connection {
         match self.queue.front() {
             Some(Item::Query(answer) | Item::Simple(answer)) => answer.fail(error),
             Some(Item::Prepare(name)) => self.prepared.forget(name),
-            Some(Item::Command(_) | Item::Sync) => self.command_error = Some(error),
+            Some(Item::Command(_) | Item::Sync) => {
+                self.command_error = Some(error);
+                self.settings = None; // it may have been what sets them
+            }
             None => {}
         }
     }

@@ -36,15 +36,15 @@ impl Connection {
                 return self.send_bulk(answer.clone());
             }
         }
-        if self.participation.is_none() && !self.settings_are_current() {
-            let sql = Settings::sql();
-            self.settings = Some(Settings::current());
+        let row_security = self.row_security(answers);
+        if self.participation.is_none() && !self.settings_are_current(row_security) {
+            let sql = self.follow_settings(row_security);
             if !(self.send_command(sql.into()) && self.send_sync()) {
                 return self.sending_failed(answers);
             }
         }
         if !autocommit {
-            for sql in self.transaction_prefix(writes) {
+            for sql in self.transaction_prefix(writes, row_security) {
                 if !self.send_command(sql) {
                     return self.sending_failed(answers);
                 }
@@ -64,7 +64,8 @@ impl Connection {
         self.muted = true;
         self.begin_flight();
         let mut text = String::new();
-        for sql in self.transaction_prefix(answer.access == Access::Write) {
+        let row_security = self.row_security(&[]);
+        for sql in self.transaction_prefix(answer.access == Access::Write, row_security) {
             text.push_str(&sql);
             text.push_str(";\n");
         }
@@ -79,12 +80,13 @@ impl Connection {
 
     /// Sends a query as COPY, after the settings that it needs: they go by pipeline, so the query waits for their end.
     fn send_bulk(&mut self, answer: Rc<Answer>) -> bool {
-        if self.settings_are_current() {
+        let row_security = self.row_security(std::slice::from_ref(&answer));
+        if self.settings_are_current(row_security) {
             return self.send_copy(answer);
         }
-        self.settings = Some(Settings::current());
         self.again.push(answer);
-        let sent = self.send_command(Settings::sql().into()) && self.send_sync();
+        let sql = self.follow_settings(row_security);
+        let sent = self.send_command(sql.into()) && self.send_sync();
         if !sent {
             self.note_loss(None);
         }
@@ -134,14 +136,36 @@ impl Connection {
         false
     }
 
-    fn settings_are_current(&self) -> bool {
-        self.settings.as_ref().is_some_and(Settings::is_current)
+    fn settings_are_current(&self, row_security: bool) -> bool {
+        self.settings
+            .as_ref()
+            .is_some_and(|settings| settings.is_current(row_security))
+    }
+
+    /// May the node apply its policies? Those that matter have been applied here. The node's filter nothing more when
+    /// its login has the name of the role whose policies they are; otherwise an error is better than missing rows.
+    fn row_security(&self, answers: &[Rc<Answer>]) -> bool {
+        // SAFETY: reads variables.
+        let same_role = unsafe { pg_sys::GetUserId() } == self.user;
+        self.own_name && same_role && !answers.iter().any(|a| a.as_others)
+    }
+
+    /// The statement that gives the connection the session's settings; they count as given.
+    fn follow_settings(&mut self, row_security: bool) -> String {
+        let settings = Settings::current(row_security);
+        let sql = settings.sql(self.settings.as_ref());
+        self.settings = Some(settings);
+        sql
     }
 
     /// What makes the node's transaction equal to ours: BEGIN, savepoints, settings.
-    pub(super) fn transaction_prefix(&mut self, writes: bool) -> Vec<Cow<'static, str>> {
+    pub(super) fn transaction_prefix(
+        &mut self,
+        writes: bool,
+        row_security: bool,
+    ) -> Vec<Cow<'static, str>> {
         let mut prefix = Vec::new();
-        let current = self.settings_are_current();
+        let current = self.settings_are_current(row_security);
         let participation = self.participation.get_or_insert_with(|| {
             prefix.push(scope::begin());
             Participation {
@@ -168,11 +192,10 @@ impl Connection {
             }
         });
         if !current {
-            prefix.push(Settings::sql().into());
             participation
                 .settings_before
-                .get_or_insert_with(|| self.settings.take());
-            self.settings = Some(Settings::current());
+                .get_or_insert_with(|| self.settings.clone());
+            prefix.push(self.follow_settings(row_security).into());
         }
         prefix
     }
