@@ -97,7 +97,7 @@ impl Kept {
     fn is(&self, value: Value) -> bool {
         match (self, value) {
             (Kept::Number(a), Value::Number(b)) => *a == b,
-            (Kept::Text(a), Value::Text(b)) => &**a == b,
+            (Kept::Text(a), Value::Text(b)) => **a == *b,
             _ => false,
         }
     }
