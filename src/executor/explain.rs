@@ -154,12 +154,8 @@ pub unsafe fn remote(
         explainer.group("Task", || {
             explainer.text("Node", &name);
             explainer.text("Remote SQL", &task.sql);
-            if plan.plan.command == Command::Select || explainer.verbose() {
-                explainer.lines(
-                    "Remote Plan",
-                    &worker_plan(task, params.clone(), &explainer)?,
-                );
-            }
+            let lines = worker_plan(task, params.clone(), &explainer)?;
+            explainer.lines("Remote Plan", &lines);
             Ok(())
         })?;
     }
