@@ -15,7 +15,7 @@ demo: ## a whole cluster in one folder, with real data, and a tour of what it do
 demo-stop: ## stop the demo's cluster and remove it
 	@demo/stop
 
-test: ## all tests (TESTS="unit regress isolation parity cluster clients" chooses)
+test: ## all tests (TESTS="unit regress isolation parity tpch cluster clients" chooses)
 	@scripts/bootstrap
 	@tests/run $(TESTS)
 
@@ -23,7 +23,7 @@ install: ## install a release build into the PostgreSQL of PG_CONFIG
 	@scripts/bootstrap demo
 	@scripts/install
 
-bench: ## benchmarks against plain PostgreSQL and postgres_fdw, written to bench/RESULTS.md
+bench: ## benchmarks against plain PostgreSQL and postgres_fdw, and TPC-H, written to bench/RESULTS.md
 	@scripts/bootstrap
 	@bench/run
 

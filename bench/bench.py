@@ -251,7 +251,9 @@ class Bench:
         for row, name in enumerate((f"gather of {self.rows:,} rows", f"COPY of {self.rows:,} rows")):
             lines.append(f"| {name} | " + " | ".join(f"{memory[s][row]:.1f}" for s in SYSTEMS) + " |")
         lines += ["", "How it is measured: the head of `bench/bench.py`.", ""]
-        pathlib.Path(self.o.output).write_text("\n".join(lines))
+        path = pathlib.Path(self.o.output)
+        _, other, rest = (path.read_text() if path.exists() else "").partition("## TPC-H\n")  # bench/tpch.py's part stays
+        path.write_text("\n".join(lines) + ("\n" + other + rest if other else ""))
         print("\n".join(lines))
 
 

@@ -154,13 +154,14 @@ psql_at() {
     PGOPTIONS="${PGOPTIONS:-}" "$PG_BIN/psql" -X -P pager=off -h "$dir/run" -U postgres -d "$database" "$@"
 }
 
-# Python with psycopg (and what else tests/requirements.txt names), in an environment of its own: sets PYTHON.
+# Python with psycopg and what else tests/requirements.txt names, in an environment of its own: sets PYTHON.
 python_env() {
     local venv=$TARGET/venv
-    if ! "$venv/bin/python" -c 'import psycopg' 2>/dev/null; then
+    if ! cmp -s "$ROOT/tests/requirements.txt" "$venv/requirements.txt"; then
         rm -rf -- "$venv"
         python3 -m venv "$venv"
         "$venv/bin/pip" install --quiet -r "$ROOT/tests/requirements.txt"
+        cp "$ROOT/tests/requirements.txt" "$venv/"
     fi
     PYTHON=$venv/bin/python
 }
