@@ -19,6 +19,7 @@ mod pg;
 mod planner;
 mod remote;
 mod settings;
+mod statistics;
 mod transaction;
 
 ::pgrx::pg_module_magic!();

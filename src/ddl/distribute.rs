@@ -10,6 +10,7 @@ use crate::catalog::{self, write, Method, NodeId};
 use crate::error::Result;
 use crate::pg::spi;
 use crate::remote;
+use crate::statistics;
 use pgrx::pg_sys;
 
 /// Distributes a local table with its rows.
@@ -52,6 +53,8 @@ pub fn distribute_table(
     }
     write::insert_distributed_table(relid, &key.name, colocation.id)?;
     if rows > 0 {
+        // SAFETY: the table is locked.
+        unsafe { statistics::analyze_loaded(relid, false)? };
         pgrx::notice!(
             "moved {} of table \"{}\" to its shards",
             load::counted(rows, "row"),
@@ -79,6 +82,8 @@ pub fn distribute_reference_table(relid: pg_sys::Oid) -> Result<()> {
     remote::execute_all(&builder.complete(&copies))?;
     write::insert_reference_table(relid)?;
     if rows > 0 {
+        // SAFETY: the table is locked.
+        unsafe { statistics::analyze_loaded(relid, true)? };
         pgrx::notice!(
             "copied {} of table \"{}\" to {}",
             load::counted(rows, "row"),

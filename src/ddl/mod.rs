@@ -30,5 +30,7 @@ pub use drop::{
 pub use privileges::{after_grant, after_owner_change};
 pub use refuse::{check as refuse_change, ours as named_table};
 pub use replicate::{drop_reference_tables_from, replicate_reference_tables_to};
-pub use truncate::{analyze, truncate, with_referencing};
+pub use shards::on_nodes;
+pub use sql::{quote_identifier, quote_literal};
+pub use truncate::{truncate, with_referencing};
 pub use undistribute::undistribute_table;

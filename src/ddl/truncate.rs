@@ -1,7 +1,6 @@
-//! TRUNCATE and ANALYZE, done here first (with their checks, locks and cascades), then on every copy.
+//! TRUNCATE, done here first (with their checks, locks and cascades), then on every copy.
 
 use super::shards::on_nodes;
-use super::sql::quote_identifier;
 use crate::catalog::NodeId;
 use crate::error::Result;
 use crate::remote;
@@ -50,27 +49,6 @@ pub fn truncate(relids: &[pg_sys::Oid]) -> Result<()> {
         .into_iter()
         .map(|(node, names)| (node, format!("TRUNCATE TABLE {}", names.join(", "))))
         .collect();
-    if work.is_empty() {
-        return Ok(());
-    }
-    remote::execute_all(&work).map(|_| ())
-}
-
-/// Analyzes every copy of a table, all or some of its columns.
-pub fn analyze(relid: pg_sys::Oid, columns: &[String]) -> Result<()> {
-    let columns = if columns.is_empty() {
-        String::new()
-    } else {
-        let columns: Vec<String> = columns.iter().map(|name| quote_identifier(name)).collect();
-        format!(" ({})", columns.join(", "))
-    };
-    let mut work: BTreeMap<NodeId, String> = BTreeMap::new();
-    for (node, name) in on_nodes(relid)?.unwrap_or_default() {
-        work.entry(node)
-            .or_default()
-            .push_str(&format!("ANALYZE {name}{columns};\n"));
-    }
-    let work: Vec<(NodeId, String)> = work.into_iter().collect();
     if work.is_empty() {
         return Ok(());
     }

@@ -13,6 +13,7 @@ mod task;
 
 use pgrx::pg_sys;
 
+pub use decode::Decoder;
 pub use insert::insert_methods;
 pub use replicate::replicate_methods;
 pub use scan::scan_methods;

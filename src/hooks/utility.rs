@@ -1,8 +1,9 @@
-//! The utility hook: COPY, TRUNCATE, ANALYZE, GRANT and DROP reach the nodes; changes of a distributed
+//! The utility hook: COPY, TRUNCATE, VACUUM, ANALYZE, GRANT and DROP reach the nodes; changes of a distributed
 //! table's definition are refused; everything else is PostgreSQL's.
 
 use crate::copy::{self, CopyStatement};
 use crate::error::Result;
+use crate::statistics::{self, VacuumCall};
 use crate::{catalog, ddl, maintenance};
 use pgrx::pg_sys;
 use std::ffi::{c_char, CStr};
@@ -90,6 +91,17 @@ impl Utility {
         }
     }
 
+    /// The same for another statement in its place.
+    unsafe fn chain_other(&self, statement: *mut pg_sys::Node) {
+        let mut planned = *self.planned;
+        planned.utilityStmt = statement;
+        Utility {
+            planned: &raw mut planned,
+            ..*self
+        }
+        .chain();
+    }
+
     unsafe fn run(&self) -> Result<()> {
         use pg_sys::NodeTag::*;
         let statement = (*self.planned).utilityStmt;
@@ -147,30 +159,11 @@ impl Utility {
     }
 
     unsafe fn vacuum(&self, statement: *mut pg_sys::VacuumStmt) -> Result<()> {
-        let mut analyze = !(*statement).is_vacuumcmd;
-        for option in elements((*statement).options) {
-            let option = option.cast::<pg_sys::DefElem>();
-            if CStr::from_ptr((*option).defname) == c"analyze" {
-                analyze = pg_sys::defGetBoolean(option);
-            }
-        }
-        let mut tables = Vec::new();
-        if analyze {
-            for relation in elements((*statement).rels) {
-                let relation = relation.cast::<pg_sys::VacuumRelation>();
-                if let Some(relid) = ddl::named_table((*relation).relation)? {
-                    let columns = elements((*relation).va_cols)
-                        .map(|name| string(name))
-                        .collect::<Vec<String>>();
-                    tables.push((relid, columns));
-                }
-            }
-        }
-        self.chain();
-        for (relid, columns) in tables {
-            ddl::analyze(relid, &columns)?;
-        }
-        Ok(())
+        statistics::vacuum_statement(&VacuumCall {
+            statement,
+            top_level: self.context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL,
+            chain: &|statement| self.chain_other(statement.cast()),
+        })
     }
 
     unsafe fn grant(&self, statement: *mut pg_sys::GrantStmt) -> Result<()> {

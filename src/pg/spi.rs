@@ -81,11 +81,16 @@ pub fn query_one(sql: &str, params: &[Option<&str>]) -> Result<Option<TextRow>> 
 pub struct Settings(i32);
 
 impl Settings {
+    /// A level for whatever is set until its end.
+    pub fn nested() -> Settings {
+        // SAFETY: opens a nesting level, closed by Drop or by the transaction's abort.
+        Settings(unsafe { pg_sys::NewGUCNestLevel() })
+    }
+
     /// Names that are not in `pg_catalog` come out of the server qualified, and every text that
     /// names one is read the same way.
     pub fn qualified_names() -> Settings {
-        // SAFETY: opens a nesting level, closed by Drop or by the transaction's abort.
-        let settings = Settings(unsafe { pg_sys::NewGUCNestLevel() });
+        let settings = Settings::nested();
         settings.set(c"search_path", c"pg_catalog");
         settings
     }
