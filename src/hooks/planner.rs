@@ -9,6 +9,7 @@ use std::ffi::{c_char, CStr};
 static mut PREVIOUS_PLANNER: pg_sys::planner_hook_type = None;
 static mut PREVIOUS_PATHS: pg_sys::set_rel_pathlist_hook_type = None;
 static mut PREVIOUS_RELATION_INFO: pg_sys::get_relation_info_hook_type = None;
+static mut PREVIOUS_STATISTICS: pg_sys::get_relation_stats_hook_type = None;
 
 thread_local! {
     /// Foreign-key triggers see the coordinator's own, empty copies of distributed tables: the workers check them.
@@ -24,6 +25,8 @@ pub fn init() {
         pg_sys::set_rel_pathlist_hook = Some(paths_hook);
         PREVIOUS_RELATION_INFO = pg_sys::get_relation_info_hook;
         pg_sys::get_relation_info_hook = Some(relation_info_hook);
+        PREVIOUS_STATISTICS = pg_sys::get_relation_stats_hook;
+        pg_sys::get_relation_stats_hook = Some(statistics_hook);
     }
 }
 
@@ -145,6 +148,27 @@ unsafe extern "C-unwind" fn relation_info_hook(
         }
         if let Err(error) = planner::set_size(relid, rel) {
             error.raise();
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn statistics_hook(
+    root: *mut pg_sys::PlannerInfo,
+    rte: *mut pg_sys::RangeTblEntry,
+    attnum: i16,
+    data: *mut pg_sys::VariableStatData,
+) -> bool {
+    // SAFETY: PostgreSQL's own arguments.
+    unsafe {
+        if !LOCAL.get() && catalog::installed() && planner::column_statistics(rte, attnum, data) {
+            return true;
+        }
+        match PREVIOUS_STATISTICS {
+            Some(previous) => {
+                pg_sys::ffi::pg_guard_ffi_boundary(|| previous(root, rte, attnum, data))
+            }
+            None => false,
         }
     }
 }

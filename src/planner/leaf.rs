@@ -5,12 +5,13 @@ use crate::catalog::{self, Table, TableKind};
 use crate::error::{Error, Result};
 use crate::pg::{expr, list, node};
 use crate::planner::analysis::Analysis;
+use crate::planner::estimate::{self, Estimate};
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::{self, Route};
 use crate::planner::ship;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RTEKind};
 use pgrx::{pg_extern, pg_guard};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 /// One statement being planned: the leaves that its placeholders number.
@@ -21,8 +22,11 @@ pub struct Planning {
     relations: Vec<*mut pg_sys::RangeTblEntry>,
 }
 
+#[derive(Clone)]
 struct Leaf {
     remote: Rc<Remote>,
+    /// Made when it is first asked for.
+    estimate: Rc<OnceCell<Estimate>>,
     /// The rows come in the order that the query around the leaf asks for.
     sorted: bool,
 }
@@ -68,6 +72,7 @@ fn add_leaf(remote: Remote, sorted: bool) -> i32 {
         planning.relations.extend(remote.relations.iter().copied());
         planning.leaves.push(Leaf {
             remote: Rc::new(remote),
+            estimate: Rc::default(),
             sorted,
         });
         planning.leaves.len() as i32 - 1
@@ -180,22 +185,24 @@ pub unsafe fn set_paths(
     rte: *mut pg_sys::RangeTblEntry,
 ) -> Result<()> {
     unsafe {
+        if estimate::under_way() {
+            return Ok(());
+        }
         if (*rte).rtekind == RTEKind::RTE_FUNCTION {
-            let leaf = PLANNING.with(|stack| {
-                let stack = stack.borrow();
-                let planning = stack.last()?;
-                planning
-                    .leaves
-                    .get(usize::try_from(leaf_number(rte)?).ok()?)
-                    .map(|leaf| (leaf.remote.clone(), leaf.sorted))
-            });
-            if let Some((remote, sorted)) = leaf {
-                let pathkeys = if sorted {
+            if let Some(leaf) = leaf_of(rte) {
+                let estimate = leaf.estimate(root)?;
+                resize(root, rel, estimate);
+                let pathkeys = if leaf.sorted {
                     (*root).query_pathkeys
                 } else {
                     std::ptr::null_mut()
                 };
-                add_custom_path(root, rel, estimate_rows(&remote), pathkeys);
+                let cost = NodeCost {
+                    startup: estimate.startup,
+                    total: estimate.total,
+                    rows: estimate.rows,
+                };
+                add_custom_path(root, rel, &cost, pathkeys);
             }
             return Ok(());
         }
@@ -206,9 +213,10 @@ pub unsafe fn set_paths(
         );
         if (*rte).rtekind == RTEKind::RTE_RELATION && is_scanned {
             if let Some(table) = catalog::table((*rte).relid)? {
-                if matches!(table.kind, TableKind::Distributed { .. }) {
+                if let TableKind::Distributed { colocation, .. } = &table.kind {
                     check_relation(root, rel)?;
-                    add_custom_path(root, rel, (*rel).rows, std::ptr::null_mut());
+                    let cost = NodeCost::of_local_paths(rel, estimate::node_count(colocation));
+                    add_custom_path(root, rel, &cost, std::ptr::null_mut());
                 }
             }
         }
@@ -216,45 +224,8 @@ pub unsafe fn set_paths(
     }
 }
 
-/// What `get_relation_info_hook` does for a distributed table: its size is that of its shards, as ANALYZE left it in
-/// pg_class, not that of the empty relation here.
-///
-/// # Safety
-/// Called by the hook with PostgreSQL's own arguments.
-pub unsafe fn set_size(relid: Oid, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
-    unsafe {
-        let Some(table) = catalog::table(relid)? else {
-            return Ok(());
-        };
-        if !matches!(table.kind, TableKind::Distributed { .. }) {
-            return Ok(());
-        }
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::RELOID as i32,
-            pg_sys::Datum::from(relid),
-        );
-        if tuple.is_null() {
-            return Ok(());
-        }
-        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-        let (rows, pages) = (f64::from((*form).reltuples), (*form).relpages as u32);
-        pg_sys::ReleaseSysCache(tuple);
-        if rows > 0.0 {
-            (*rel).tuples = rows;
-            (*rel).pages = pages;
-        } else {
-            (*rel).tuples = UNKNOWN_ROWS;
-            (*rel).pages = (UNKNOWN_ROWS / 50.0) as u32;
-        }
-        Ok(())
-    }
-}
-
 /// From this many rows on, COPY costs less than single rows.
 const BULK_ROWS: f64 = 10_000.0;
-
-/// Rows assumed of a distributed table that was never analysed.
-const UNKNOWN_ROWS: f64 = 100_000.0;
 
 /// What a leaf of a single table cannot give.
 unsafe fn check_relation(
@@ -281,25 +252,121 @@ unsafe fn check_relation(
     }
 }
 
-unsafe fn estimate_rows(remote: &Remote) -> f64 {
-    if remote.plan.kind == crate::planner::plan::Kind::Routed {
-        10.0
-    } else {
-        1000.0
+impl Leaf {
+    unsafe fn estimate(&self, root: *mut pg_sys::PlannerInfo) -> Result<&Estimate> {
+        if let Some(known) = self.estimate.get() {
+            return Ok(known);
+        }
+        let estimate = unsafe { estimate::of_leaf(root, &self.remote)? };
+        Ok(self.estimate.get_or_init(|| estimate))
     }
 }
+
+/// The leaf that a range table entry stands for.
+unsafe fn leaf_of(rte: *mut pg_sys::RangeTblEntry) -> Option<Leaf> {
+    unsafe {
+        if PLANNING.with(|stack| stack.borrow().is_empty()) {
+            return None;
+        }
+        let number = usize::try_from(leaf_number(rte)?).ok()?;
+        PLANNING.with(|stack| stack.borrow().last()?.leaves.get(number).cloned())
+    }
+}
+
+/// What `get_relation_stats_hook` does for a column of a leaf. True: the statistics, if any, are in `data`.
+///
+/// # Safety
+/// Called by the hook with PostgreSQL's own arguments.
+pub unsafe fn column_statistics(
+    rte: *mut pg_sys::RangeTblEntry,
+    attnum: i16,
+    data: *mut pg_sys::VariableStatData,
+) -> bool {
+    unsafe {
+        if (*rte).rtekind != RTEKind::RTE_FUNCTION || attnum <= 0 {
+            return false;
+        }
+        let origin = leaf_of(rte).and_then(|leaf| {
+            let origins = &leaf.estimate.get()?.origins;
+            origins.get(attnum as usize - 1).copied().flatten()
+        });
+        match origin {
+            Some(origin) => estimate::give_statistics(&origin, data),
+            None => return false,
+        }
+        true
+    }
+}
+
+/// The sizes of the function that stood for the leaf become the leaf's.
+unsafe fn resize(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    estimate: &Estimate,
+) {
+    unsafe {
+        (*rel).tuples = estimate.rows;
+        for (index, width) in estimate.widths.iter().enumerate() {
+            let place = index as i32 + 1 - i32::from((*rel).min_attr);
+            if place >= 0 && index < (*rel).max_attr as usize {
+                *(*rel).attr_widths.add(place as usize) = *width;
+            }
+        }
+        pg_sys::set_baserel_size_estimates(root, rel);
+    }
+}
+
+/// What the nodes spend, in the planner's units, and how many rows they send.
+struct NodeCost {
+    startup: f64,
+    total: f64,
+    rows: f64,
+}
+
+impl NodeCost {
+    /// A node does what would be done here if the rows were here.
+    unsafe fn of_local_paths(rel: *mut pg_sys::RelOptInfo, nodes: f64) -> NodeCost {
+        unsafe {
+            let least = |cost: fn(&pg_sys::Path) -> f64| {
+                list::iter::<pg_sys::Path>((*rel).pathlist)
+                    .filter(|path| (**path).param_info.is_null())
+                    .map(|path| cost(&*path))
+                    .fold(f64::INFINITY, f64::min)
+            };
+            let total = least(|path| path.total_cost);
+            if !total.is_finite() {
+                return NodeCost {
+                    startup: 0.0,
+                    total: 0.0,
+                    rows: (*rel).rows,
+                };
+            }
+            NodeCost {
+                startup: least(|path| path.startup_cost).min(total) / nodes,
+                total: total / nodes,
+                rows: (*rel).rows,
+            }
+        }
+    }
+}
+
+/// A round trip to a node, in the planner's units.
+const ROUND_TRIP_COST: f64 = 100.0;
+/// To receive and decode a row, and a byte of it.
+const ROW_COST: f64 = 0.02;
+const BYTE_COST: f64 = 0.0003;
 
 unsafe fn add_custom_path(
     root: *mut pg_sys::PlannerInfo,
     rel: *mut pg_sys::RelOptInfo,
-    rows: f64,
+    cost: &NodeCost,
     pathkeys: *mut pg_sys::List,
 ) {
     unsafe {
         (*rel).pathlist = std::ptr::null_mut();
         (*rel).partial_pathlist = std::ptr::null_mut();
         (*rel).consider_parallel = false;
-        (*rel).rows = rows.max(1.0);
+        (*rel).rows = (*rel).rows.max(1.0);
         let path =
             pg_sys::palloc0(std::mem::size_of::<pg_sys::CustomPath>()).cast::<pg_sys::CustomPath>();
         (*path).path.type_ = NodeTag::T_CustomPath;
@@ -309,9 +376,11 @@ unsafe fn add_custom_path(
         (*path).path.param_info =
             pg_sys::get_baserel_parampathinfo(root, rel, (*rel).lateral_relids);
         (*path).path.rows = (*rel).rows;
-        // A round trip to start with; a row costs what it costs to receive and decode.
-        (*path).path.startup_cost = 100.0;
-        (*path).path.total_cost = 100.0 + (*rel).rows * 0.05;
+        let width = f64::from((*(*rel).reltarget).width.max(0));
+        let per_row = ROW_COST + width * BYTE_COST + (*rel).baserestrictcost.per_tuple;
+        (*path).path.startup_cost = ROUND_TRIP_COST + cost.startup;
+        (*path).path.total_cost =
+            ROUND_TRIP_COST + cost.total.max(cost.startup) + cost.rows * per_row;
         (*path).path.pathkeys = pathkeys;
         (*path).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*path).methods = &raw const PATH_METHODS.0;

@@ -4,6 +4,7 @@
 
 mod aggregate;
 mod analysis;
+mod estimate;
 mod insert;
 mod leaf;
 mod modify;
@@ -23,7 +24,8 @@ use analysis::Analysis;
 use pgrx::pg_sys::{self, PlannedStmt, Query, RTEKind};
 use remote::Order;
 
-pub use leaf::{set_paths, set_size};
+pub use estimate::set_size;
+pub use leaf::{column_statistics, set_paths};
 
 /// PostgreSQL's planner, or the next extension's.
 pub type Planner<'a> = &'a dyn Fn(*mut Query) -> *mut PlannedStmt;
@@ -34,6 +36,7 @@ pub type Planner<'a> = &'a dyn Fn(*mut Query) -> *mut PlannedStmt;
 /// `query` is what a planner hook is given; `standard` plans a Query that mentions no distributed table as rows to
 /// be scanned.
 pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut PlannedStmt>> {
+    let _in_earnest = estimate::in_earnest();
     unsafe {
         match interest(query)? {
             Interest::None => Ok(None),

@@ -17,6 +17,8 @@ pub struct Remote {
     /// Type, typmod and collation of each column.
     pub columns: Vec<(pg_sys::Oid, i32, pg_sys::Oid)>,
     pub names: Vec<String>,
+    /// The statement that was made text, for estimates.
+    pub query: *mut Query,
     /// Every relation that the statement reads, for permission checks and invalidation.
     pub relations: Vec<*mut pg_sys::RangeTblEntry>,
 }
@@ -132,6 +134,7 @@ pub unsafe fn finish_with(
             exprs,
             columns,
             names,
+            query,
             relations,
         })
     }
@@ -537,6 +540,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             exprs,
             columns: Vec::new(),
             names: Vec::new(),
+            query,
             relations,
         })
     }
