@@ -4,4 +4,4 @@ mod querydef;
 mod template;
 
 pub use querydef::{parameter_location, template, template_edited};
-pub use template::{Place, SqlTemplate};
+pub use template::{quote_identifier, Hole, Place, SqlTemplate};

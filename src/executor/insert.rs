@@ -11,7 +11,7 @@ use crate::executor::explain::Explainer;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
-use crate::planner::plan::{InsertPlan, ParamType, ALL_NODES};
+use crate::planner::plan::{InsertPlan, ParamType, Private, ALL_NODES};
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};

@@ -5,6 +5,7 @@ mod decode;
 mod encode;
 mod explain;
 mod insert;
+mod lock;
 mod merge;
 mod replicate;
 mod scan;
@@ -15,6 +16,7 @@ use pgrx::pg_sys;
 
 pub use decode::Decoder;
 pub use insert::insert_methods;
+pub use lock::lock_methods;
 pub use replicate::replicate_methods;
 pub use scan::scan_methods;
 
@@ -25,5 +27,6 @@ pub fn init() {
         pg_sys::RegisterCustomScanMethods(scan_methods());
         pg_sys::RegisterCustomScanMethods(insert_methods());
         pg_sys::RegisterCustomScanMethods(replicate_methods());
+        pg_sys::RegisterCustomScanMethods(lock_methods());
     }
 }

@@ -33,6 +33,23 @@ pub fn scan_methods() -> *const pg_sys::CustomScanMethods {
     &raw const SCAN.0
 }
 
+/// The scan that a plan state is, if it is one of ours.
+///
+/// # Safety
+/// `state` is a valid plan state whose `begin` was called.
+pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Scan> {
+    unsafe {
+        let custom = state.cast::<pg_sys::CustomScanState>();
+        let ours = (*state).type_ == pg_sys::NodeTag::T_CustomScanState
+            && std::ptr::eq((*custom).methods, &raw const EXEC.0);
+        if ours {
+            body::<Scan>(custom)
+        } else {
+            None
+        }
+    }
+}
+
 /// One execution of a remote plan.
 pub struct Scan {
     pub plan: Rc<CachedPlan>,
@@ -43,6 +60,8 @@ pub struct Scan {
     decoder: Decoder,
     running: Option<Running>,
     done: bool,
+    /// How many rows each shard gives to the lock above.
+    window: i64,
     /// The tasks of the last execution.
     pub tasks: Option<Tasks>,
     /// What was received, over all executions of the node.
@@ -178,6 +197,7 @@ impl Scan {
                 decoder,
                 running: None,
                 done: false,
+                window: i64::MAX,
                 tasks: None,
                 totals: explain::Totals::default(),
             })
@@ -252,9 +272,25 @@ impl Scan {
         }
     }
 
+    /// Says how many rows each shard gives, when the scan asks for candidates of the lock of this number.
+    pub fn set_window(&mut self, lock: u32, rows: i64) -> bool {
+        let asked = self
+            .plan
+            .plan
+            .window
+            .is_some_and(|(number, _)| number == lock);
+        if asked {
+            self.window = rows;
+        }
+        asked
+    }
+
     unsafe fn start(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
-            let values = self.values((*node).ss.ps.ps_ExprContext, false);
+            let mut values = self.values((*node).ss.ps.ps_ExprContext, false);
+            if let Some((_, index)) = self.plan.plan.window {
+                values[index].1 = Some(Datum::from(self.window));
+            }
             let tasks = task::plan_tasks(&self.plan, &values)?;
             let params = self.encode(&values);
             // Rows that are checked here may turn out forbidden after they were changed there.

@@ -184,6 +184,56 @@ pub unsafe fn exec_child(child: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTab
     }
 }
 
+/// Visits a plan state and those below it, not those of init plans and WITH queries, which keep their results.
+///
+/// # Safety
+/// `root` is a valid plan state.
+pub unsafe fn walk_below(
+    root: *mut pg_sys::PlanState,
+    visit: &mut dyn FnMut(*mut pg_sys::PlanState),
+) {
+    struct Walk<'a> {
+        visit: &'a mut dyn FnMut(*mut pg_sys::PlanState),
+        skipped: Vec<*mut pg_sys::PlanState>,
+    }
+    unsafe extern "C-unwind" fn step(state: *mut pg_sys::PlanState, context: *mut c_void) -> bool {
+        // SAFETY: the context of this walk, on the same stack.
+        unsafe {
+            let walk = &mut *context.cast::<Walk>();
+            if walk.skipped.contains(&state) {
+                return false;
+            }
+            for plan in crate::pg::list::iter::<pg_sys::SubPlanState>((*state).initPlan) {
+                walk.skipped.push((*plan).planstate);
+            }
+            pg_sys::panic::pgrx_extern_c_guard(|| {
+                (walk.visit)(state);
+                pg_sys::planstate_tree_walker(state, Some(step), context)
+            })
+        }
+    }
+    let mut walk = Walk {
+        visit,
+        skipped: Vec::new(),
+    };
+    unsafe {
+        step(root, (&raw mut walk).cast());
+    }
+}
+
+/// Makes a plan run anew from its leaves on, although none of its parameters has changed.
+///
+/// # Safety
+/// `root` is a valid plan state.
+pub unsafe fn run_anew(root: *mut pg_sys::PlanState) {
+    unsafe {
+        walk_below(root, &mut |state| {
+            // Whichever number: what has changed below is not kept.
+            (*state).chgParam = pg_sys::bms_add_member((*state).chgParam, 0);
+        });
+    }
+}
+
 /// `TupIsNull`.
 ///
 /// # Safety

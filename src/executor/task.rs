@@ -88,7 +88,8 @@ fn require_shard(
     Err(catalog::no_shard(colocation, &table, value))
 }
 
-fn render(template: &SqlTemplate, group: Option<ShardGroupId>, node: &catalog::Node) -> String {
+/// The text of a template for a shard group of a node.
+pub fn render(template: &SqlTemplate, group: Option<ShardGroupId>, node: &catalog::Node) -> String {
     template.render(|hole| match (hole.place, group) {
         (Place::ShardGroup, Some(group)) => catalog::shard_schema(&hole.schema, group),
         _ => catalog::reference_schema(&hole.schema, node),
@@ -128,9 +129,19 @@ fn per_node(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Res
                 if let [only] = part {
                     return render(&plan.plan.template, Some(*only), node);
                 }
+                // An arm of UNION ALL cannot lock, a subquery in it can.
+                let select = if plan.plan.writes {
+                    "SELECT * FROM "
+                } else {
+                    ""
+                };
                 let arms: Vec<String> = part
                     .iter()
-                    .map(|group| format!("({})", render(&plan.plan.template, Some(*group), node)))
+                    .map(|group| {
+                        let text = render(&plan.plan.template, Some(*group), node);
+                        let alias = if plan.plan.writes { " locked" } else { "" };
+                        format!("{select}({text}){alias}")
+                    })
                     .collect();
                 format!("{}{}", arms.join(" UNION ALL "), plan.plan.union_tail)
             })?;
@@ -199,7 +210,7 @@ pub fn shared_text(text: String) -> Rc<str> {
 }
 
 /// A text that comes again is worth a prepared statement.
-fn seen_before(text: &Rc<str>) -> bool {
+pub fn seen_before(text: &Rc<str>) -> bool {
     SEEN.with(|seen| match seen.borrow_mut().get_mut(text) {
         Some(count) => {
             *count = count.saturating_add(1);

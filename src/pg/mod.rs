@@ -2,6 +2,7 @@
 
 pub mod copyfrom;
 pub mod expr;
+pub mod levels;
 pub mod list;
 pub mod node;
 pub mod spi;

@@ -83,10 +83,7 @@ pub unsafe fn split(query: *mut Query, route: &Route) -> Result<Option<Option<Re
         (*inner).targetList = split::targets(&units);
         (*inner).hasAggs = true;
         (*inner).groupClause = regroup(group_clauses, (*inner).targetList, &parts);
-        let order = Order {
-            keys: Vec::new(),
-            limit: std::ptr::null_mut(),
-        };
+        let order = Order::default();
         let remote = remote::finish(inner, route, order, String::new())?;
         let columns = remote.columns.clone();
         let entry = leaf::placeholder(remote, false);

@@ -261,14 +261,32 @@ impl Analysis {
                 .filter(|entry| !(**entry).resjunk)
                 .map(|entry| self.column((*entry).expr.cast(), frames))
                 .collect::<Vec<_>>();
-            if !(*query).rowMarks.is_null() {
-                self.cannot_scatter("row locks are taken shard by shard");
+            for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
+                self.visit_row_mark(query, mark)?;
             }
             // Rows that a subquery over shards chooses depend on the shard, too.
             if !top && self.distributed.len() > before {
                 self.require_key(query, frames);
             }
             Ok(Level { outputs, sharded })
+        }
+    }
+
+    /// Rows of a reference table are locked here: all copies follow this one.
+    unsafe fn visit_row_mark(
+        &mut self,
+        query: *mut Query,
+        mark: *mut pg_sys::RowMarkClause,
+    ) -> Result<()> {
+        unsafe {
+            let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*mark).rti as usize - 1);
+            if (*rte).rtekind == RTEKind::RTE_RELATION {
+                let table = catalog::table((*rte).relid)?;
+                if table.is_some_and(|t| matches!(t.kind, TableKind::Reference)) {
+                    self.cannot_ship("rows of a reference table are locked on the coordinator");
+                }
+            }
+            Ok(())
         }
     }
 

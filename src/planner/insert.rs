@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
 use crate::planner::modify;
-use crate::planner::plan::{InsertColumn, InsertPlan, Prune, RowCheck, ALL_NODES};
+use crate::planner::plan::{InsertColumn, InsertPlan, Private, Prune, RowCheck, ALL_NODES};
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
@@ -85,10 +85,7 @@ unsafe fn single_row(
             values: Vec::new(),
             single: true,
         };
-        let order = Order {
-            keys: Vec::new(),
-            limit: std::ptr::null_mut(),
-        };
+        let order = Order::default();
         let remote = remote::finish_with(copy, &route, order, String::new(), parameters)?;
         statement::planned(query, remote, returning)
     }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::pg::{expr, list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::estimate::{self, Estimate};
+use crate::planner::locks::{self, Locking};
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::{self, Route};
 use crate::planner::ship;
@@ -20,6 +21,12 @@ pub struct Planning {
     leaves: Vec<Leaf>,
     /// Relations that leaves cover, for permission checks and invalidation.
     relations: Vec<*mut pg_sys::RangeTblEntry>,
+    /// The statement.
+    query: Option<*mut Query>,
+    /// The levels whose rows are locked after they were read; their leaves give ctid and xmin.
+    locks: Vec<Locking>,
+    strength: Option<pg_sys::LockClauseStrength::Type>,
+    reads_identity: bool,
 }
 
 #[derive(Clone)]
@@ -39,9 +46,18 @@ thread_local! {
 pub struct Session;
 
 impl Session {
-    pub fn start() -> Session {
-        PLANNING.with(|stack| stack.borrow_mut().push(Planning::default()));
+    pub fn start(query: *mut Query) -> Session {
+        let planning = Planning {
+            query: Some(query),
+            ..Planning::default()
+        };
+        PLANNING.with(|stack| stack.borrow_mut().push(planning));
         Session
+    }
+
+    /// How the statement locks rows of distributed tables.
+    pub fn lock_strength(&self) -> Option<pg_sys::LockClauseStrength::Type> {
+        current(|planning| planning.strength).flatten()
     }
 
     /// The relations that leaves cover.
@@ -60,6 +76,78 @@ impl Drop for Session {
     fn drop(&mut self) {
         PLANNING.with(|stack| stack.borrow_mut().pop());
     }
+}
+
+fn current<T>(ask: impl FnOnce(&mut Planning) -> T) -> Option<T> {
+    PLANNING.with(|stack| stack.borrow_mut().last_mut().map(ask))
+}
+
+/// How many levels of the statement lock rows that were read before.
+pub fn lock_count() -> usize {
+    current(|planning| planning.locks.len()).unwrap_or(0)
+}
+
+pub fn add_lock(locking: Locking) {
+    current(|planning| planning.locks.push(locking));
+}
+
+pub fn note_strength(strength: pg_sys::LockClauseStrength::Type) {
+    current(|planning| planning.strength = planning.strength.max(Some(strength)));
+}
+
+/// The lock of this number.
+pub fn with_lock<T>(number: usize, ask: impl FnOnce(&Locking) -> Result<T>) -> Result<T> {
+    current(|planning| planning.locks.get(number).map(ask))
+        .flatten()
+        .unwrap_or_else(|| Err(Error::internal("a lock without its plan")))
+}
+
+/// From now on leaves give ctid and xmin where they are asked for; fails when the statement itself asks.
+///
+/// # Safety
+/// The statement of the session is valid.
+pub unsafe fn read_row_identity() -> Result<()> {
+    let Some((query, before)) = current(|planning| {
+        let before = std::mem::replace(&mut planning.reads_identity, true);
+        (planning.query, before)
+    }) else {
+        return Ok(());
+    };
+    match query {
+        Some(query) if !before && unsafe { reads_system_column(query) } => {
+            Err(refused_system_column())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// May leaves give ctid and xmin, which are not the statement's own?
+pub fn reads_row_identity() -> bool {
+    current(|planning| planning.reads_identity).unwrap_or(false)
+}
+
+unsafe fn reads_system_column(query: *mut Query) -> bool {
+    unsafe {
+        node::walk(
+            query.cast(),
+            &mut |item, _| match node::cast::<pg_sys::Var>(item) {
+                Some(var)
+                    if (*var).varattno < 0
+                        && (*var).varattno as i32 != pg_sys::TableOidAttributeNumber =>
+                {
+                    node::Step::Stop
+                }
+                _ => node::Step::Into,
+            },
+        )
+    }
+}
+
+fn refused_system_column() -> Error {
+    Error::refused(
+        "a system column of a distributed table means a row of one shard only",
+        "Restrict the query to one value of the distribution column, or leave the system column out.",
+    )
 }
 
 fn add_leaf(remote: Remote, sorted: bool) -> i32 {
@@ -187,6 +275,9 @@ pub unsafe fn set_paths(
     unsafe {
         if estimate::under_way() {
             return Ok(());
+        }
+        if let Some(number) = locks::number(rte) {
+            return locks::set_paths(root, rel, number);
         }
         if (*rte).rtekind == RTEKind::RTE_FUNCTION {
             if let Some(leaf) = leaf_of(rte) {
@@ -388,7 +479,8 @@ unsafe fn add_custom_path(
     }
 }
 
-struct Methods(pg_sys::CustomPathMethods);
+/// A table of callbacks, which PostgreSQL only reads.
+pub struct Methods(pub pg_sys::CustomPathMethods);
 // SAFETY: constant data, read by one backend.
 unsafe impl Sync for Methods {}
 
@@ -529,10 +621,7 @@ unsafe fn plan_relation(
         }
         let analysis = Analysis::of(query)?;
         let route = route::route(&analysis)?.unwrap_or(everything(table)?);
-        let order = Order {
-            keys: Vec::new(),
-            limit: std::ptr::null_mut(),
-        };
+        let order = Order::default();
         let finished = remote::finish(
             query,
             &route,
@@ -626,8 +715,10 @@ unsafe fn needed_columns(rti: i32, trees: [*mut Node; 3]) -> Result<Vec<i16>> {
             node::walk(tree, &mut |item, _| {
                 if let Some(var) = node::cast::<pg_sys::Var>(item) {
                     if (*var).varno == rti && (*var).varlevelsup == 0 {
-                        system |= (*var).varattno < 0;
-                        if (*var).varattno > 0 && !columns.contains(&(*var).varattno) {
+                        let identity = is_row_identity((*var).varattno) && reads_row_identity();
+                        system |= (*var).varattno < 0 && !identity;
+                        if ((*var).varattno > 0 || identity) && !columns.contains(&(*var).varattno)
+                        {
                             columns.push((*var).varattno);
                         }
                     }
@@ -636,14 +727,19 @@ unsafe fn needed_columns(rti: i32, trees: [*mut Node; 3]) -> Result<Vec<i16>> {
             });
         }
         if system {
-            return Err(Error::refused(
-                "a system column of a distributed table means a row of one shard only",
-                "Restrict the query to one value of the distribution column, or leave the system column out.",
-            ));
+            return Err(refused_system_column());
         }
         columns.sort_unstable();
         Ok(columns)
     }
+}
+
+/// ctid and xmin
+pub fn is_row_identity(attno: i16) -> bool {
+    matches!(
+        i32::from(attno),
+        pg_sys::SelfItemPointerAttributeNumber | pg_sys::MinTransactionIdAttributeNumber
+    )
 }
 
 unsafe fn whole_row_needed(rti: i32, trees: [*mut Node; 3]) -> bool {
@@ -671,5 +767,6 @@ pub unsafe fn from_leaf(query: *mut Query, entry: *mut pg_sys::RangeTblEntry, qu
         (*query).cteList = std::ptr::null_mut();
         (*query).hasModifyingCTE = false;
         (*query).hasRecursive = false;
+        (*query).rowMarks = std::ptr::null_mut();
     }
 }

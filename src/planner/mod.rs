@@ -7,6 +7,7 @@ mod analysis;
 mod estimate;
 mod insert;
 mod leaf;
+mod locks;
 mod modify;
 pub mod plan;
 mod remote;
@@ -86,12 +87,13 @@ unsafe fn plan_routed(query: *mut Query) -> Result<Option<*mut PlannedStmt>> {
             return Ok(None);
         }
         let copy = node::copy(query);
-        let order = Order {
-            keys: Vec::new(),
-            limit: std::ptr::null_mut(),
-        };
+        let order = Order::default();
         let remote = remote::finish(copy, &route, order, String::new())?;
-        statement::planned(query, remote, None).map(Some)
+        let statement = statement::planned(query, remote, None)?;
+        if let Some(mark) = list::iter::<pg_sys::RowMarkClause>((*query).rowMarks).next() {
+            statement::note_lock(statement, (*mark).strength);
+        }
+        Ok(Some(statement))
     }
 }
 
@@ -109,12 +111,13 @@ unsafe fn is_readable(query: *mut Query) -> bool {
 /// As `plan`.
 pub unsafe fn plan_select(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
     unsafe {
-        let session = leaf::Session::start();
-        let apart = rowmarks::wrap(query)?;
+        let session = leaf::Session::start(query);
         split::transform(query)?;
-        rowmarks::keep_apart(&apart);
         let statement = standard(query);
         statement::add_relations(statement, &session.relations());
+        if let Some(strength) = session.lock_strength() {
+            statement::note_lock(statement, strength);
+        }
         Ok(statement)
     }
 }

@@ -87,10 +87,7 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
         let (conditions, checks) = super::insert::row_checks((*copy).withCheckOptions);
         (*copy).withCheckOptions = std::ptr::null_mut();
         let (returning, conditions) = push_returning_with(copy, conditions)?;
-        let order = Order {
-            keys: Vec::new(),
-            limit: std::ptr::null_mut(),
-        };
+        let order = Order::default();
         let mut remote = remote::finish(copy, &route, order, String::new())?;
         remote.exprs.extend(remote::own(conditions));
         remote.plan.checks = checks;

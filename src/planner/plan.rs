@@ -30,6 +30,8 @@ pub struct RemotePlan {
     pub merge: Vec<SortKey>,
     /// What follows the UNION ALL of several shard groups' queries: `ORDER BY 1 LIMIT $2`.
     pub union_tail: String,
+    /// The lock that decides how many rows each shard gives, and the parameter that says it.
+    pub window: Option<(u32, usize)>,
     /// Rows stay locked or change: the statement needs a transaction on the node.
     pub writes: bool,
     /// Many rows are expected, and the text has no parameters: they may come by COPY.
@@ -131,6 +133,35 @@ pub struct InsertPlan {
     pub conflict: bool,
 }
 
+/// Rows that are locked on their shards after the plan below has read them.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct LockPlan {
+    /// Its number in the statement.
+    pub number: u32,
+    /// LIMIT and OFFSET above, as indexes of `custom_exprs`. No limit: all rows are locked.
+    pub limit: Option<usize>,
+    pub offset: Option<usize>,
+    pub relations: Vec<LockedRelation>,
+}
+
+/// A table of which each row that passes is locked.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct LockedRelation {
+    pub name: String,
+    /// `FOR UPDATE SKIP LOCKED`
+    pub clause: String,
+    pub colocation: i32,
+    /// Locks the rows whose ctids are `$1`, and answers which those are.
+    pub lock: SqlTemplate,
+    /// The same without a lock.
+    pub look: SqlTemplate,
+    /// Columns of the plan below: key, ctid, xmin.
+    pub columns: [usize; 3],
+    /// SKIP LOCKED
+    pub skips: bool,
+    pub as_others: bool,
+}
+
 /// A column of the rows to insert.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy)]
 pub struct InsertColumn {
@@ -167,12 +198,13 @@ impl RowCheck {
     }
 }
 
-impl InsertPlan {
+/// A plan as `custom_private`: one String node.
+pub trait Private: Serialize + serde::de::DeserializeOwned {
     /// As `custom_private`.
     ///
     /// # Safety
     /// Allocates: call it inside the server.
-    pub unsafe fn to_private(&self) -> Result<*mut pg_sys::List> {
+    unsafe fn to_private(&self) -> Result<*mut pg_sys::List> {
         let json = serde_json::to_string(self)
             .map_err(|e| Error::internal(format!("plan to JSON: {e}")))?;
         unsafe {
@@ -185,13 +217,16 @@ impl InsertPlan {
     ///
     /// # Safety
     /// `private` was made by `to_private`, perhaps copied since.
-    pub unsafe fn from_private(private: *mut pg_sys::List) -> Result<InsertPlan> {
+    unsafe fn from_private(private: *mut pg_sys::List) -> Result<Self> {
         // SAFETY: one String node.
         let json = unsafe { CStr::from_ptr((*list::nth::<pg_sys::String>(private, 0)).sval) };
         serde_json::from_slice(json.to_bytes())
             .map_err(|e| Error::internal(format!("plan from JSON: {e}")))
     }
 }
+
+impl Private for InsertPlan {}
+impl Private for LockPlan {}
 
 impl RemotePlan {
     /// As `custom_private`: an id under which this backend finds the parsed plan, and the plan itself.

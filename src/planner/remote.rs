@@ -28,6 +28,18 @@ pub struct Order {
     pub keys: Vec<SortKey>,
     /// `limit + offset`, an expression without columns.
     pub limit: *mut Node,
+    /// The number of the lock for which these are candidates: it says how many are read.
+    pub candidates: Option<u32>,
+}
+
+impl Default for Order {
+    fn default() -> Order {
+        Order {
+            keys: Vec::new(),
+            limit: std::ptr::null_mut(),
+            candidates: None,
+        }
+    }
 }
 
 /// Turns `query` (which the caller owns; it is changed) into a remote statement.
@@ -78,11 +90,14 @@ pub unsafe fn finish_with(
                 (*entry).expr = as_text((*entry).expr.cast()).cast();
             }
         }
-        let tail = union_tail(&order, query, &mut parameters);
+        let (tail, window) = union_tail(&order, query, &mut parameters);
         if ready || (*query).commandType == pg_sys::CmdType::CMD_INSERT {
             parameters.extract_clauses(query);
         } else {
             parameters.extract(query, route.single);
+        }
+        if let Some(window) = window {
+            (*query).limitCount = window;
         }
         fence(query);
         let template = deparse::template(query)?;
@@ -119,10 +134,14 @@ pub unsafe fn finish_with(
             } else {
                 route.prune.renumbered(&|i| numbers[i])
             },
-            params: parameters.types,
+            params: parameters.types.clone(),
             columns: columns.iter().map(|(t, _, _)| t.to_u32()).collect(),
             merge: order.keys,
             union_tail: tail,
+            window: order
+                .candidates
+                .zip(window)
+                .map(|(lock, window)| (lock, parameters.position_of(window))),
             writes: command != Command::Select || locks_rows(query),
             bulk,
             as_others: relations.iter().any(|rte| applies_policies_of_others(*rte)),
@@ -216,8 +235,12 @@ unsafe fn name_of(entry: *mut pg_sys::TargetEntry) -> String {
     }
 }
 
-/// `ORDER BY 2 DESC LIMIT $1`, for the union of several shard groups' rows.
-unsafe fn union_tail(order: &Order, query: *mut Query, parameters: &mut Parameters) -> String {
+/// `ORDER BY 2 DESC LIMIT $1`, for the union of several shard groups' rows, and the parameter that a lock sets.
+unsafe fn union_tail(
+    order: &Order,
+    query: *mut Query,
+    parameters: &mut Parameters,
+) -> (String, Option<*mut Node>) {
     unsafe {
         let mut tail = String::new();
         for (index, key) in order.keys.iter().enumerate() {
@@ -232,14 +255,20 @@ unsafe fn union_tail(order: &Order, query: *mut Query, parameters: &mut Paramete
                 " NULLS LAST"
             });
         }
+        let mut window = None;
         if !order.limit.is_null() {
-            let limit = parameters.parameter(order.limit);
+            let limit = if order.candidates.is_some() {
+                parameters.fresh(order.limit)
+            } else {
+                parameters.parameter(order.limit)
+            };
             if let Some(param) = node::cast::<pg_sys::Param>(limit) {
                 tail.push_str(&format!(" LIMIT ${}", (*param).paramid));
             }
             (*query).limitCount = node::copy(order.limit);
+            window = order.candidates.map(|_| limit);
         }
-        tail
+        (tail, window)
     }
 }
 
@@ -528,6 +557,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             columns: Vec::new(),
             merge: Vec::new(),
             union_tail: String::new(),
+            window: None,
             writes: true,
             bulk: false,
             as_others: false,

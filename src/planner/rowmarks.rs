@@ -6,7 +6,7 @@ use crate::catalog::{self, TableKind};
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
-use crate::planner::remote;
+use crate::planner::{locks, remote};
 use pgrx::pg_sys::{self, CmdType, Query, RTEKind};
 
 /// Puts distributed tables beside the changed or locked table into subqueries; answers the subqueries that must not
@@ -20,7 +20,7 @@ pub unsafe fn wrap(query: *mut Query) -> Result<Vec<*mut Query>> {
             (*query).commandType,
             CmdType::CMD_UPDATE | CmdType::CMD_DELETE | CmdType::CMD_MERGE
         );
-        if !changes && (*query).rowMarks.is_null() {
+        if !changes && !locks::concern_local(query)? {
             return Ok(Vec::new());
         }
         let locked: Vec<u32> = list::iter::<pg_sys::RowMarkClause>((*query).rowMarks)
@@ -40,7 +40,8 @@ pub unsafe fn wrap(query: *mut Query) -> Result<Vec<*mut Query>> {
                     .map(|qual| expr::renumbered(qual, rtindex, 1))
                     .collect::<Vec<_>>();
                 (*rte).securityQuals = list::from(security);
-                remote::into_subquery(rte, std::ptr::null_mut());
+                let quals = conditions_of(query, rtindex);
+                remote::into_subquery(rte, quals);
                 (*rte).securityQuals = std::ptr::null_mut();
             }
         }
@@ -57,6 +58,58 @@ pub unsafe fn wrap(query: *mut Query) -> Result<Vec<*mut Query>> {
         });
         children.retain(|child| super::mentions_distributed(*child));
         Ok(children)
+    }
+}
+
+/// The conditions of WHERE about one table alone, for the subquery that it becomes; WHERE keeps them as well. None
+/// when an outer join may add rows to those of the table.
+unsafe fn conditions_of(query: *mut Query, rtindex: i32) -> *mut pg_sys::Node {
+    unsafe {
+        if !joined_plainly((*query).jointree.cast(), rtindex) {
+            return std::ptr::null_mut();
+        }
+        expr::conjuncts((*(*query).jointree).quals)
+            .into_iter()
+            .filter(|qual| speaks_of(*qual, rtindex))
+            .fold(std::ptr::null_mut(), |all, qual| {
+                expr::and(all, expr::renumbered(qual, rtindex, 1))
+            })
+    }
+}
+
+/// Is the table in FROM below inner joins only?
+unsafe fn joined_plainly(item: *mut pg_sys::Node, rtindex: i32) -> bool {
+    unsafe {
+        if let Some(reference) = node::cast::<pg_sys::RangeTblRef>(item) {
+            return (*reference).rtindex == rtindex;
+        }
+        if let Some(from) = node::cast::<pg_sys::FromExpr>(item) {
+            return list::iter((*from).fromlist).any(|child| joined_plainly(child, rtindex));
+        }
+        node::cast::<pg_sys::JoinExpr>(item).is_some_and(|join| {
+            (*join).jointype == pg_sys::JoinType::JOIN_INNER
+                && (joined_plainly((*join).larg, rtindex) || joined_plainly((*join).rarg, rtindex))
+        })
+    }
+}
+
+unsafe fn speaks_of(qual: *mut pg_sys::Node, rtindex: i32) -> bool {
+    unsafe {
+        let mut found = false;
+        let other = node::walk(qual, &mut |item, _| match node::tag(item) {
+            pg_sys::NodeTag::T_Var => {
+                let var = item.cast::<pg_sys::Var>();
+                found = true;
+                if (*var).varno == rtindex && (*var).varlevelsup == 0 && (*var).varattno > 0 {
+                    Step::Into
+                } else {
+                    Step::Stop
+                }
+            }
+            pg_sys::NodeTag::T_SubLink => Step::Stop,
+            _ => Step::Into,
+        });
+        found && !other && !pg_sys::contain_volatile_functions(qual)
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
+use crate::planner::leaf;
 use crate::planner::plan::ParamType;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 use std::ffi::c_void;
@@ -62,7 +63,8 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
                 let var = item.cast::<pg_sys::Var>();
                 let means_something =
                     one_shard_group && (*var).varattno as i32 != pg_sys::TableOidAttributeNumber;
-                if (*var).varattno < 0 && !means_something {
+                let identity = leaf::is_row_identity((*var).varattno) && leaf::reads_row_identity();
+                if (*var).varattno < 0 && !means_something && !identity {
                     return Some("a system column means one shard's row only".into());
                 }
             }

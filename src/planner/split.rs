@@ -7,9 +7,11 @@ use crate::pg::{expr, list, node};
 use crate::planner::aggregate;
 use crate::planner::analysis::Analysis;
 use crate::planner::leaf;
+use crate::planner::locks;
 use crate::planner::plan::SortKey;
 use crate::planner::remote::{self, Order};
 use crate::planner::route::{self, Route};
+use crate::planner::rowmarks;
 use crate::planner::ship::{self, Reason};
 use pgrx::pg_sys::{self, Node, NodeTag, Query, RTEKind};
 
@@ -22,12 +24,58 @@ pub unsafe fn transform(query: *mut Query) -> Result<()> {
         if !super::mentions_distributed(query) {
             return Ok(());
         }
-        let reason = match split_level(query)? {
-            None => return Ok(()),
-            Some(reason) => reason,
+        if locks::concern(query)? {
+            locks::make_explicit(query);
+            return match split_level(query, Mode::Locking)? {
+                None => Ok(()),
+                Some(_) => locks::lock_above(query),
+            };
+        }
+        let apart = rowmarks::wrap(query)?;
+        locks::leave_to_subqueries(query)?;
+        if split_level(query, Mode::Plain)?.is_some() {
+            transform_children(query)?;
+        }
+        rowmarks::keep_apart(&apart);
+        Ok(())
+    }
+}
+
+/// Puts leaves into a level that gives candidates for a lock; with `lock`, that asks for some of them at a time.
+///
+/// # Safety
+/// As `transform`; the level has no LIMIT.
+pub unsafe fn transform_candidates(query: *mut Query, lock: Option<u32>) -> Result<()> {
+    unsafe {
+        let Some(lock) = lock else {
+            return transform(query);
         };
-        let _ = reason;
+        (*query).limitCount = expr::int8(0).cast();
+        let done = split_level(query, Mode::Candidates(lock))?.is_none();
+        (*query).limitCount = std::ptr::null_mut();
+        if done {
+            return Ok(());
+        }
         transform_children(query)
+    }
+}
+
+/// What a level is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Plain,
+    /// Shards lock the rows that they return.
+    Locking,
+    /// The rows are candidates for the lock of this number.
+    Candidates(u32),
+}
+
+impl Mode {
+    fn candidates(self) -> Option<u32> {
+        match self {
+            Mode::Candidates(lock) => Some(lock),
+            _ => None,
+        }
     }
 }
 
@@ -88,7 +136,7 @@ unsafe fn reads_outer_cte(query: *mut Query) -> bool {
 }
 
 /// Tries to make this level a leaf; answers why it could not.
-unsafe fn split_level(query: *mut Query) -> Result<Option<Reason>> {
+unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
     unsafe {
         let refuse = |reason: &str| Ok(Some(reason.to_owned()));
         if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
@@ -97,7 +145,7 @@ unsafe fn split_level(query: *mut Query) -> Result<Option<Reason>> {
         if is_correlated(query) || reads_outer_cte(query) {
             return refuse("it uses columns of the query around it");
         }
-        if !(*query).rowMarks.is_null() {
+        if !(*query).rowMarks.is_null() && mode != Mode::Locking {
             return refuse("it locks rows");
         }
         let analysis = Analysis::of(query)?;
@@ -118,20 +166,24 @@ unsafe fn split_level(query: *mut Query) -> Result<Option<Reason>> {
         if let Some(reason) = obstacle_below(query) {
             return Ok(Some(reason));
         }
+        let limited = !(*query).limitCount.is_null() || !(*query).limitOffset.is_null();
+        if mode == Mode::Locking && limited && !route.single {
+            return refuse("LIMIT takes some of the rows of all shards");
+        }
         if !route.single && (has_sublink((*query).limitCount) || has_sublink((*query).limitOffset))
         {
             return refuse("the coordinator computes LIMIT by a subquery");
         }
         if !(*query).setOperations.is_null() {
-            return whole(query, &analysis, &route);
+            return whole(query, &route, mode);
         }
         if shippable_above(query) && (route.single || keeps_groups_whole(query, &analysis)) {
-            return whole(query, &analysis, &route);
+            return whole(query, &route, mode);
         }
         if let Some(done) = aggregate::split(query, &route)? {
             return Ok(done);
         }
-        ship_rows(query, &route)
+        ship_rows(query, &route, mode)
     }
 }
 
@@ -209,7 +261,7 @@ unsafe fn keeps_groups_whole(query: *mut Query, analysis: &Analysis) -> bool {
 }
 
 /// The whole level runs on the shards; above it remain ORDER BY and LIMIT.
-unsafe fn whole(query: *mut Query, analysis: &Analysis, route: &Route) -> Result<Option<Reason>> {
+unsafe fn whole(query: *mut Query, route: &Route, mode: Mode) -> Result<Option<Reason>> {
     unsafe {
         if (*query).setOperations.is_null() {
             for entry in list::iter::<pg_sys::TargetEntry>((*query).targetList) {
@@ -220,21 +272,17 @@ unsafe fn whole(query: *mut Query, analysis: &Analysis, route: &Route) -> Result
         } else if let Some(found) = ship::obstacle((*query).targetList.cast()) {
             return Ok(Some(found));
         }
-        let _ = analysis;
         let inner: *mut Query = node::copy(query);
         (*inner).limitOffset = std::ptr::null_mut();
         (*inner).limitCount = std::ptr::null_mut();
         let set_operation = !(*query).setOperations.is_null();
-        let one_group_limit = route.single;
+        let one_group_limit = route.single && mode.candidates().is_none();
         let keys = if set_operation {
             None
         } else {
             sort_keys(query)?
         };
-        let mut order = Order {
-            keys: Vec::new(),
-            limit: std::ptr::null_mut(),
-        };
+        let mut order = Order::default();
         let mut sorted = false;
         if one_group_limit {
             // All rows come from one shard group: its answer is the answer.
@@ -250,6 +298,7 @@ unsafe fn whole(query: *mut Query, analysis: &Analysis, route: &Route) -> Result
                     sorted = !keys.is_empty();
                     order.keys = keys;
                     order.limit = limit_with_offset(query);
+                    order.candidates = mode.candidates();
                 }
                 _ => {
                     if !(*query).hasDistinctOn {
@@ -356,9 +405,12 @@ unsafe fn limit_with_offset(query: *mut Query) -> *mut Node {
 }
 
 /// The shards give joined and filtered rows with the columns that the rest of the level needs.
-unsafe fn ship_rows(query: *mut Query, route: &Route) -> Result<Option<Reason>> {
+unsafe fn ship_rows(query: *mut Query, route: &Route, mode: Mode) -> Result<Option<Reason>> {
     unsafe {
         let (shipped, kept) = split_quals((*(*query).jointree).quals);
+        if mode == Mode::Locking && !kept.is_empty() {
+            return Ok(Some("the coordinator decides which rows are locked".into()));
+        }
         if kept.iter().any(|q| has_sublink(*q)) {
             return Ok(Some(
                 "a condition with a subquery runs on the coordinator".into(),
@@ -383,12 +435,10 @@ unsafe fn ship_rows(query: *mut Query, route: &Route) -> Result<Option<Reason>> 
         strip_above(inner);
         (*(*inner).jointree).quals = conjunction(&shipped);
         (*inner).targetList = targets(&units);
-        let mut order = Order {
-            keys: Vec::new(),
-            limit: std::ptr::null_mut(),
-        };
+        let mut order = Order::default();
         if kept.is_empty() && plain_rows(query) && (*query).sortClause.is_null() && !route.single {
             order.limit = limit_with_offset(query);
+            order.candidates = mode.candidates();
         }
         let remote = remote::finish(inner, route, order, String::new())?;
         let entry = leaf::placeholder(remote, false);
@@ -434,7 +484,11 @@ pub unsafe fn conjunction(quals: &[*mut Node]) -> *mut Node {
     })
 }
 
-unsafe fn has_sublink(tree: *mut Node) -> bool {
+/// Is there a subquery in the expression?
+///
+/// # Safety
+/// `tree` is null or a valid expression.
+pub unsafe fn has_sublink(tree: *mut Node) -> bool {
     unsafe {
         node::walk(tree, &mut |item, _| {
             if node::tag(item) == NodeTag::T_SubLink {

@@ -145,6 +145,24 @@ pub unsafe fn add_relations(statement: *mut PlannedStmt, relations: &[*mut pg_sy
     }
 }
 
+/// Says that the statement locks rows, as its command is named in errors; PostgreSQL itself has nothing to lock.
+///
+/// # Safety
+/// `statement` is a finished plan.
+pub unsafe fn note_lock(statement: *mut PlannedStmt, strength: pg_sys::LockClauseStrength::Type) {
+    unsafe {
+        let mark = pg_sys::palloc0(std::mem::size_of::<pg_sys::PlanRowMark>())
+            .cast::<pg_sys::PlanRowMark>();
+        (*mark).type_ = pg_sys::NodeTag::T_PlanRowMark;
+        (*mark).rti = 1;
+        (*mark).prti = 1;
+        (*mark).strength = strength;
+        // The executor leaves marks of parents to their children.
+        (*mark).isParent = true;
+        (*statement).rowMarks = pg_sys::lappend((*statement).rowMarks, mark.cast());
+    }
+}
+
 /// A custom scan above a finished plan, giving columns of its own (or the coordinator's `returning` over them).
 ///
 /// # Safety

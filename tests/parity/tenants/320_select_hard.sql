@@ -107,11 +107,8 @@ WITH u AS (SELECT * FROM users WHERE tenant_id = 3), o AS (SELECT * FROM orders 
 WITH RECURSIVE t (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM t WHERE n < (SELECT count(*) FROM countries)) SELECT sum(n) FROM t;
 WITH RECURSIVE r AS (SELECT tenant_id, 1 AS level FROM tenants WHERE tenant_id < 3 UNION ALL SELECT u.user_id, level + 1 FROM r JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.tenant_id + 1 WHERE level < 4) SELECT * FROM r ORDER BY 2, 1;
 SELECT FROM tenants t WHERE t.tenant_id = 3 FOR UPDATE;
--- refused: 0A000
 SELECT tenant_id FROM tenants WHERE tenant_id < 4 ORDER BY 1 FOR SHARE;
--- refused: 0A000
 SELECT tenant_id FROM tenants ORDER BY 1 LIMIT 2 FOR UPDATE SKIP LOCKED;
--- refused: 0A000
 SELECT t.tenant_id FROM tenants t JOIN users u USING (tenant_id) WHERE u.user_id = 1 AND t.tenant_id < 4 ORDER BY 1 FOR UPDATE OF t;
 SELECT count(*) FROM nosuch;
 SELECT tenant_id FROM tenants GROUP BY plan;

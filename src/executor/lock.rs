@@ -1,0 +1,547 @@
+//! The custom scan that locks rows on their shards after the plan below has read them, as LockRows does for local
+//! tables. Rows are taken from below as far as LIMIT wants them, locked by ctid, and passed on when all of them were
+//! found as they were read. What has changed in between is read again from the start: locks that are held by then
+//! make the second reading stand.
+
+use crate::catalog::{self, Colocation};
+use crate::error::{sqlstate, Error, Result};
+use crate::executor::explain::Explainer;
+use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::{scan, task};
+use crate::pg::list;
+use crate::planner::plan::{LockPlan, LockedRelation, Private};
+use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, Datum};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardLock", create_state);
+
+static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
+    c"ShardLock",
+    Callbacks {
+        begin,
+        exec,
+        end,
+        rescan,
+        explain: explain_lock,
+    },
+);
+
+/// For `CustomScan.methods`.
+pub fn lock_methods() -> *const pg_sys::CustomScanMethods {
+    &raw const SCAN.0
+}
+
+/// Rows whose locks are asked for at once.
+const BATCH: u64 = 1000;
+
+/// After so many readings rows change faster than they can be locked.
+const READINGS: u32 = 1000;
+
+/// A row version: block, offset, xmin.
+type Version = (u32, u16, u32);
+
+/// Where a row is: index of its shard group and its version.
+type Place = (usize, Version);
+
+struct Lock {
+    plan: LockPlan,
+    colocations: Vec<Rc<Colocation>>,
+    exprs: Vec<*mut pg_sys::ExprState>,
+    /// Locked rows, to be passed on.
+    store: *mut pg_sys::Tuplestorestate,
+    stored: *mut pg_sys::TupleTableSlot,
+    filled: bool,
+    /// Per relation: the versions that are locked, by shard group.
+    locked: Vec<HashMap<Place, bool>>,
+    readings: u32,
+}
+
+/// A row from below and where its parts are; None for the absent side of an outer join.
+struct Candidate {
+    tuple: pg_sys::MinimalTuple,
+    places: Vec<Option<Place>>,
+}
+
+/// How a reading of the rows ended.
+enum Outcome {
+    Done,
+    /// Rows have changed since they were read.
+    Changed,
+    /// More candidates are needed than were asked for.
+    TooFew,
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
+    // SAFETY: the body's type is that of every callback here.
+    unsafe { state::create::<Lock>(&EXEC.0) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    flags: i32,
+) {
+    // SAFETY: called by ExecInitCustomScan.
+    unsafe {
+        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+        state::init_child(node, scan, estate, flags);
+        match Lock::new(node, scan) {
+            Ok(lock) => state::set_body(node, estate, lock),
+            Err(error) => error.raise(),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn exec(
+    node: *mut pg_sys::CustomScanState,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: ExecScan calls back with the same node.
+    unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: `ss` is the first field of the CustomScanState.
+    unsafe {
+        let custom = node.cast::<pg_sys::CustomScanState>();
+        let slot = (*node).ss_ScanTupleSlot;
+        state::clear_virtual(slot);
+        let Some(lock) = body::<Lock>(custom) else {
+            return slot;
+        };
+        match lock.next(custom, slot) {
+            Ok(()) => slot,
+            Err(error) => error.raise(),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn recheck(
+    _node: *mut pg_sys::ScanState,
+    _slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: the child and the store were made by this node.
+    unsafe {
+        if let Some(lock) = body::<Lock>(node) {
+            if !lock.store.is_null() {
+                pg_sys::tuplestore_end(lock.store);
+                lock.store = std::ptr::null_mut();
+            }
+        }
+        state::end_child(node)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: called by ExecReScanCustomScan.
+    unsafe {
+        let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+        if !(*node).ss.ps.chgParam.is_null() {
+            pg_sys::UpdateChangedParamSet(child, (*node).ss.ps.chgParam);
+        }
+        if let Some(lock) = body::<Lock>(node) {
+            if lock.filled && (*child).chgParam.is_null() {
+                pg_sys::tuplestore_rescan(lock.store);
+            } else if lock.filled {
+                lock.filled = false;
+            }
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn explain_lock(
+    node: *mut pg_sys::CustomScanState,
+    _ancestors: *mut pg_sys::List,
+    es: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: called by ExplainNode.
+    unsafe {
+        if let Some(lock) = body::<Lock>(node) {
+            let explainer = Explainer(es);
+            for relation in &lock.plan.relations {
+                let text = format!("{} OF {}", relation.clause, relation.name);
+                explainer.text("Lock", &text);
+            }
+            if (*es).analyze && lock.readings > 1 {
+                explainer.integer("Readings", None, i64::from(lock.readings));
+            }
+        }
+    }
+}
+
+impl Lock {
+    unsafe fn new(
+        node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Lock> {
+        unsafe {
+            let plan = LockPlan::from_private((*scan).custom_private)?;
+            let mut colocations = Vec::new();
+            for relation in &plan.relations {
+                colocations.push(catalog::colocation(relation.colocation)?);
+            }
+            let exprs = list::iter::<pg_sys::Expr>((*scan).custom_exprs)
+                .map(|expr| pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps))
+                .collect();
+            let stored = pg_sys::ExecInitExtraTupleSlot(
+                (*node).ss.ps.state,
+                (*(*node).ss.ss_ScanTupleSlot).tts_tupleDescriptor,
+                &raw const pg_sys::TTSOpsMinimalTuple,
+            );
+            Ok(Lock {
+                locked: plan.relations.iter().map(|_| HashMap::new()).collect(),
+                plan,
+                colocations,
+                exprs,
+                store: std::ptr::null_mut(),
+                stored,
+                filled: false,
+                readings: 0,
+            })
+        }
+    }
+
+    /// Puts the next locked row into the slot, or leaves it empty at the end.
+    unsafe fn next(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
+        unsafe {
+            if !self.filled {
+                self.fill(node)?;
+                self.filled = true;
+            }
+            if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
+                return Ok(());
+            }
+            pg_sys::slot_getallattrs(self.stored);
+            let width = (*(*self.stored).tts_tupleDescriptor).natts as usize;
+            std::ptr::copy_nonoverlapping((*self.stored).tts_values, (*slot).tts_values, width);
+            std::ptr::copy_nonoverlapping((*self.stored).tts_isnull, (*slot).tts_isnull, width);
+            state::store_virtual(slot);
+            Ok(())
+        }
+    }
+
+    /// Rows that LIMIT and OFFSET take together; None: all.
+    unsafe fn wanted(&self, node: *mut pg_sys::CustomScanState) -> Option<u64> {
+        let value = |index: usize| -> Option<i64> {
+            // SAFETY: this node's expressions, of type int8.
+            let datum = unsafe { state::evaluate(self.exprs[index], (*node).ss.ps.ps_ExprContext) };
+            datum.map(|datum| datum.value() as i64)
+        };
+        let count = value(self.plan.limit?)?;
+        let offset = self.plan.offset.and_then(value).unwrap_or(0);
+        if count <= 0 {
+            return Some(0);
+        }
+        Some((count as u64).saturating_add(offset.max(0) as u64))
+    }
+
+    /// Reads and locks until all that was read is locked as it was read.
+    unsafe fn fill(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            let wanted = self.wanted(node);
+            let skips = self.plan.relations.iter().any(|r| r.skips);
+            // With SKIP LOCKED others hold some of the first rows.
+            let mut window = match wanted {
+                None => i64::MAX as u64,
+                Some(wanted) if skips => wanted.saturating_mul(2).saturating_add(50),
+                Some(wanted) => wanted,
+            };
+            for reading in 1..=READINGS {
+                self.clear(node);
+                self.readings = reading;
+                let windowed = self.set_window(child, window);
+                let most = if windowed { window } else { u64::MAX };
+                match self.read(node, child, wanted.unwrap_or(u64::MAX), most)? {
+                    Outcome::Done => return Ok(()),
+                    Outcome::Changed => {}
+                    Outcome::TooFew => window = window.saturating_mul(8).min(i64::MAX as u64),
+                }
+                pgrx::check_for_interrupts!();
+                state::run_anew(child);
+            }
+            Err(Error::new(
+                *b"40001",
+                "could not lock rows because others kept changing them",
+            ))
+        }
+    }
+
+    unsafe fn clear(&mut self, node: *mut pg_sys::CustomScanState) {
+        unsafe {
+            if self.store.is_null() {
+                let memory = (*(*node).ss.ps.state).es_query_cxt;
+                let old = pg_sys::MemoryContextSwitchTo(memory);
+                self.store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
+                pg_sys::MemoryContextSwitchTo(old);
+            } else {
+                pg_sys::tuplestore_clear(self.store);
+            }
+        }
+        for locked in &mut self.locked {
+            locked.clear();
+        }
+    }
+
+    /// Tells the leaf below how many candidates to ask for; false when none counts them.
+    unsafe fn set_window(&self, child: *mut pg_sys::PlanState, rows: u64) -> bool {
+        let mut found = false;
+        unsafe {
+            state::walk_below(child, &mut |state| {
+                if let Some(scan) = scan::of_state(state) {
+                    found |= scan.set_window(self.plan.number, rows.min(i64::MAX as u64) as i64);
+                }
+            });
+        }
+        found
+    }
+
+    /// One reading: `wanted` rows into the store, of at most `most` candidates.
+    unsafe fn read(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        child: *mut pg_sys::PlanState,
+        wanted: u64,
+        most: u64,
+    ) -> Result<Outcome> {
+        unsafe {
+            let (mut taken, mut read) = (0u64, 0u64);
+            let mut changed = false;
+            let mut ended = false;
+            while !ended && taken < wanted && read < most {
+                let room = (wanted - taken).min(most - read).min(BATCH);
+                let mut batch = Vec::new();
+                while (batch.len() as u64) < room {
+                    let slot = state::exec_child(child);
+                    if state::is_empty(slot) {
+                        ended = true;
+                        break;
+                    }
+                    batch.push(self.candidate(node, slot));
+                }
+                read += batch.len() as u64;
+                self.lock(&batch)?;
+                for candidate in batch {
+                    match self.verdict(&candidate) {
+                        Verdict::Locked => {
+                            let slot = self.stored;
+                            pg_sys::ExecStoreMinimalTuple(candidate.tuple, slot, true);
+                            pg_sys::tuplestore_puttupleslot(self.store, slot);
+                            pg_sys::ExecClearTuple(slot);
+                            taken += 1;
+                            continue;
+                        }
+                        Verdict::Skipped => {}
+                        Verdict::Changed => changed = true,
+                    }
+                    pg_sys::heap_free_minimal_tuple(candidate.tuple);
+                }
+                if changed && !self.plan.relations.iter().any(|r| r.skips) {
+                    return Ok(Outcome::Changed);
+                }
+            }
+            if taken >= wanted {
+                return Ok(Outcome::Done);
+            }
+            if changed {
+                return Ok(Outcome::Changed);
+            }
+            Ok(if ended || wanted == 0 {
+                Outcome::Done
+            } else {
+                Outcome::TooFew
+            })
+        }
+    }
+
+    /// Keeps a row from below, with the places of its parts.
+    unsafe fn candidate(
+        &self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Candidate {
+        unsafe {
+            pg_sys::slot_getallattrs(slot);
+            let value = |index: usize| -> Option<Datum> {
+                let null = *(*slot).tts_isnull.add(index);
+                (!null).then(|| *(*slot).tts_values.add(index))
+            };
+            let places = self
+                .plan
+                .relations
+                .iter()
+                .zip(&self.colocations)
+                .map(|(relation, colocation)| {
+                    let [key, ctid, xmin] = relation.columns;
+                    let tid = value(ctid)?.cast_mut_ptr::<pg_sys::ItemPointerData>();
+                    let block =
+                        u32::from((*tid).ip_blkid.bi_hi) << 16 | u32::from((*tid).ip_blkid.bi_lo);
+                    let group = colocation.group_for(value(key))?;
+                    Some((group, (block, (*tid).ip_posid, value(xmin)?.value() as u32)))
+                })
+                .collect();
+            let old = pg_sys::MemoryContextSwitchTo((*(*node).ss.ps.state).es_query_cxt);
+            let tuple = pg_sys::ExecCopySlotMinimalTuple(slot);
+            pg_sys::MemoryContextSwitchTo(old);
+            Candidate { tuple, places }
+        }
+    }
+
+    /// Locks what is not locked yet of the rows of a batch; looks again at what SKIP LOCKED left out.
+    fn lock(&mut self, batch: &[Candidate]) -> Result<()> {
+        let missing = |this: &Lock, only_skipping: bool| -> Vec<(usize, Vec<Place>)> {
+            let mut wanted = Vec::new();
+            for (index, relation) in this.plan.relations.iter().enumerate() {
+                if only_skipping && !relation.skips {
+                    continue;
+                }
+                let mut places: Vec<Place> = batch
+                    .iter()
+                    .filter_map(|candidate| candidate.places[index])
+                    .filter(|place| this.locked[index].get(place) != Some(&true))
+                    .collect();
+                places.sort_unstable();
+                places.dedup();
+                if !places.is_empty() {
+                    wanted.push((index, places));
+                }
+            }
+            wanted
+        };
+        for (index, place) in self.ask(&missing(self, false), false)? {
+            self.locked[index].insert(place, true);
+        }
+        for (index, place) in self.ask(&missing(self, true), true)? {
+            self.locked[index].insert(place, false);
+        }
+        Ok(())
+    }
+
+    /// Sends each shard group the ctids of its rows; answers the versions that came back.
+    fn ask(&self, wanted: &[(usize, Vec<Place>)], look: bool) -> Result<Vec<(usize, Place)>> {
+        let mut requests = Vec::new();
+        let mut about = Vec::new();
+        for (index, places) in wanted {
+            for part in places.chunk_by(|a, b| a.0 == b.0) {
+                let group = part[0].0;
+                let relation = &self.plan.relations[*index];
+                requests.push(request(relation, &self.colocations[*index], part, look)?);
+                about.push((*index, group));
+            }
+        }
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        let mut gather = Gather::start(requests)?;
+        while let Some((answer, row)) = gather.next()? {
+            let (index, group) = about[answer];
+            let version = version(row.get(0), row.get(1))
+                .ok_or_else(|| Error::new(sqlstate::PROTOCOL_VIOLATION, "a node sent no ctid"))?;
+            found.push((index, (group, version)));
+        }
+        Ok(found)
+    }
+
+    fn verdict(&self, candidate: &Candidate) -> Verdict {
+        let mut verdict = Verdict::Locked;
+        for (index, place) in candidate.places.iter().enumerate() {
+            let Some(place) = place else { continue };
+            match self.locked[index].get(place) {
+                Some(true) => {}
+                Some(false) if matches!(verdict, Verdict::Locked) => verdict = Verdict::Skipped,
+                Some(false) => {}
+                None => verdict = Verdict::Changed,
+            }
+        }
+        verdict
+    }
+}
+
+enum Verdict {
+    Locked,
+    /// Another holds a lock on it.
+    Skipped,
+    Changed,
+}
+
+/// `int8[]`'s neighbour in `pg_type.dat`: the array type of `tid`.
+const TID_ARRAY: u32 = 1010;
+
+/// The statement about some rows of one shard group.
+fn request(
+    relation: &LockedRelation,
+    colocation: &Colocation,
+    places: &[Place],
+    look: bool,
+) -> Result<Request> {
+    let group = &colocation.groups[places[0].0];
+    let node = catalog::node(group.node)?;
+    let template = if look { &relation.look } else { &relation.lock };
+    let sql = task::shared_text(task::render(template, Some(group.id), &node));
+    let ctids: Vec<String> = places
+        .iter()
+        .map(|(_, (block, offset, _))| format!("\"({block},{offset})\""))
+        .collect();
+    let params = Params {
+        types: vec![pg_sys::Oid::from(TID_ARRAY)],
+        values: vec![Some(format!("{{{}}}", ctids.join(",")).into_bytes())],
+        formats: Vec::new(),
+    };
+    Ok(Request {
+        node: group.node,
+        groups: Rc::new([group.id]),
+        access: Access::Write,
+        statement: Statement {
+            named: task::seen_before(&sql),
+            sql,
+            params: Rc::new(params),
+            results: Format::Text,
+        },
+        sole: false,
+        bulk: false,
+        as_others: relation.as_others,
+    })
+}
+
+/// `(block,offset)` and a transaction id, as text.
+fn version(ctid: Option<&[u8]>, xmin: Option<&[u8]>) -> Option<Version> {
+    let text = std::str::from_utf8(ctid?).ok()?;
+    let (block, offset) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    let xmin = std::str::from_utf8(xmin?).ok()?;
+    Some((
+        block.parse().ok()?,
+        offset.parse().ok()?,
+        xmin.parse().ok()?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn row_versions_are_read_as_a_node_writes_them() {
+        assert_eq!(version(Some(b"(12,3)"), Some(b"745")), Some((12, 3, 745)));
+        assert_eq!(version(Some(b"12,3"), Some(b"745")), None);
+        assert_eq!(version(None, Some(b"745")), None);
+    }
+}

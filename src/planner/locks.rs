@@ -1,0 +1,559 @@
+//! Row locks over several shard groups. Where every shard may lock the rows that it returns, its statement says
+//! FOR UPDATE itself (`split`). Elsewhere (LIMIT over shards, joins that run here) the rows are read first, each with
+//! its key, ctid and xmin, and a node above locks those that are passed up: what LockRows is for local tables.
+
+use crate::catalog::{self, TableKind};
+use crate::deparse::{quote_identifier, Hole, Place, SqlTemplate};
+use crate::error::{Error, Result};
+use crate::pg::node::Step;
+use crate::pg::{expr, levels, list, node};
+use crate::planner::plan::{LockPlan, LockedRelation, Private};
+use crate::planner::{leaf, remote, rowmarks, split};
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind};
+use std::ffi::CStr;
+
+/// A level whose rows are locked after they were read: what the custom path becomes.
+pub struct Locking {
+    plan: LockPlan,
+    /// LIMIT and OFFSET as far as the plan says that it has them.
+    exprs: Vec<*mut Node>,
+    /// Per relation: the columns of the level below that are its key, ctid and xmin.
+    columns: Vec<[i16; 3]>,
+}
+
+/// A locked row of a distributed table, as expressions of one level.
+struct RowId {
+    relid: pg_sys::Oid,
+    as_others: bool,
+    strength: LockClauseStrength::Type,
+    policy: LockWaitPolicy::Type,
+    /// Its key, ctid and xmin.
+    values: [*mut Node; 3],
+}
+
+/// Does this level lock rows of distributed tables, itself or through subqueries that are part of it?
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn concern(query: *mut Query) -> Result<bool> {
+    unsafe {
+        for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
+            let rte = entry(query, (*mark).rti as i32);
+            match (*rte).rtekind {
+                RTEKind::RTE_RELATION if is_distributed(rte)? => return Ok(true),
+                RTEKind::RTE_SUBQUERY if is_part((*rte).subquery) && concern((*rte).subquery)? => {
+                    return Ok(true)
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Does PostgreSQL itself lock rows at this level: of local and reference tables?
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn concern_local(query: *mut Query) -> Result<bool> {
+    unsafe {
+        for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
+            let rte = entry(query, (*mark).rti as i32);
+            match (*rte).rtekind {
+                RTEKind::RTE_RELATION if !is_distributed(rte)? => return Ok(true),
+                RTEKind::RTE_SUBQUERY
+                    if is_part((*rte).subquery) && concern_local((*rte).subquery)? =>
+                {
+                    return Ok(true)
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The marks of this level as a FOR UPDATE clause of its own; a view may have come between, so what PostgreSQL's planner
+/// checks again is checked.
+///
+/// # Safety
+/// `query` is a valid Query that the caller owns.
+pub unsafe fn make_explicit(query: *mut Query) {
+    unsafe {
+        for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
+            (*mark).pushedDown = false;
+            (*query).hasForUpdate = true;
+            leaf::note_strength((*mark).strength);
+            pg_sys::CheckSelectLocking(query, (*mark).strength);
+        }
+    }
+}
+
+/// Takes marks from a level that does not lock itself: subqueries that do know it.
+///
+/// # Safety
+/// `query` is a valid Query that the caller owns, and `concern` is false of it.
+pub unsafe fn leave_to_subqueries(query: *mut Query) -> Result<()> {
+    unsafe {
+        for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
+            let rte = entry(query, (*mark).rti as i32);
+            if (*rte).rtekind == RTEKind::RTE_SUBQUERY && !is_part((*rte).subquery) {
+                make_explicit((*rte).subquery);
+            }
+        }
+        if !concern_local(query)? {
+            (*query).rowMarks = std::ptr::null_mut();
+        }
+        Ok(())
+    }
+}
+
+unsafe fn entry(query: *mut Query, rti: i32) -> *mut pg_sys::RangeTblEntry {
+    unsafe { list::nth((*query).rtable, rti as usize - 1) }
+}
+
+unsafe fn is_distributed(rte: *mut pg_sys::RangeTblEntry) -> Result<bool> {
+    unsafe {
+        Ok((*rte).rtekind == RTEKind::RTE_RELATION
+            && catalog::table((*rte).relid)?
+                .is_some_and(|t| matches!(t.kind, TableKind::Distributed { .. })))
+    }
+}
+
+/// A subquery that PostgreSQL would merge with the level around it (`is_simple_subquery`): its rows are locked there.
+unsafe fn is_part(sub: *mut Query) -> bool {
+    unsafe {
+        !(*sub).hasForUpdate
+            && (*sub).setOperations.is_null()
+            && !(*sub).hasAggs
+            && !(*sub).hasWindowFuncs
+            && !(*sub).hasTargetSRFs
+            && (*sub).groupClause.is_null()
+            && (*sub).groupingSets.is_null()
+            && (*sub).havingQual.is_null()
+            && (*sub).sortClause.is_null()
+            && (*sub).distinctClause.is_null()
+            && (*sub).limitCount.is_null()
+            && (*sub).limitOffset.is_null()
+            && (*sub).cteList.is_null()
+    }
+}
+
+/// Makes `query` read its rows from itself one level below, through the node that locks them; then puts leaves there.
+///
+/// # Safety
+/// `query` is a SELECT that the caller owns and `concern` is true of; a `leaf::Session` is open.
+pub unsafe fn lock_above(query: *mut Query) -> Result<()> {
+    unsafe {
+        leaf::read_row_identity()?;
+        let inner: *mut Query = node::copy(query);
+        levels::push_down(inner);
+        (*inner).limitCount = std::ptr::null_mut();
+        (*inner).limitOffset = std::ptr::null_mut();
+        (*inner).limitOption = pg_sys::LimitOption::LIMIT_OPTION_COUNT;
+        (*inner).hasForUpdate = false;
+        let (ids, apart) = take_row_ids(inner)?;
+        for target in list::iter::<pg_sys::TargetEntry>((*inner).targetList) {
+            (*target).resjunk = false;
+            if (*target).resname.is_null() {
+                (*target).resname = node::pstrdup("?column?");
+            }
+        }
+        let columns: Vec<[i16; 3]> = ids
+            .iter()
+            .map(|id| id.values.map(|value| append(inner, value)))
+            .collect();
+
+        let ties = (*query).limitOption != pg_sys::LimitOption::LIMIT_OPTION_COUNT;
+        let mut exprs = Vec::new();
+        let mut limited = |clause: *mut Node| -> Option<usize> {
+            let usable = !clause.is_null() && !ties && !reads_rows(clause);
+            usable.then(|| {
+                exprs.push(node::copy(clause));
+                exprs.len() - 1
+            })
+        };
+        let count = limited((*query).limitCount);
+        let offset = limited((*query).limitOffset);
+        let known = (*query).limitOffset.is_null() || offset.is_some();
+        let limit = count.filter(|_| known);
+        let number = leaf::lock_count() as u32;
+        let mut relations = Vec::new();
+        for id in &ids {
+            relations.push(locked_relation(id)?);
+        }
+        leaf::note_strength(ids.iter().map(|id| id.strength).max().unwrap_or_default());
+        leaf::add_lock(Locking {
+            plan: LockPlan {
+                number,
+                limit,
+                offset,
+                relations,
+            },
+            exprs: remote::own(exprs),
+            columns,
+        });
+        read_from(query, inner, number);
+        split::transform_candidates(inner, limit.map(|_| number))?;
+        rowmarks::keep_apart(&apart);
+        Ok(())
+    }
+}
+
+/// Does a LIMIT depend on more than parameters?
+unsafe fn reads_rows(clause: *mut Node) -> bool {
+    unsafe {
+        pg_sys::contain_volatile_functions(clause)
+            || node::walk(clause, &mut |item, _| match node::tag(item) {
+                NodeTag::T_Var | NodeTag::T_SubLink | NodeTag::T_Query => Step::Stop,
+                _ => Step::Into,
+            })
+    }
+}
+
+/// Adds an output column to a level; answers its number.
+unsafe fn append(query: *mut Query, value: *mut Node) -> i16 {
+    unsafe {
+        let number = list::len((*query).targetList) as i16 + 1;
+        let name = node::pstrdup(&format!("locked_{number}"));
+        (*query).targetList = pg_sys::lappend(
+            (*query).targetList,
+            pg_sys::makeTargetEntry(value.cast(), number, name, false).cast(),
+        );
+        number
+    }
+}
+
+/// Takes from a level the marks of distributed tables; answers the rows they are about, and subqueries that must not
+/// be pulled up because local tables remain to be locked beside them.
+unsafe fn take_row_ids(query: *mut Query) -> Result<(Vec<RowId>, Vec<*mut Query>)> {
+    unsafe {
+        let mut ids = Vec::new();
+        let mut taken = Vec::new();
+        let mut kept = Vec::new();
+        let mut apart = Vec::new();
+        for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
+            let rte = entry(query, (*mark).rti as i32);
+            let part = (*rte).rtekind == RTEKind::RTE_SUBQUERY
+                && is_part((*rte).subquery)
+                && concern((*rte).subquery)?;
+            if part {
+                let (below, apart_below) = take_row_ids((*rte).subquery)?;
+                apart.extend(apart_below);
+                for id in below {
+                    ids.push(lifted(rte, (*mark).rti as i32, id));
+                }
+                if (*(*rte).subquery).rowMarks.is_null() {
+                    continue;
+                }
+            } else if is_distributed(rte)? {
+                taken.push((mark, (*rte).relid, (*rte).checkAsUser));
+                continue;
+            }
+            kept.push(mark);
+        }
+        (*query).rowMarks = list::from(kept);
+        leave_to_subqueries(query)?;
+        apart.extend(rowmarks::wrap(query)?);
+        for (mark, relid, as_user) in taken {
+            let rti = (*mark).rti as i32;
+            let id = RowId {
+                relid,
+                as_others: as_user != pg_sys::InvalidOid && as_user != pg_sys::GetUserId(),
+                strength: (*mark).strength,
+                policy: (*mark).waitPolicy,
+                values: identity(relid)?
+                    .map(|(attno, signature)| expr::var(1, attno, signature).cast::<Node>()),
+            };
+            let rte = entry(query, rti);
+            ids.push(if (*rte).rtekind == RTEKind::RTE_SUBQUERY {
+                lifted(rte, rti, id)
+            } else {
+                RowId {
+                    values: id.values.map(|value| expr::renumbered(value, 1, rti)),
+                    ..id
+                }
+            });
+        }
+        Ok((ids, apart))
+    }
+}
+
+type Signature = (pg_sys::Oid, i32, pg_sys::Oid);
+
+/// The columns that tell a row of a distributed table from all others: key, ctid and xmin.
+unsafe fn identity(relid: pg_sys::Oid) -> Result<[(i16, Signature); 3]> {
+    unsafe {
+        let table = catalog::table(relid)?;
+        let Some(TableKind::Distributed { key, .. }) = table.as_deref().map(|t| &t.kind) else {
+            return Err(Error::internal("a locked table that is not distributed"));
+        };
+        let (mut type_oid, mut typmod, mut collation) =
+            (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+        pg_sys::get_atttypetypmodcoll(relid, *key, &mut type_oid, &mut typmod, &mut collation);
+        Ok([
+            (*key, (type_oid, typmod, collation)),
+            (
+                pg_sys::SelfItemPointerAttributeNumber as i16,
+                (pg_sys::TIDOID, -1, pg_sys::InvalidOid),
+            ),
+            (
+                pg_sys::MinTransactionIdAttributeNumber as i16,
+                (pg_sys::XIDOID, -1, pg_sys::InvalidOid),
+            ),
+        ])
+    }
+}
+
+/// A row of a subquery as the level around it names it.
+unsafe fn lifted(rte: *mut pg_sys::RangeTblEntry, rti: i32, id: RowId) -> RowId {
+    unsafe {
+        let values = id.values.map(|value| {
+            let attno = append((*rte).subquery, value);
+            let name = pg_sys::makeString(node::pstrdup(&format!("locked_{attno}")));
+            (*(*rte).eref).colnames = pg_sys::lappend((*(*rte).eref).colnames, name.cast());
+            expr::var(rti, attno, expr::signature(value)).cast()
+        });
+        RowId { values, ..id }
+    }
+}
+
+/// The statements that lock a table's rows, and that look whether they are still there.
+unsafe fn locked_relation(id: &RowId) -> Result<LockedRelation> {
+    unsafe {
+        let table = catalog::table(id.relid)?;
+        let Some(TableKind::Distributed { colocation, .. }) = table.as_deref().map(|t| &t.kind)
+        else {
+            return Err(Error::internal("a locked table that is not distributed"));
+        };
+        let text = |p: *mut std::ffi::c_char| {
+            if p.is_null() {
+                String::new()
+            } else {
+                CStr::from_ptr(p).to_string_lossy().into_owned()
+            }
+        };
+        let name = text(pg_sys::get_rel_name(id.relid));
+        let schema = text(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(
+            id.relid,
+        )));
+        let strength = match id.strength {
+            LockClauseStrength::LCS_FORKEYSHARE => "FOR KEY SHARE",
+            LockClauseStrength::LCS_FORSHARE => "FOR SHARE",
+            LockClauseStrength::LCS_FORNOKEYUPDATE => "FOR NO KEY UPDATE",
+            _ => "FOR UPDATE",
+        };
+        let policy = match id.policy {
+            LockWaitPolicy::LockWaitSkip => " SKIP LOCKED",
+            LockWaitPolicy::LockWaitError => " NOWAIT",
+            _ => "",
+        };
+        let statement = |tail: String| {
+            let before = "SELECT ctid, xmin FROM ";
+            let named = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
+            let hole = Hole {
+                start: before.len(),
+                end: before.len() + named.len(),
+                schema: schema.clone(),
+                name: name.clone(),
+                place: Place::ShardGroup,
+            };
+            let text = format!("{before}{named} WHERE ctid = ANY ($1){tail}");
+            SqlTemplate::new(text, vec![hole])
+        };
+        Ok(LockedRelation {
+            name: name.clone(),
+            clause: format!("{strength}{policy}"),
+            colocation: colocation.id,
+            lock: statement(format!(" {strength}{policy}")),
+            look: statement(String::new()),
+            columns: [0; 3],
+            skips: id.policy == LockWaitPolicy::LockWaitSkip,
+            as_others: id.as_others,
+        })
+    }
+}
+
+/// Name in a range table entry's unused field, which tells the path hook that the rows are to be locked.
+const MARK: &str = "shard_ext lock ";
+
+/// `SELECT columns FROM (inner) LIMIT …`
+unsafe fn read_from(query: *mut Query, inner: *mut Query, number: u32) {
+    unsafe {
+        let rte = node::make::<pg_sys::RangeTblEntry>();
+        (*rte).rtekind = RTEKind::RTE_SUBQUERY;
+        (*rte).subquery = inner;
+        // Keeps the level below apart.
+        (*rte).security_barrier = true;
+        (*rte).inFromCl = true;
+        (*rte).enrname = node::pstrdup(&format!("{MARK}{number}"));
+        let alias = node::make::<pg_sys::Alias>();
+        (*alias).aliasname = node::pstrdup("locked");
+        let mut outputs = Vec::new();
+        let visible = list::iter::<pg_sys::TargetEntry>((*query).targetList)
+            .filter(|target| !(**target).resjunk)
+            .count();
+        // WITH TIES looks at the sort columns.
+        let ties = (*query).limitOption != pg_sys::LimitOption::LIMIT_OPTION_COUNT;
+        let originals: Vec<*mut pg_sys::TargetEntry> = list::iter((*query).targetList).collect();
+        for (index, below) in list::iter::<pg_sys::TargetEntry>((*inner).targetList).enumerate() {
+            (*alias).colnames = pg_sys::lappend(
+                (*alias).colnames,
+                pg_sys::makeString(pg_sys::pstrdup((*below).resname)).cast(),
+            );
+            let var = expr::var(1, (*below).resno, expr::signature((*below).expr.cast()));
+            // Sort columns of the level below are not needed any more; those that name rows are.
+            let sorts_only = index >= visible && index < originals.len();
+            if sorts_only && !ties {
+                continue;
+            }
+            let number = outputs.len() as i16 + 1;
+            let output =
+                pg_sys::makeTargetEntry(var.cast(), number, (*below).resname, index >= visible);
+            if let Some(original) = originals.get(index) {
+                (*output).resorigtbl = (**original).resorigtbl;
+                (*output).resorigcol = (**original).resorigcol;
+                (*output).resname = (**original).resname;
+                (*output).ressortgroupref = if ties {
+                    (**original).ressortgroupref
+                } else {
+                    0
+                };
+            }
+            outputs.push(output);
+        }
+        (*rte).eref = alias;
+        (*rte).alias = node::copy(alias);
+        (*query).rtable = list::from([rte]);
+        let reference = node::make::<pg_sys::RangeTblRef>();
+        (*reference).rtindex = 1;
+        (*query).jointree = pg_sys::makeFromExpr(list::from([reference]), std::ptr::null_mut());
+        (*query).targetList = list::from(outputs);
+        if !ties {
+            (*query).sortClause = std::ptr::null_mut();
+        }
+        (*query).rowMarks = std::ptr::null_mut();
+        (*query).cteList = std::ptr::null_mut();
+        (*query).hasRecursive = false;
+        (*query).hasSubLinks =
+            split::has_sublink((*query).limitCount) || split::has_sublink((*query).limitOffset);
+        // A level that locks is not merged with the one around it.
+        (*query).hasForUpdate = true;
+    }
+}
+
+/// The number of the lock that a range table entry stands for.
+///
+/// # Safety
+/// `rte` is a valid entry.
+pub unsafe fn number(rte: *mut pg_sys::RangeTblEntry) -> Option<usize> {
+    unsafe {
+        if (*rte).rtekind != RTEKind::RTE_SUBQUERY || (*rte).enrname.is_null() {
+            return None;
+        }
+        let name = CStr::from_ptr((*rte).enrname).to_str().ok()?;
+        name.strip_prefix(MARK)?.parse().ok()
+    }
+}
+
+/// Puts the locking path above the cheapest of the subquery's.
+///
+/// # Safety
+/// Called by the path hook; `number` is of this relation.
+pub unsafe fn set_paths(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    number: usize,
+) -> Result<()> {
+    unsafe {
+        let best = list::iter::<pg_sys::Path>((*rel).pathlist)
+            .min_by(|a, b| (**a).total_cost.total_cmp(&(**b).total_cost))
+            .ok_or_else(|| Error::internal("a subquery without a path"))?;
+        (*rel).pathlist = std::ptr::null_mut();
+        (*rel).partial_pathlist = std::ptr::null_mut();
+        (*rel).consider_parallel = false;
+        let path =
+            pg_sys::palloc0(std::mem::size_of::<pg_sys::CustomPath>()).cast::<pg_sys::CustomPath>();
+        (*path).path.type_ = NodeTag::T_CustomPath;
+        (*path).path.pathtype = NodeTag::T_CustomScan;
+        (*path).path.parent = rel;
+        (*path).path.pathtarget = (*rel).reltarget;
+        (*path).path.param_info = (*best).param_info;
+        (*path).path.rows = (*best).rows;
+        (*path).path.startup_cost = (*best).startup_cost;
+        (*path).path.total_cost = (*best).total_cost + (*best).rows * 0.05;
+        (*path).path.pathkeys = (*best).pathkeys;
+        (*path).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        (*path).custom_paths = list::from([best]);
+        (*path).custom_private = list::from_ints([number as i32]);
+        (*path).methods = &raw const PATH_METHODS.0;
+        pg_sys::add_path(rel, path.cast());
+        let _ = root;
+        Ok(())
+    }
+}
+
+static PATH_METHODS: leaf::Methods = leaf::Methods(pg_sys::CustomPathMethods {
+    CustomName: c"shard_ext lock".as_ptr(),
+    PlanCustomPath: Some(plan_custom_path),
+    ReparameterizeCustomPathByChild: None,
+});
+
+#[pg_guard]
+unsafe extern "C-unwind" fn plan_custom_path(
+    _root: *mut pg_sys::PlannerInfo,
+    _rel: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::CustomPath,
+    tlist: *mut pg_sys::List,
+    _clauses: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
+) -> *mut pg_sys::Plan {
+    // SAFETY: called by create_customscan_plan with its own arguments.
+    match unsafe { plan_lock(path, tlist, plans) } {
+        Ok(plan) => plan,
+        Err(error) => error.raise(),
+    }
+}
+
+/// The plan below evaluates the relation's conditions; its rows are those of this scan.
+unsafe fn plan_lock(
+    path: *mut pg_sys::CustomPath,
+    tlist: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
+) -> Result<*mut pg_sys::Plan> {
+    unsafe {
+        let number = list::ints((*path).custom_private)[0] as usize;
+        let below = list::nth::<pg_sys::Plan>(plans, 0);
+        let scan = node::make::<pg_sys::CustomScan>();
+        (*scan).scan.plan.targetlist = tlist;
+        (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        (*scan).methods = crate::executor::lock_methods();
+        (*scan).custom_scan_tlist = node::copy((*below).targetlist);
+        (*scan).custom_plans = plans;
+        leaf::with_lock(number, |locking| {
+            let mut plan = locking.plan.clone();
+            for (relation, columns) in plan.relations.iter_mut().zip(&locking.columns) {
+                for (place, column) in relation.columns.iter_mut().zip(columns) {
+                    *place = position((*below).targetlist, *column)?;
+                }
+            }
+            (*scan).custom_private = plan.to_private()?;
+            let exprs = locking.exprs.iter().map(|e| node::copy(*e));
+            (*scan).custom_exprs = list::from(exprs.collect::<Vec<_>>());
+            Ok(())
+        })?;
+        Ok(scan.cast())
+    }
+}
+
+/// Where the plan below gives a column of the relation.
+unsafe fn position(tlist: *mut pg_sys::List, column: i16) -> Result<usize> {
+    unsafe {
+        list::iter::<pg_sys::TargetEntry>(tlist)
+            .position(|entry| {
+                node::cast::<pg_sys::Var>((*entry).expr).is_some_and(|v| (*v).varattno == column)
+            })
+            .ok_or_else(|| Error::internal("a row to lock without its place"))
+    }
+}
