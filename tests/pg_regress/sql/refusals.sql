@@ -15,7 +15,7 @@ DELETE FROM events USING users u WHERE u.tenant_id = events.tenant_id;
 UPDATE events SET kind = (SELECT name FROM users LIMIT 1);
 INSERT INTO users VALUES (1, 1, 'a') ON CONFLICT (tenant_id, user_id) DO UPDATE SET tenant_id = 2;
 WITH gone AS (DELETE FROM users RETURNING *) SELECT * FROM gone, events;
-SELECT * FROM users FOR UPDATE;
+SELECT ctid FROM users ORDER BY 1 LIMIT 1 FOR UPDATE;
 SELECT ctid, xmin FROM users;
 UPDATE plans SET price = (SELECT count(*) FROM users);
 
