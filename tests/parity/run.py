@@ -247,6 +247,7 @@ class Suite:
         for name in self.names + self.workers:
             admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
             admin.execute(f'CREATE DATABASE "{name}"')
+            admin.execute(f'ALTER DATABASE "{name}" SET jit = off')  # compiling takes longer than these statements
         port = admin.info.port
         admin.close()
         self.plain, self.distributed = (Session(self.options, name) for name in self.names)

@@ -10,7 +10,8 @@ INSERT INTO b
 SELECT CASE WHEN i % 8 <> 0 THEN i * 5 % 15 END, CASE WHEN i % 7 <> 0 THEN i % 5 END, (ARRAY['a', 'ab', 'x', NULL])[1 + i % 4],
        date '2024-01-01' + CASE WHEN i % 5 <> 0 THEN i * 3 % 13 END, (ARRAY['sad', NULL, 'glad']::mood[])[1 + i % 3],
        CASE WHEN i % 6 <> 0 THEN i % 11 - 3 END, CASE WHEN i % 5 <> 0 THEN i::numeric / 4 END,
-       timestamp '2024-01-02 10:00' + CASE WHEN i % 9 <> 0 THEN i % 10 * interval '7 hours' END
+       timestamp '2024-01-02 10:00' + CASE WHEN i % 9 <> 0 THEN i % 10 * interval '7 hours' END,
+       CASE WHEN i % 4 <> 0 THEN int4range(i % 5, i % 5 + i % 3) END
 FROM generate_series(1, 35) i;
 INSERT INTO u
 SELECT i % 10, i, (ARRAY['a', 'b', NULL])[1 + i % 3], CASE WHEN i % 4 <> 0 THEN i % 6 END, date '2024-01-01' + i % 12
@@ -26,8 +27,12 @@ SELECT date '2024-01-01' + i * 7 % 15, CASE WHEN i % 6 <> 0 THEN i % 10 END, (AR
 FROM generate_series(1, 25) i;
 INSERT INTO l
 SELECT (ARRAY['a', 'b', 'ab', 'x', 'y', NULL])[1 + i % 6], CASE WHEN i % 5 <> 0 THEN i % 9 END, CASE WHEN i % 4 <> 0 THEN i % 7 END,
-       (ARRAY['ok', NULL, 'glad']::mood[])[1 + i % 3]
+       (ARRAY['ok', NULL, 'glad']::mood[])[1 + i % 3], CASE WHEN i % 3 <> 0 THEN ROW(i % 4, (ARRAY['a', 'b', NULL])[1 + i % 3])::spot END
 FROM generate_series(1, 25) i;
+INSERT INTO m
+SELECT (ARRAY['sad', 'ok', 'glad', NULL]::mood[])[1 + i % 4], CASE WHEN i % 5 <> 0 THEN i % 11 END, CASE WHEN i % 4 <> 0 THEN i % 6 END,
+       i % 7 / 4.0, CASE WHEN i % 6 <> 0 THEN int4range(i % 4, i % 4 + i % 5) END
+FROM generate_series(1, 20) i;
 INSERT INTO ref
 SELECT i, (ARRAY['a', 'b', 'ab', NULL])[1 + i % 4], (ARRAY['sad', 'ok', NULL]::mood[])[1 + i % 3], CASE WHEN i % 4 <> 0 THEN i % 5 END
 FROM generate_series(0, 9) i;

@@ -12,3 +12,4 @@ SELECT create_distributed_table('l', 't', 'list');
 SELECT shard_ext.add_list_shard('l', ARRAY['a', 'b']);
 SELECT shard_ext.add_list_shard('l', ARRAY['ab', NULL]);
 SELECT shard_ext.add_default_shard('l');
+SELECT create_distributed_table('m', 'e', shard_count => 2);

@@ -1,14 +1,16 @@
-"""Random UPDATE, DELETE, INSERT … SELECT and upserts, each followed by a look at the table; see statements.py."""
+"""Random UPDATE, DELETE, INSERT … SELECT and upserts, each followed by a look at the table."""
 
-from statements import KEYS, TABLES, Generator, Scope, Source
+from .choices import Scope, Source
+from .queries import Queries
+from .tables import KEYS, TABLES
 
 
-class WriteGenerator(Generator):
+class Statements(Queries):
     def transaction(self):
         """Statements for one transaction: writes, and the tables they changed."""
         statements = []
         for _ in range(1 + self.c.count(2, 30)):
-            table = self.c.one(["a", "b", "u", "c", "r", "l", "ref", "loc", "a", "b", "u"])
+            table = self.c.one(["a", "b", "u", "c", "r", "l", "ref", "loc", "a", "b", "u", "m"])
             write = self.c.one([self.update, self.update, self.delete, self.insert, self.insert_select, self.upsert])
             table, sql = write(table)
             statements += [sql, f"SELECT * FROM {table}"]
