@@ -473,6 +473,8 @@ pub unsafe fn select_from(
         let query = node::make::<Query>();
         (*query).commandType = pg_sys::CmdType::CMD_SELECT;
         (*query).canSetTag = true;
+        // Set on a sampled relation whose LATERAL subquery PostgreSQL has pulled up.
+        (*rte).lateral = false;
         (*query).rtable = list::from([rte]);
         let reference = node::make::<pg_sys::RangeTblRef>();
         (*reference).rtindex = 1;
