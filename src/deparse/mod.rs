@@ -1,5 +1,6 @@
 //! From a Query to SQL text for one shard group: PostgreSQL deparses, the names of our tables become holes.
 
+mod joins;
 mod querydef;
 mod template;
 

@@ -8,7 +8,7 @@ use crate::pg::{list, node};
 use pgrx::pg_sys::{self, Node};
 use std::ffi::{CStr, CString};
 
-/// The template of a Query (the caller's copy: deparsing may take locks but does not change it).
+/// The template of a Query (the caller's copy: joins in it may be rewritten).
 ///
 /// # Safety
 /// `query` is a valid, analysed and rewritten Query.
@@ -27,6 +27,7 @@ pub unsafe fn template_edited(
     unsafe {
         // The text is read with the setting's default, here and on the nodes.
         let _standard = StandardStrings::on();
+        super::joins::without_using(query);
         let text = edit(on_one_line(&deparse(query)?))?;
         let holes = find_holes(&text)?;
         Ok(SqlTemplate::new(text, holes))

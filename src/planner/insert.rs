@@ -200,6 +200,17 @@ unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
     }
 }
 
+/// What runs on the nodes, behind the rows, may read only what is whole on every one.
+unsafe fn reads_same_rows(tree: *mut Node) -> Result<()> {
+    if unsafe { reads_other_rows(tree)? } {
+        return Err(Error::refused(
+            "a subquery behind the rows of INSERT cannot read distributed or local tables",
+            "Run it as a statement of its own.",
+        ));
+    }
+    Ok(())
+}
+
 /// Does a subquery read a table that is not whole on every node?
 unsafe fn reads_other_rows(tree: *mut Node) -> Result<bool> {
     let mut answer = Ok(false);
@@ -245,12 +256,7 @@ unsafe fn rows(
             (*copy).returningList.cast::<Node>(),
             (*copy).onConflict.cast(),
         ] {
-            if reads_other_rows(tree)? {
-                return Err(Error::refused(
-                    "a subquery behind the rows of INSERT cannot read distributed or local tables",
-                    "Run it as a statement of its own.",
-                ));
-            }
+            reads_same_rows(tree)?;
         }
         let returning = modify::push_returning(copy)?;
         let columns: Vec<(usize, i16)> = attributes.iter().copied().enumerate().collect();
@@ -534,6 +540,7 @@ pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<*mu
     unsafe {
         let copy: *mut Query = node::copy(query);
         conflict_ships(copy)?;
+        reads_same_rows((*copy).onConflict.cast())?;
         (*copy).returningList = std::ptr::null_mut();
         let relid = target_relid(copy);
         let natts = types::column_count(relid);

@@ -67,6 +67,9 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
                 if (*var).varattno < 0 && !means_something && !identity {
                     return Some("a system column means one shard's row only".into());
                 }
+                if (*var).varattno == 0 && is_row_of_view((*var).vartype) {
+                    return Some("the type of a view's rows is the coordinator's".into());
+                }
             }
             NodeTag::T_Const => {
                 let constant = item.cast::<pg_sys::Const>();
@@ -91,6 +94,14 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
             ));
         }
         None
+    }
+}
+
+/// Nodes know the tables, not the views over them.
+unsafe fn is_row_of_view(type_oid: Oid) -> bool {
+    unsafe {
+        let relid = pg_sys::get_typ_typrelid(type_oid);
+        relid != pg_sys::InvalidOid && pg_sys::get_rel_relkind(relid) as u8 == b'v'
     }
 }
 

@@ -38,8 +38,7 @@ pub unsafe fn planned(
         }
         if let Some(returning) = returning {
             for entry in list::iter::<pg_sys::TargetEntry>(returning) {
-                (*entry).expr = to_index_vars((*entry).expr.cast(), varno).cast();
-                pg_sys::fix_opfuncids((*entry).expr.cast());
+                (*entry).expr = executable((*entry).expr.cast(), varno).cast();
             }
             tlist = list::iter::<pg_sys::TargetEntry>(returning).collect();
         }
@@ -107,6 +106,17 @@ unsafe fn named_entry(names: &[String]) -> *mut pg_sys::RangeTblEntry {
         );
         (*rte).eref = alias;
         rte
+    }
+}
+
+/// An expression of RETURNING as the executor wants it, over a custom scan's tuple: what PostgreSQL's planner would do,
+/// that is named and default arguments in their places, no COLLATE, and functions of operators looked up.
+unsafe fn executable(tree: *mut Node, varno: i32) -> *mut Node {
+    unsafe {
+        let tree = to_index_vars(tree, varno);
+        let tree = pg_sys::eval_const_expressions(std::ptr::null_mut(), tree);
+        pg_sys::fix_opfuncids(tree);
+        tree
     }
 }
 
@@ -196,8 +206,7 @@ pub unsafe fn scan_over(
         (*scan).scan.plan.targetlist = match returning {
             Some(returning) => {
                 for entry in list::iter::<pg_sys::TargetEntry>(returning) {
-                    (*entry).expr = to_index_vars((*entry).expr.cast(), varno).cast();
-                    pg_sys::fix_opfuncids((*entry).expr.cast());
+                    (*entry).expr = executable((*entry).expr.cast(), varno).cast();
                 }
                 returning
             }

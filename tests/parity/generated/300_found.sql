@@ -43,3 +43,18 @@ SELECT sum(x), count(*) FROM (SELECT (SELECT max(n) FROM a) + n AS x FROM a UNIO
 INSERT INTO c (code, id, n) VALUES ('a', 1, 1) RETURNING (SELECT max(id) FROM a) AS m;
 -- refused: 0A000
 DELETE FROM a USING b s2 WHERE NOT EXISTS (SELECT FROM u WHERE u.id = a.id AND u.id = s2.id) AND a.n = s2.k;
+-- refused: 0A000
+INSERT INTO ref (id, t, e, n) VALUES (3, 'a', 'ok'::mood, 1) ON CONFLICT (id) DO UPDATE SET t = ref.t WHERE ref.id = (SELECT max(s1.id) FROM a s1);
+BEGIN;
+UPDATE a SET n = a.id RETURNING a.id AS c1, (a.t COLLATE "C") AS c2;
+INSERT INTO r (d, id, t) VALUES ('2024-01-07', 1, 'a'), ('2024-01-08', 2, 'b') RETURNING id, (t COLLATE "C") < 'b' AS less;
+DELETE FROM u USING a s1 FULL JOIN a s2 USING (id) WHERE u.id = s1.id AND u.id = 1;
+UPDATE u SET v = s1.n FROM a s1 LEFT JOIN b s2 USING (id) WHERE u.id = s1.id AND id = 3 AND s1.n = 3;
+SELECT * FROM u;
+ROLLBACK;
+SELECT longest(s1::text) FROM busy s1 WHERE s1.id = 1;
+SELECT s1 FROM busy s1;
+SELECT s1, row_to_json(s1) FROM pairs s1 WHERE id = 3;
+SELECT count(s1), count(DISTINCT s1) FROM pairs s1;
+SELECT s1.id FROM a s1 JOIN (SELECT s5.id AS x1 FROM a s5 TABLESAMPLE SYSTEM (100)) s2 ON s1.id = s2.x1;
+SELECT s1.id, s2.x1 FROM a s1 LEFT JOIN LATERAL (SELECT s5.n AS x1 FROM u s4 JOIN a s5 TABLESAMPLE BERNOULLI (100) USING (id) WHERE s4.v = s1.n) s2 ON true;

@@ -7,6 +7,7 @@ from .tables import CONDITIONS, LITERALS, PATTERNS
 class Expressions:
     def __init__(self, choices):
         self.c, self.aliases, self.parameters, self.prepared = choices, 0, [], False
+        self.writing = False  # functions that read tables would see them at another time in RETURNING
         self.crossed = False  # there is a cross join already: another one would make too many rows
 
     def alias(self, prefix="s"):
@@ -64,7 +65,7 @@ class Expressions:
                 lambda: f"extract(day FROM {sub('date')})::int", lambda: f"{sub('bool')}::int",
                 lambda: f"({sub('date')} - {sub('date')})", lambda: f"({sub('int[]')})[1]",
                 lambda: self.scalar(scope, "int"), lambda: f"lower({sub('int4range')})", lambda: f"({sub('spot')}).x",
-                lambda: f"same({sub('int')})", lambda: f"how_many({sub('int')})", lambda: f"({sub('int')} % 3)", lambda: f"(- {sub('int')})",
+                lambda: f"same({sub('int')})", lambda: f"{'twice' if self.writing else 'how_many'}({sub('int')})", lambda: f"({sub('int')} % 3)", lambda: f"(- {sub('int')})",
                 lambda: f"array_length({sub('int[]')}, 1)", lambda: f"least({sub('int')}, {sub('int')}, 4)",
                 lambda: f"width_bucket({sub('int')}, 0, 12, 4)", lambda: f"({sub('jsonb')} ->> 'n')::int",
             ],
@@ -158,7 +159,7 @@ class Expressions:
             lambda: f"{value('jsonb')} ? 'n'", lambda: f"({value('spot')}).x > {self.literal('int')}",
             lambda: f"{whole} IS NOT NULL" if whole else f"{value('text')} ~ '^a'", lambda: f"{value('text')} ~ '[bB]'",
             lambda: f"{value('int')} IN (VALUES ({self.literal('int')}), ({self.literal('int')}))",
-            lambda: f"known({value('int')})", lambda: f"{value('int')} <> ALL (ARRAY[{self.literal('int')}, {value('int')}])",
+            lambda: f"{'0 <' if self.writing else 'known'} ({value('int')})", lambda: f"{value('int')} <> ALL (ARRAY[{self.literal('int')}, {value('int')}])",
             lambda: f"{value('date')} + 2 > {value('timestamp')}", lambda: f"{value('bigint')} = {value('int')}",
             lambda: f"({value('date')}, {value('date')}) OVERLAPS ({self.literal('date')}, interval '4 days')",
         ])()

@@ -24,7 +24,10 @@ class Statements(Queries):
     def returning(self, scope):
         if not self.c.chance(40):
             return ""
-        return " RETURNING " + self.c.one(["*", f"{self.expr(scope, 'int', 1)} AS c1, {self.expr(scope, 'text', 1)} AS c2"])
+        self.writing = True
+        text = " RETURNING " + self.c.one(["*", f"{self.expr(scope, 'int', 1)} AS c1, {self.expr(scope, 'text', 1)} AS c2"])
+        self.writing = False
+        return text
 
     def assigned(self, table, scope):
         columns = [name for name in TABLES[table] if name != KEYS[table] and (table, name) != ("u", "k")]
