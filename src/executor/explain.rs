@@ -133,7 +133,8 @@ pub unsafe fn remote(
     let unknown = unsafe { has_unknown_params(node) } || scan.chooses_by_volatile();
     if unknown && scan.tasks.is_none() {
         explainer.text("Shard Groups", "chosen when executed");
-        explainer.text("Remote SQL", plan.plan.template.text());
+        let text = plan.plan.template.text().to_owned();
+        explainer.text("Remote SQL", &plan.plan.statement(&[text]));
         return Ok(());
     }
     // SAFETY: `node` is this scan's.

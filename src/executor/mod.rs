@@ -11,14 +11,21 @@ mod replicate;
 mod scan;
 mod state;
 mod task;
+mod variance;
 
-use pgrx::pg_sys;
+use pgrx::{extension_sql_file, pg_sys};
 
 pub use decode::Decoder;
 pub use insert::insert_methods;
 pub use lock::lock_methods;
 pub use replicate::replicate_methods;
 pub use scan::scan_methods;
+
+extension_sql_file!(
+    "../../sql/aggregates.sql",
+    name = "aggregates",
+    requires = ["catalog"]
+);
 
 /// Registers the custom scans, so that plans can be copied and read back.
 pub fn init() {

@@ -103,7 +103,8 @@ fn per_group(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Re
             let group = &colocation.groups[*index];
             let groups: Rc<[ShardGroupId]> = Rc::new([group.id]);
             let sql = cached(plan, group.node, &groups, |node| {
-                render(&plan.plan.template, Some(group.id), node)
+                let arm = render(&plan.plan.template, Some(group.id), node);
+                plan.plan.statement(&[arm])
             })?;
             Ok(Task {
                 node: group.node,
@@ -126,24 +127,11 @@ fn per_node(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Res
         for part in groups.chunks(settings::shard_groups_per_statement()) {
             let groups: Rc<[ShardGroupId]> = part.into();
             let sql = cached(plan, node, &groups, |node| {
-                if let [only] = part {
-                    return render(&plan.plan.template, Some(*only), node);
-                }
-                // An arm of UNION ALL cannot lock, a subquery in it can.
-                let select = if plan.plan.writes {
-                    "SELECT * FROM "
-                } else {
-                    ""
-                };
                 let arms: Vec<String> = part
                     .iter()
-                    .map(|group| {
-                        let text = render(&plan.plan.template, Some(*group), node);
-                        let alias = if plan.plan.writes { " locked" } else { "" };
-                        format!("{select}({text}){alias}")
-                    })
+                    .map(|group| render(&plan.plan.template, Some(*group), node))
                     .collect();
-                format!("{}{}", arms.join(" UNION ALL "), plan.plan.union_tail)
+                plan.plan.statement(&arms)
             })?;
             tasks.push(Task { node, groups, sql });
         }

@@ -6,4 +6,5 @@ pub mod levels;
 pub mod list;
 pub mod node;
 pub mod spi;
+pub mod sql;
 pub mod types;

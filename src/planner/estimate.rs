@@ -85,8 +85,13 @@ pub unsafe fn of_leaf(root: *mut pg_sys::PlannerInfo, remote: &Remote) -> Result
         let path = (*rel).cheapest_total_path;
         let mut rows = (*path).rows;
         if partial {
-            // each shard answers with groups of its own, of no more rows than it has
-            rows = (rows * groups).min(rows_below(path).max(groups));
+            // each shard (or node) answers with groups of its own, of no more rows than it has
+            let parts = if remote.plan.over.is_some() {
+                nodes_of(remote)?
+            } else {
+                groups
+            };
+            rows = (rows * parts).min(rows_below(path).max(parts));
         }
         let nodes = nodes_of(remote)?;
         if limited {

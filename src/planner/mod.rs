@@ -27,6 +27,7 @@ use remote::Order;
 
 pub use estimate::set_size;
 pub use leaf::{column_statistics, set_paths};
+pub use remote::SHARDS;
 
 /// PostgreSQL's planner, or the next extension's.
 pub type Planner<'a> = &'a dyn Fn(*mut Query) -> *mut PlannedStmt;

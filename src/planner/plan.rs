@@ -32,6 +32,8 @@ pub struct RemotePlan {
     pub union_tail: String,
     /// The lock that decides how many rows each shard gives, and the parameter that says it.
     pub window: Option<(u32, usize)>,
+    /// What a node does with the rows of all its shard groups, which it reads as the CTE `shards`: aggregation.
+    pub over: Option<String>,
     /// Rows stay locked or change: the statement needs a transaction on the node.
     pub writes: bool,
     /// Many rows are expected, and the text has no parameters: they may come by COPY.
@@ -229,6 +231,31 @@ impl Private for InsertPlan {}
 impl Private for LockPlan {}
 
 impl RemotePlan {
+    /// The statement for a node, of the texts for its shard groups.
+    pub fn statement(&self, arms: &[String]) -> String {
+        let rows = match arms {
+            [only] => only.clone(),
+            several => {
+                // An arm of UNION ALL cannot lock, a subquery in it can.
+                let (select, alias) = if self.writes {
+                    ("SELECT * FROM ", " locked")
+                } else {
+                    ("", "")
+                };
+                let arms: Vec<String> = several
+                    .iter()
+                    .map(|arm| format!("{select}({arm}){alias}"))
+                    .collect();
+                arms.join(" UNION ALL ")
+            }
+        };
+        match &self.over {
+            Some(over) => format!("WITH {} AS ({rows}) {over}", crate::planner::SHARDS),
+            None if arms.len() == 1 => rows,
+            None => rows + &self.union_tail,
+        }
+    }
+
     /// As `custom_private`: an id under which this backend finds the parsed plan, and the plan itself.
     ///
     /// # Safety

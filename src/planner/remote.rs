@@ -55,6 +55,60 @@ pub unsafe fn finish(
     unsafe { finish_with(query, route, order, reason, Parameters::default()) }
 }
 
+/// Name of the rows of a node's shard groups, where the node goes on with them.
+pub const SHARDS: &str = "shards";
+
+/// The same for a query whose rows each node aggregates: `over` reads them as a CTE named `SHARDS`, its columns named by
+/// `short_name`. None: `over` names what differs between shards (both queries are used up then).
+///
+/// # Safety
+/// As `finish`, for both.
+pub unsafe fn finish_over(
+    query: *mut Query,
+    over: *mut Query,
+    route: &Route,
+) -> Result<Option<Remote>> {
+    unsafe {
+        let mut parameters = Parameters::default();
+        parameters.extract(over, false);
+        parameters.extract(query, false);
+        let mut columns = Vec::new();
+        let mut names = Vec::new();
+        for entry in list::iter::<pg_sys::TargetEntry>((*over).targetList) {
+            columns.push(expr::signature((*entry).expr.cast()));
+            names.push(name_of(entry));
+            (*entry).resname = node::pstrdup(&short_name(columns.len()));
+        }
+        let template = deparse::template(over)?;
+        if !template.holes().is_empty() {
+            return Ok(None);
+        }
+        let mut remote = finish_with(query, route, Order::default(), String::new(), parameters)?;
+        remote.plan.columns = columns.iter().map(|(t, _, _)| t.to_u32()).collect();
+        remote.plan.over = Some(template.text().to_owned());
+        remote.plan.bulk = false;
+        remote.columns = columns;
+        remote.names = names;
+        remote.query = over_subquery(over, query);
+        Ok(Some(remote))
+    }
+}
+
+/// `over` with its CTE as a subquery.
+unsafe fn over_subquery(over: *mut Query, rows: *mut Query) -> *mut Query {
+    unsafe {
+        let query = node::copy(over);
+        let entry = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, 0);
+        (*entry).rtekind = RTEKind::RTE_SUBQUERY;
+        (*entry).ctename = std::ptr::null_mut();
+        (*entry).coltypes = std::ptr::null_mut();
+        (*entry).coltypmods = std::ptr::null_mut();
+        (*entry).colcollations = std::ptr::null_mut();
+        (*entry).subquery = rows;
+        query
+    }
+}
+
 /// The same when parts of the statement are parameters already.
 ///
 /// # Safety
@@ -142,6 +196,7 @@ pub unsafe fn finish_with(
                 .candidates
                 .zip(window)
                 .map(|(lock, window)| (lock, parameters.position_of(window))),
+            over: None,
             writes: command != Command::Select || locks_rows(query),
             bulk,
             as_others: relations.iter().any(|rte| applies_policies_of_others(*rte)),
@@ -213,7 +268,7 @@ unsafe fn reads_everything(query: *mut Query) -> bool {
 }
 
 /// A name for the column of this number: a, b, … z, aa, …
-fn short_name(mut number: usize) -> String {
+pub fn short_name(mut number: usize) -> String {
     let mut name = String::new();
     while number > 0 {
         number -= 1;
@@ -560,6 +615,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             merge: Vec::new(),
             union_tail: String::new(),
             window: None,
+            over: None,
             writes: true,
             bulk: false,
             as_others: false,

@@ -168,7 +168,11 @@ unsafe fn becomes_parameter(item: *mut Node) -> bool {
     }
 }
 
-unsafe fn depends_on_rows(tree: *mut Node) -> bool {
+/// Does a tree have another value for each row?
+///
+/// # Safety
+/// `tree` is null or a valid expression.
+pub unsafe fn depends_on_rows(tree: *mut Node) -> bool {
     unsafe {
         node::walk(tree, &mut |item, _| match node::tag(item) {
             NodeTag::T_Var

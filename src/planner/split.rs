@@ -180,7 +180,10 @@ unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
         if shippable_above(query) && (route.single || keeps_groups_whole(query, &analysis)) {
             return whole(query, &route, mode);
         }
-        if let Some(done) = aggregate::split(query, &route)? {
+        if !route.single && aggregate::shows_order_of_subquery(query) {
+            return refuse("an aggregate takes its rows in the order of a subquery");
+        }
+        if let Some(done) = aggregate::split(query, &analysis, &route)? {
             return Ok(done);
         }
         ship_rows(query, &route, mode)
@@ -340,7 +343,7 @@ unsafe fn whole(query: *mut Query, route: &Route, mode: Mode) -> Result<Option<R
     }
 }
 
-unsafe fn clear_grouping(query: *mut Query) {
+pub unsafe fn clear_grouping(query: *mut Query) {
     unsafe {
         (*query).groupClause = std::ptr::null_mut();
         (*query).groupDistinct = false;
@@ -382,6 +385,9 @@ unsafe fn sort_keys(query: *mut Query) -> Result<Option<Vec<SortKey>>> {
     }
 }
 
+/// `int8pl`, by `pg_proc.dat`.
+const INT8PL: u32 = 463;
+
 /// `limit + offset`: as many rows as any one shard could contribute.
 unsafe fn limit_with_offset(query: *mut Query) -> *mut Node {
     unsafe {
@@ -393,7 +399,7 @@ unsafe fn limit_with_offset(query: *mut Query) -> *mut Node {
             return node::copy(limit);
         }
         let sum = pg_sys::makeFuncExpr(
-            aggregate::functions::INT8PL.into(),
+            INT8PL.into(),
             pg_sys::INT8OID,
             list::from([node::copy(limit), node::copy((*query).limitOffset)]),
             pg_sys::InvalidOid,

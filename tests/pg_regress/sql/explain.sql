@@ -39,6 +39,15 @@ EXPLAIN (COSTS OFF) SELECT * FROM orders ORDER BY amount DESC LIMIT 3 OFFSET 2;
 EXPLAIN (COSTS OFF) SELECT tenant_id, count(*) FROM users GROUP BY tenant_id;
 EXPLAIN (COSTS OFF) SELECT u.name FROM users u LEFT JOIN orders o USING (tenant_id) WHERE o.order_id IS NULL;
 
+-- aggregates: in part on the nodes, the values of DISTINCT once, the finest of grouping sets
+EXPLAIN (COSTS OFF) SELECT stddev(amount), avg(amount), string_agg(status, ',') FROM orders;
+EXPLAIN (COSTS OFF) SELECT count(DISTINCT status), count(*) FROM orders;
+EXPLAIN (COSTS OFF) SELECT status, count(DISTINCT order_id), count(DISTINCT amount) FILTER (WHERE order_id > 5), sum(amount) FROM orders GROUP BY status;
+EXPLAIN (COSTS OFF) SELECT count(DISTINCT tenant_id) FROM orders;
+EXPLAIN (COSTS OFF) SELECT status, order_id, sum(amount), grouping(status) FROM orders GROUP BY CUBE (status, order_id);
+EXPLAIN (COSTS OFF) SELECT tenant_id, mode() WITHIN GROUP (ORDER BY status), rank() OVER (ORDER BY sum(amount)) FROM orders GROUP BY tenant_id HAVING count(*) > 1;
+EXPLAIN (COSTS OFF) SELECT array_agg(order_id) FROM (SELECT order_id FROM orders ORDER BY order_id) o;
+
 -- leaves under PostgreSQL's own plan
 EXPLAIN (COSTS OFF) SELECT e.kind, u.name FROM events e JOIN users u USING (tenant_id) WHERE e.kind = 'x';
 EXPLAIN (COSTS OFF) SELECT random() > 2, name FROM users WHERE name LIKE 'a%';

@@ -1,0 +1,109 @@
+//! Splits aggregation: the shards compute partial aggregates per group, a node combines those of its shard groups, the
+//! coordinator those of the nodes. Comes in: a level of a query whose FROM can run on the shards. Goes out: the same
+//! level over a leaf of partial results; or nothing, where an aggregate needs its rows.
+
+mod above;
+mod columns;
+mod level;
+mod recipe;
+
+use crate::error::Result;
+use crate::pg::node::Step;
+use crate::pg::{list, node};
+use crate::planner::analysis::Analysis;
+use crate::planner::leaf;
+use crate::planner::route::Route;
+use crate::planner::ship::Reason;
+use crate::planner::split;
+use level::Level;
+use pgrx::pg_sys::{self, Aggref, Query, RTEKind};
+
+/// Makes an aggregating level a leaf of partial aggregates below combining ones. None: this level's aggregates
+/// do not all split; Some(None): done.
+///
+/// # Safety
+/// `query` is owned by the caller; its FROM is tied and shippable, `analysis` and `route` are its own.
+pub unsafe fn split(
+    query: *mut Query,
+    analysis: &Analysis,
+    route: &Route,
+) -> Result<Option<Option<Reason>>> {
+    unsafe {
+        if !aggregates(query) {
+            return Ok(None);
+        }
+        let (shipped, kept) = split::split_quals((*(*query).jointree).quals);
+        if !kept.is_empty() {
+            return Ok(None);
+        }
+        let Some(level) = Level::of(query, analysis, route)? else {
+            return Ok(None);
+        };
+        let inner: *mut Query = node::copy(query);
+        split::strip_above(inner);
+        (*(*inner).jointree).quals = split::conjunction(&shipped);
+        let remote = columns::remote(&level, inner, route)?;
+        let signatures = remote.columns.clone();
+        let entry = leaf::placeholder(remote, false);
+        let quals = level.put_above(query, &signatures)?;
+        leaf::from_leaf(query, entry, quals);
+        (*query).hasSubLinks = false;
+        Ok(Some(None))
+    }
+}
+
+/// Does a level group its rows?
+unsafe fn aggregates(query: *mut Query) -> bool {
+    unsafe {
+        (*query).hasAggs
+            || !(*query).groupClause.is_null()
+            || !(*query).groupingSets.is_null()
+            || !(*query).havingQual.is_null()
+    }
+}
+
+/// Does an aggregate of this level show the order of its rows (`array_agg(x)`), which a subquery in FROM has set?
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn shows_order_of_subquery(query: *mut Query) -> bool {
+    unsafe { (*query).hasAggs && reads_sorted_subquery(query) && shows_order(query) }
+}
+
+unsafe fn reads_sorted_subquery(query: *mut Query) -> bool {
+    unsafe {
+        list::iter::<pg_sys::RangeTblEntry>((*query).rtable)
+            .filter(|rte| (**rte).rtekind == RTEKind::RTE_SUBQUERY && !(**rte).subquery.is_null())
+            .any(|rte| {
+                !(*(*rte).subquery).sortClause.is_null() || reads_sorted_subquery((*rte).subquery)
+            })
+    }
+}
+
+unsafe fn shows_order(query: *mut Query) -> bool {
+    unsafe {
+        split::above(query).into_iter().any(|tree| {
+            node::walk(tree, &mut |item, _| match node::cast::<Aggref>(item) {
+                Some(aggregate)
+                    if (*aggregate).aggorder.is_null()
+                        && (*aggregate).aggkind as u8 == b'n'
+                        && takes_order((*aggregate).aggfnoid) =>
+                {
+                    Step::Stop
+                }
+                _ => Step::Into,
+            })
+        })
+    }
+}
+
+/// The aggregates whose result depends on the order of their input, and those that are not PostgreSQL's own.
+unsafe fn takes_order(function: pg_sys::Oid) -> bool {
+    unsafe {
+        if !crate::pg::types::is_builtin(function) {
+            return true;
+        }
+        let name = std::ffi::CStr::from_ptr(pg_sys::get_func_name(function)).to_string_lossy();
+        name.ends_with("_agg") && !name.starts_with("range") || name == "xmlagg"
+    }
+}
