@@ -31,6 +31,14 @@ pub fn recovery_interval() -> std::time::Duration {
     std::time::Duration::from_secs(RECOVERY_INTERVAL.get().max(1) as u64)
 }
 
+static STATISTICS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
+
+/// Time between two looks for tables whose statistics are out of date; none: they are not looked for.
+pub fn statistics_interval() -> Option<std::time::Duration> {
+    let seconds = u64::try_from(STATISTICS_INTERVAL.get()).unwrap_or(0);
+    (seconds > 0).then(|| std::time::Duration::from_secs(seconds))
+}
+
 /// See `transaction::crash_point`.
 pub fn crash_point() -> Option<String> {
     CRASH_POINT
@@ -86,6 +94,16 @@ pub fn init() {
         c"The background worker also looks when the server starts and after a transaction that lost a node while it ended.",
         &RECOVERY_INTERVAL,
         1,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"shard_ext.statistics_interval",
+        c"Time between two looks for distributed tables to be analyzed automatically.",
+        c"The background worker then asks every node for the sizes of its shards, and brings the statistics of tables that have grown or shrunk up to date. 0 turns it off.",
+        &STATISTICS_INTERVAL,
+        0,
         86_400,
         GucContext::Sighup,
         GucFlags::UNIT_S,

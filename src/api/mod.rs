@@ -3,6 +3,7 @@
 mod citus_nodes;
 mod maintenance;
 mod nodes;
+mod sizes;
 mod tables;
 
 use crate::error::{sqlstate, Error, Result};

@@ -16,7 +16,7 @@ pub use add::add_node;
 pub use check::{check_node, Check, Outcome};
 pub use remove::remove_node;
 pub use server::{current_database, endpoint, NewServer};
-pub use sizes::{shard_sizes, text_array};
+pub use sizes::{relation_size, shard_sizes, text_array, Measure};
 pub use watch::server_event;
 
 use crate::catalog::{self, write, Node};

@@ -1,4 +1,4 @@
-//! How big the shards are: asked of each node once, for all tables.
+//! How big the shards are: asked of each node once, for all tables or for one.
 
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -6,6 +6,7 @@ use std::ffi::CStr;
 
 use crate::catalog::{self, Node, ShardGroupId, TableKind};
 use crate::error::Result;
+use crate::pg::spi;
 use crate::remote;
 
 /// A shard, or a node's copy of a reference table, with everything it takes on disk.
@@ -97,6 +98,114 @@ fn ask(
             Some(((schema?, name?), size?.parse().ok()?))
         })
         .collect())
+}
+
+/// What of a relation is measured, as PostgreSQL's functions divide it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// The rows alone.
+    Relation,
+    /// With TOAST.
+    Table,
+    /// With TOAST and indexes.
+    Total,
+}
+
+impl Measure {
+    fn function(self) -> &'static str {
+        match self {
+            Measure::Relation => "pg_catalog.pg_relation_size",
+            Measure::Table => "pg_catalog.pg_table_size",
+            Measure::Total => "pg_catalog.pg_total_relation_size",
+        }
+    }
+
+    /// Bytes of a relation here; none: it is gone.
+    fn here(self, relid: pg_sys::Oid) -> Result<Option<i64>> {
+        let relid = relid.to_u32().to_string();
+        let sql = format!(
+            "SELECT {}($1::pg_catalog.oid::pg_catalog.regclass)",
+            self.function()
+        );
+        let row = spi::query_one(&sql, &[Some(&relid)])?;
+        Ok(row.and_then(|mut row| row.pop().flatten()?.parse().ok()))
+    }
+}
+
+/// Bytes of all shards or copies of a table, or of one of its indexes; of a local relation, its own. None: there is no
+/// such relation. A node that fails is an error, or else gets a warning and counts nothing.
+pub fn relation_size(
+    relid: pg_sys::Oid,
+    measure: Measure,
+    fail_on_error: bool,
+) -> Result<Option<i64>> {
+    // SAFETY: a syscache look-up.
+    let table = match unsafe { pg_sys::IndexGetRelation(relid, true) } {
+        pg_sys::InvalidOid => relid,
+        table => table,
+    };
+    let shards = match catalog::table(table)? {
+        Some(found) => shards_of(&found)?,
+        None => return measure.here(relid),
+    };
+    let Some((schema, name)) = qualified_name(relid) else {
+        return Ok(None);
+    };
+    let mut sum = 0;
+    for node in catalog::nodes()? {
+        let names: Vec<String> = shards
+            .iter()
+            .filter(|(at, _)| *at == node.id)
+            .map(|(_, group)| {
+                let schema = match group {
+                    Some(group) => catalog::shard_schema(&schema, *group),
+                    None => catalog::reference_schema(&schema, &node),
+                };
+                format!("{}.{}", quoted(&schema), quoted(&name))
+            })
+            .collect();
+        if names.is_empty() {
+            continue;
+        }
+        match measure_on(&node, &names, measure) {
+            Ok(bytes) => sum += bytes,
+            Err(error) if fail_on_error => return Err(error),
+            Err(error) => error.warn(),
+        }
+    }
+    Ok(Some(sum))
+}
+
+/// Where a table's shards or copies are.
+fn shards_of(table: &catalog::Table) -> Result<Vec<(catalog::NodeId, Option<ShardGroupId>)>> {
+    match &table.kind {
+        TableKind::Reference => Ok(catalog::nodes()?.iter().map(|n| (n.id, None)).collect()),
+        TableKind::Distributed { colocation, .. } => colocation
+            .groups
+            .iter()
+            .map(|group| Ok((catalog::group_node(group.id)?, Some(group.id))))
+            .collect(),
+    }
+}
+
+fn measure_on(node: &Node, names: &[String], measure: Measure) -> Result<i64> {
+    let function = measure.function();
+    let names = text_array(names.iter().map(String::as_str));
+    let rows = remote::query(
+        node.id,
+        &format!(
+            "SELECT coalesce(pg_catalog.sum(coalesce((\
+               SELECT pg_catalog.sum({function}(p.relid)) FROM pg_catalog.pg_partition_tree(c) p), {function}(c))), 0)::int8 \
+             FROM pg_catalog.unnest($1::text[]) AS shard(name) CROSS JOIN LATERAL pg_catalog.to_regclass(shard.name) AS c"
+        ),
+        &[Some(&names)],
+    )?;
+    let first = rows.into_iter().next().and_then(|mut row| row.pop()?);
+    Ok(first.and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The text form of a text[].

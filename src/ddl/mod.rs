@@ -22,6 +22,7 @@ mod undistribute;
 mod unload;
 
 pub use add_shard::{add_shard, Keys};
+pub use checks::owned;
 pub use colocation::{method_of, Colocate};
 pub use distribute::{distribute_reference_table, distribute_table};
 pub use drop::{

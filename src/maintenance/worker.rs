@@ -1,12 +1,15 @@
-//! The background worker of one database: runs recovery now and then, and when it is woken up.
+//! The background worker of one database: runs recovery now and then, and when it is woken up; keeps statistics up to date.
 
 use super::slots;
 use crate::catalog::{self, NodeId};
+use crate::settings;
+use crate::statistics;
 use crate::transaction::recovery;
 use pgrx::prelude::*;
 use pgrx::{bgworkers::*, pg_sys};
 use std::collections::HashSet;
-use std::time::Duration;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
 
 /// Between attempts while something is left to recover.
 const RETRY: Duration = Duration::from_secs(5);
@@ -42,16 +45,25 @@ pub unsafe extern "C-unwind" fn shard_ext_maintenance(database: pg_sys::Datum) {
     }
     pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::null());
     pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+    forget_connections();
     let mut unreachable = HashSet::new();
+    let mut analyzed = Instant::now();
     loop {
         let Some(all_done) = round(&mut unreachable) else {
             return;
         };
-        let pause = if all_done {
-            crate::settings::recovery_interval()
+        let mut pause = if all_done {
+            settings::recovery_interval()
         } else {
             RETRY
         };
+        if let Some(interval) = settings::statistics_interval() {
+            if analyzed.elapsed() >= interval {
+                analyze_outdated();
+                analyzed = Instant::now();
+            }
+            pause = pause.min(interval.saturating_sub(analyzed.elapsed()));
+        }
         super::sleep(pause);
         if super::is_stopped() {
             return;
@@ -105,6 +117,71 @@ fn round(unreachable: &mut HashSet<NodeId>) -> Option<bool> {
         pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
     }
     Some(all_done)
+}
+
+/// Analyses what has grown or shrunk, each table in a transaction of its own. What fails is tried again next time.
+fn analyze_outdated() {
+    activity(c"statistics of distributed tables");
+    let tables = attempt(|| {
+        if catalog::installed() {
+            statistics::outdated()
+        } else {
+            Ok(Vec::new())
+        }
+    });
+    for relid in tables.unwrap_or_default() {
+        if super::is_stopped() {
+            break;
+        }
+        // SAFETY: in a transaction with a snapshot.
+        attempt(|| unsafe { statistics::catch_up(relid) });
+    }
+    // SAFETY: NULL is allowed.
+    unsafe {
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
+    }
+}
+
+/// The worker keeps no connection: it would keep the node's database from being dropped or renamed.
+fn forget_connections() {
+    in_transaction(|| {
+        // SAFETY: NUL-terminated strings, copied by the server.
+        unsafe {
+            pg_sys::SetConfigOption(
+                c"shard_ext.max_cached_connections_per_node".as_ptr(),
+                c"0".as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    });
+}
+
+/// A transaction that may fail: the error is logged, and the worker goes on.
+fn attempt<T>(work: impl FnOnce() -> crate::error::Result<T>) -> Option<T> {
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| {
+        in_transaction(|| {
+            // SAFETY: in a transaction, which pops what is pushed.
+            unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+            let result = work().unwrap_or_else(|error| error.raise());
+            unsafe { pg_sys::PopActiveSnapshot() };
+            Some(result)
+        })
+    }))
+    .catch_others(|error| {
+        use pgrx::pg_sys::panic::CaughtError::*;
+        let (PostgresError(report) | ErrorReport(report)) = &error else {
+            error.rethrow()
+        };
+        pgrx::log!("statistics are not up to date: {}", report.message());
+        None
+    })
+    .execute();
+    if outcome.is_none() {
+        // SAFETY: what the failed transaction held is released.
+        unsafe { pg_sys::AbortCurrentTransaction() };
+    }
+    outcome
 }
 
 fn activity(what: &std::ffi::CStr) {

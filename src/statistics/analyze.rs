@@ -46,8 +46,19 @@ pub fn analyze_on_nodes(relid: pg_sys::Oid, columns: &[String], options: Options
     remote::execute_all(&work).map(|_| ())
 }
 
-/// Brings the statistics of a distributed table here, all or those of some columns. The nodes' own are to be fresh:
-/// they say how many rows there are.
+/// How many rows the shards have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// What the nodes have just counted.
+    Counted,
+    /// What follows from the last count and today's size.
+    AsGrown,
+}
+
+/// Pages of a table that is read whole rather than wait for its nodes to count its rows.
+const SMALL: f64 = 3000.0;
+
+/// Brings the statistics of a distributed table here, all or those of some columns.
 ///
 /// # Safety
 /// `relation` is open and locked against another ANALYZE.
@@ -55,10 +66,20 @@ pub unsafe fn collect(
     relation: pg_sys::Relation,
     columns: &[String],
     options: Options,
+    source: Source,
 ) -> Result<()> {
     let relid = (*relation).rd_id;
-    let shards = totals::of_tables(&[relid])?.pop().unwrap_or_default();
-    let totals = Totals::of(&shards);
+    let mut shards = totals::of_tables(&[relid])?.pop().unwrap_or_default();
+    let mut known = true;
+    if source == Source::AsGrown {
+        known = shards
+            .iter()
+            .all(|shard| shard.rows >= 0.0 || shard.current_pages == 0.0);
+        shards.iter_mut().for_each(ShardTotals::grow);
+        if !known && shards.iter().map(|shard| shard.pages).sum::<f64>() > SMALL {
+            return Ok(());
+        }
+    }
     let context = pg_sys::AllocSetContextCreateInternal(
         pg_sys::CurrentMemoryContext,
         c"ANALYZE of a distributed table".as_ptr(),
@@ -67,10 +88,10 @@ pub unsafe fn collect(
         pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
     );
     let before = pg_sys::MemoryContextSwitchTo(context);
-    let outcome = column_statistics(relation, columns, options, &shards, &totals);
+    let outcome = column_statistics(relation, columns, options, &shards, known);
     pg_sys::MemoryContextSwitchTo(before);
     pg_sys::MemoryContextDelete(context);
-    outcome?;
+    let totals = outcome?;
     pg_sys::CommandCounterIncrement();
     totals.store(relation);
     // what the table itself has seen of changes was before it was distributed, or is none
@@ -78,26 +99,39 @@ pub unsafe fn collect(
     Ok(())
 }
 
+/// With the rows of the shards `known`, a sample is enough; else all are read, and counted.
 unsafe fn column_statistics(
     relation: pg_sys::Relation,
     columns: &[String],
     options: Options,
     shards: &[ShardTotals],
-    totals: &Totals,
-) -> Result<()> {
+    known: bool,
+) -> Result<Totals> {
+    let mut totals = Totals::of(shards);
     let mut attributes = of_columns(relation, columns)?;
     if columns.is_empty() {
         of_index_expressions(relation, &mut attributes)?;
+    }
+    if attributes.is_empty() {
+        return Ok(totals);
     }
     let wanted = attributes
         .iter()
         .map(|attribute| attribute.wanted_rows)
         .fold(100, i32::max);
+    let wanted = if known {
+        f64::from(wanted)
+    } else {
+        f64::INFINITY
+    };
     progress(pg_sys::PROGRESS_ANALYZE_PHASE_ACQUIRE_SAMPLE_ROWS);
     let rd_rel = (*relation).rd_rel;
     let policies_hide = (*rd_rel).relforcerowsecurity;
-    let mut sample = sample::take(&attributes, shards, f64::from(wanted), policies_hide)?;
+    let mut sample = sample::take(&attributes, shards, wanted, policies_hide)?;
     let rows = sample.first().map_or(0, |values| values.datums.len());
+    if !known {
+        totals.rows = rows as f64;
+    }
     if options.verbose {
         let name = CStr::from_ptr((*rd_rel).relname.data.as_ptr()).to_string_lossy();
         Error::new(
@@ -112,7 +146,7 @@ unsafe fn column_statistics(
         .report(pg_sys::INFO as i32);
     }
     if rows == 0 {
-        return Ok(());
+        return Ok(totals);
     }
     progress(pg_sys::PROGRESS_ANALYZE_PHASE_COMPUTE_STATS);
     compute(
@@ -128,7 +162,7 @@ unsafe fn column_statistics(
         attribute.store(statistics);
     }
     pg_sys::table_close(statistics, pg_sys::RowExclusiveLock as i32);
-    Ok(())
+    Ok(totals)
 }
 
 /// Functions of user-defined types run as the table's owner, restricted, as in PostgreSQL's ANALYZE.
@@ -295,7 +329,7 @@ pub unsafe fn analyze_relation(
     if on_nodes {
         analyze_on_nodes(relid, columns, options)?;
     }
-    collect(relation, columns, options)?;
+    collect(relation, columns, options, Source::Counted)?;
     pg_sys::pgstat_progress_end_command();
     Ok(())
 }

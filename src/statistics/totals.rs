@@ -23,6 +23,20 @@ pub struct ShardTotals {
     pub current_pages: f64,
 }
 
+impl ShardTotals {
+    /// What `estimate_rel_size` makes of it: as dense as when it was counted, but of today's size.
+    pub fn grow(&mut self) {
+        if self.rows > 0.0 && self.pages > 0.0 {
+            self.rows *= self.current_pages / self.pages;
+        } else if self.current_pages > 0.0 {
+            // at least one; whoever must know better reads them
+            self.rows = 1.0;
+        }
+        self.pages = self.current_pages;
+        self.all_visible = self.all_visible.min(self.pages);
+    }
+}
+
 /// The sum over shards.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Totals {

@@ -3,7 +3,8 @@
 //! tables, are vacuumed by their nodes in transactions of their own, as VACUUM has to be.
 
 use super::analyze::{self, Options};
-use super::totals::{self, Totals};
+use super::refresh;
+use super::totals::Totals;
 use crate::catalog::{self, NodeId};
 use crate::ddl::{self, quote_identifier};
 use crate::error::Result;
@@ -302,6 +303,9 @@ impl Run<'_> {
             }
             return Ok(());
         }
+        if vacuum && !may_vacuum(target.relid) {
+            return Ok(());
+        }
         let flags = if analyze {
             pg_sys::VACOPT_ANALYZE
         } else {
@@ -326,11 +330,7 @@ impl Run<'_> {
                 analyze::analyze_relation(relation, &target.columns, options, !vacuum)?;
             } else {
                 before.store(relation);
-                let shards = totals::of_tables(&[target.relid])?;
-                if let Some(totals) = shards.first().and_then(|shards| Totals::grown(shards)) {
-                    totals.store(relation);
-                    pg_sys::pgstat_report_vacuum(target.relid, false, totals.rows as i64, 0);
-                }
+                refresh::update(relation, before)?;
             }
         }
         pg_sys::relation_close(relation, pg_sys::NoLock as i32);
