@@ -16,7 +16,20 @@ pub type TextRows = Vec<Vec<Option<String>>>;
 pub struct LoneConnection {
     pg: PgConn,
     name: String,
+    /// A statement has been sent, and its answer not read to the end.
+    running: bool,
     _file: FileSlot,
+}
+
+impl Drop for LoneConnection {
+    fn drop(&mut self) {
+        // the session was interrupted while it waited: the node need not go on
+        if self.running && std::thread::panicking() {
+            if let Some(canceller) = self.pg.canceller() {
+                canceller.cancel();
+            }
+        }
+    }
 }
 
 impl LoneConnection {
@@ -26,6 +39,7 @@ impl LoneConnection {
         Ok(LoneConnection {
             pg,
             name: name.to_string(),
+            running: false,
             _file: file,
         })
     }
@@ -40,6 +54,7 @@ impl LoneConnection {
         }
         let mut rows = Vec::new();
         let mut failure = None;
+        self.running = true;
         loop {
             if self.pg.is_busy() {
                 self.wait(sql, limit)?;
@@ -53,6 +68,7 @@ impl LoneConnection {
                 _ => take_rows(&result, &mut rows),
             }
         }
+        self.running = false;
         match failure {
             Some(error) => Err(error),
             None if self.pg.is_bad() => Err(self.lost()),
