@@ -35,3 +35,9 @@ CREATE AGGREGATE shard_ext.combine_array_agg(anycompatiblearray) (SFUNC = array_
 COMMENT ON AGGREGATE shard_ext.combine_array_agg(anycompatiblearray) IS 'the arrays of all shards as one';
 CREATE AGGREGATE shard_ext.combine_jsonb(jsonb) (SFUNC = jsonb_concat, STYPE = jsonb);
 COMMENT ON AGGREGATE shard_ext.combine_jsonb(jsonb) IS 'the arrays or objects of all shards as one';
+
+-- sum(bigint) is numeric; these stay what they are
+CREATE AGGREGATE shard_ext.combine_count(bigint) (SFUNC = int8pl, STYPE = bigint, INITCOND = '0', COMBINEFUNC = int8pl, PARALLEL = SAFE);
+COMMENT ON AGGREGATE shard_ext.combine_count(bigint) IS 'the sum of counts, 0 over nothing';
+CREATE AGGREGATE shard_ext.combine_sum(bigint) (SFUNC = int8pl, STYPE = bigint, COMBINEFUNC = int8pl, PARALLEL = SAFE);
+COMMENT ON AGGREGATE shard_ext.combine_sum(bigint) IS 'the sum of sums of integers, as bigint';

@@ -537,7 +537,13 @@ unsafe fn plan_scan(
                     .map(|e| node::copy(*e))
                     .collect::<Vec<_>>(),
             );
-            (*scan).custom_private = remote.plan.to_private()?;
+            let mut plan = remote.plan.clone();
+            plan.bulk |= plan.kind == crate::planner::plan::Kind::Scattered
+                && plan.params.is_empty()
+                && !plan.writes
+                && plan.merge.is_empty()
+                && (*rel).rows >= BULK_ROWS;
+            (*scan).custom_private = plan.to_private()?;
             return Ok(scan.cast());
         }
         let table = catalog::table((*rte).relid)?

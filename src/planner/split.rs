@@ -422,7 +422,7 @@ unsafe fn ship_rows(query: *mut Query, route: &Route, mode: Mode) -> Result<Opti
                 "a condition with a subquery runs on the coordinator".into(),
             ));
         }
-        let mut units = Vec::new();
+        let mut units = aggregate::argument_units(query);
         for tree in above(query).into_iter().chain(kept.iter().copied()) {
             if !collect_units(tree, &mut units) {
                 return Ok(Some(
@@ -519,14 +519,14 @@ pub unsafe fn above(query: *mut Query) -> Vec<*mut Node> {
     }
 }
 
-/// Columns and whole subqueries that a tree needs from below; false when it holds something that cannot be a unit.
+/// Columns and whole subqueries that a tree needs from below, beside the units that are there; false when it holds
+/// something that cannot be a unit.
 pub unsafe fn collect_units(tree: *mut Node, units: &mut Vec<*mut Node>) -> bool {
     unsafe {
         !node::walk(tree, &mut |item, _| match node::tag(item) {
+            _ if units.iter().any(|u| node::equal(*u, item)) => Step::Over,
             NodeTag::T_Var => {
-                if !units.iter().any(|u| node::equal(*u, item)) {
-                    units.push(item);
-                }
+                units.push(item);
                 Step::Over
             }
             NodeTag::T_SubLink => {
@@ -540,9 +540,7 @@ pub unsafe fn collect_units(tree: *mut Node, units: &mut Vec<*mut Node>) -> bool
                 if !scalar || aggregates_outside(sublink) {
                     return Step::Stop;
                 }
-                if !units.iter().any(|u| node::equal(*u, item)) {
-                    units.push(item);
-                }
+                units.push(item);
                 Step::Over
             }
             NodeTag::T_Query => Step::Stop,

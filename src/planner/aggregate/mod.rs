@@ -13,10 +13,10 @@ use crate::pg::{list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::leaf;
 use crate::planner::route::Route;
-use crate::planner::ship::Reason;
+use crate::planner::ship::{self, Reason};
 use crate::planner::split;
 use level::Level;
-use pgrx::pg_sys::{self, Aggref, Query, RTEKind};
+use pgrx::pg_sys::{self, Aggref, Node, NodeTag, Query, RTEKind};
 
 /// Makes an aggregating level a leaf of partial aggregates below combining ones. None: this level's aggregates
 /// do not all split; Some(None): done.
@@ -49,6 +49,53 @@ pub unsafe fn split(
         leaf::from_leaf(query, entry, quals);
         (*query).hasSubLinks = false;
         Ok(Some(None))
+    }
+}
+
+/// Groups and arguments of aggregates that the shards can compute, where the rows themselves must come: they come
+/// instead of the columns that they are made of. Where a FILTER fails an argument must not be computed.
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn argument_units(query: *mut Query) -> Vec<*mut Node> {
+    unsafe {
+        let mut units: Vec<*mut Node> = Vec::new();
+        if !aggregates(query) {
+            return units;
+        }
+        let mut add = |item: *mut Node| {
+            let computed = !matches!(node::tag(item), NodeTag::T_Var | NodeTag::T_SubLink);
+            if computed
+                && ship::depends_on_rows(item)
+                && ship::obstacle(item).is_none()
+                && ship::readable_type(pg_sys::exprType(item)).is_ok()
+                && !pg_sys::expression_returns_set(item)
+                && !units.iter().any(|known| node::equal(*known, item))
+            {
+                units.push(item);
+            }
+        };
+        for clause in list::iter::<pg_sys::SortGroupClause>((*query).groupClause) {
+            add(pg_sys::get_sortgroupclause_expr(
+                clause,
+                (*query).targetList,
+            ));
+        }
+        for tree in split::above(query) {
+            node::walk(tree, &mut |item, _| match node::cast::<Aggref>(item) {
+                Some(aggregate)
+                    if (*aggregate).aggfilter.is_null() && (*aggregate).agglevelsup == 0 =>
+                {
+                    list::iter::<pg_sys::TargetEntry>((*aggregate).args)
+                        .for_each(|entry| add((*entry).expr.cast()));
+                    Step::Over
+                }
+                Some(_) => Step::Over,
+                None if node::tag(item) == NodeTag::T_Query => Step::Over,
+                None => Step::Into,
+            });
+        }
+        units
     }
 }
 

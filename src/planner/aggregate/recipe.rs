@@ -170,21 +170,28 @@ unsafe fn plan(
             .unwrap_or(pg_sys::InvalidOid);
         let is_float = matches!(argument, pg_sys::FLOAT4OID | pg_sys::FLOAT8OID);
         Ok(match name {
-            "count" | "regr_count" => Plan::new(&[], "coalesce(sum($1), 0)::bigint"),
+            "count" | "regr_count" => Plan::new(&[], "shard_ext.combine_count($1)"),
             "sum" => match argument {
-                pg_sys::INT2OID | pg_sys::INT4OID => Plan::new(&[], "sum($1)::bigint"),
+                pg_sys::INT2OID | pg_sys::INT4OID => Plan::new(&[], "shard_ext.combine_sum($1)"),
                 _ => Plan::same("sum"),
             },
             "avg" => match argument {
                 pg_sys::FLOAT4OID | pg_sys::FLOAT8OID => Plan::new(
                     &["sum($1::float8)", "count($1)"],
-                    "sum($1) / nullif(sum($2), 0)::float8",
+                    "sum($1) / nullif(shard_ext.combine_count($2), 0)::float8",
                 ),
                 pg_sys::INTERVALOID => Plan::new(
                     &["sum($1)", "count($1)"],
-                    "sum($1) / nullif(sum($2), 0)::float8",
+                    "sum($1) / nullif(shard_ext.combine_count($2), 0)::float8",
                 ),
-                _ => Plan::new(&["sum($1)", "count($1)"], "sum($1) / nullif(sum($2), 0)"),
+                pg_sys::INT2OID | pg_sys::INT4OID => Plan::new(
+                    &["sum($1)", "count($1)"],
+                    "shard_ext.combine_sum($1)::numeric / nullif(shard_ext.combine_count($2), 0)",
+                ),
+                _ => Plan::new(
+                    &["sum($1)", "count($1)"],
+                    "sum($1) / nullif(shard_ext.combine_count($2), 0)",
+                ),
             },
             "min" | "max" => {
                 let collation = (*aggregate).inputcollid;
@@ -255,7 +262,7 @@ fn numeric_variance(which: &str, argument: Oid) -> Option<Plan> {
     let deviation = which.starts_with("stddev");
     Plan::new(
         &["count($1)", "sum($1)", squares],
-        format!("shard_ext.numeric_variance(sum($1), sum($2), sum($3), {sample}, {deviation})"),
+        format!("shard_ext.numeric_variance(shard_ext.combine_count($1), sum($2), sum($3), {sample}, {deviation})"),
     )
 }
 

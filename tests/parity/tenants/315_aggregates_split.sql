@@ -172,3 +172,7 @@ SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY amount * 2), percentile_disc(
 SELECT status, rank(500, 'x') WITHIN GROUP (ORDER BY amount, note), cume_dist(100) WITHIN GROUP (ORDER BY amount) FROM orders GROUP BY status;
 SELECT user_id % 4, percentile_cont(ARRAY[0.1, 0.5]) WITHIN GROUP (ORDER BY amount) FILTER (WHERE status = 'paid'), count(*) FROM orders GROUP BY 1;
 SELECT array_agg(order_id ORDER BY order_id), count(DISTINCT user_id) FROM orders WHERE order_id < 30;
+SELECT name IS NULL, percentile_cont(0.5) WITHIN GROUP (ORDER BY (SELECT u.age + 1)), mode() WITHIN GROUP (ORDER BY lower(name) || age) FROM users u GROUP BY name IS NULL;
+SELECT age / 10, percentile_disc(0.5) WITHIN GROUP (ORDER BY 100 / (user_id - 3)) FILTER (WHERE user_id <> 3), percentile_disc(0.1) WITHIN GROUP (ORDER BY age / 10) FROM users GROUP BY age / 10;
+SELECT user_id % 4, user_id % 4 + 1, array_agg(DISTINCT user_id % 4 ORDER BY user_id % 4), mode() WITHIN GROUP (ORDER BY user_id % 4) FROM orders GROUP BY user_id % 4;
+SELECT (SELECT max(x) FROM (VALUES (percentile_cont(0.5) WITHIN GROUP (ORDER BY amount * 2))) v (x)) FROM orders;
