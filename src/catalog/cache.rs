@@ -100,6 +100,11 @@ extern "C-unwind" fn syscache_changed(_argument: pg_sys::Datum, id: i32, _hash: 
     }
 }
 
+/// Counts what may have changed what is read here.
+pub(super) fn generation() -> u64 {
+    cache().generation.get()
+}
+
 /// Forgets everything in this backend; what is in use stays alive until it is dropped.
 fn invalidate_all() {
     relations::forget();

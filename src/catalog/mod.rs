@@ -9,6 +9,7 @@ mod commit_records;
 mod key;
 mod memory;
 mod names;
+mod on_nodes;
 mod read;
 mod relations;
 mod scan;
@@ -30,6 +31,9 @@ pub use commit_records::{
 };
 pub use key::{base_type, bound_text, no_shard, parse_bound};
 pub use names::shard_schema;
+pub use on_nodes::{
+    collation_on_nodes, configuration_on_nodes, extension_function_on_nodes, type_on_nodes,
+};
 pub use relations::installed;
 pub use types::{
     Bounds, Colocation, ColocationId, Method, Node, NodeId, ShardGroup, ShardGroupId, Table,

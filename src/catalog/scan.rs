@@ -52,6 +52,17 @@ pub fn scan(
     index: pg_sys::Oid,
     equal: Option<Equal>,
     lock: pg_sys::LOCKMODE,
+    visit: impl FnMut(pg_sys::Relation, &Row),
+) {
+    scan_by(table, index, equal.as_slice(), lock, visit)
+}
+
+/// The same with an equality on each of the first columns of the index.
+pub fn scan_by(
+    table: pg_sys::Oid,
+    index: pg_sys::Oid,
+    equal: &[Equal],
+    lock: pg_sys::LOCKMODE,
     mut visit: impl FnMut(pg_sys::Relation, &Row),
 ) {
     // SAFETY: systable_* as genam.c documents it; on error the resource owner closes everything.
@@ -59,22 +70,26 @@ pub fn scan(
         let relation = pg_sys::table_open(table, lock);
         let descriptor = (*relation).rd_att;
         let natts = (*descriptor).natts as usize;
-        let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
-        let keys = match equal {
-            Some(equal) => {
-                pg_sys::ScanKeyInit(
-                    &mut key,
-                    equal.attribute,
-                    pg_sys::BTEqualStrategyNumber as u16,
-                    pg_sys::Oid::from(equal.function),
-                    equal.value,
-                );
-                1
-            }
-            None => 0,
-        };
-        let scan =
-            pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), keys, &mut key);
+        let mut keys: Vec<pg_sys::ScanKeyData> = Vec::with_capacity(equal.len());
+        for equal in equal {
+            let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
+            pg_sys::ScanKeyInit(
+                &mut key,
+                equal.attribute,
+                pg_sys::BTEqualStrategyNumber as u16,
+                pg_sys::Oid::from(equal.function),
+                equal.value,
+            );
+            keys.push(key);
+        }
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            index,
+            true,
+            std::ptr::null_mut(),
+            keys.len() as i32,
+            keys.as_mut_ptr(),
+        );
         let mut row = Row {
             values: vec![pg_sys::Datum::null(); natts],
             nulls: vec![true; natts],

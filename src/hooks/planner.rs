@@ -51,7 +51,12 @@ unsafe extern "C-unwind" fn planner_hook(
             return plan;
         }
         match planner::plan(query, &standard) {
-            Ok(Some(plan)) => plan,
+            Ok(Some(plan)) => {
+                if options & pg_sys::CURSOR_OPT_SCROLL as i32 != 0 {
+                    planner::make_scrollable(plan);
+                }
+                plan
+            }
             Ok(None) => standard(query),
             Err(error) => error.raise(),
         }

@@ -169,3 +169,42 @@ pub unsafe fn renumbered(tree: *mut Node, from: i32, to: i32) -> *mut Node {
         node::map_children(tree, |child| renumbered(child, from, to))
     }
 }
+
+/// `value COLLATE …` when its collation is not `usual`.
+///
+/// # Safety
+/// `value` is a valid expression.
+pub unsafe fn collated(value: *mut Node, usual: pg_sys::Oid) -> *mut Node {
+    unsafe {
+        let collation = pg_sys::exprCollation(value);
+        if collation == pg_sys::InvalidOid || collation == usual {
+            return value;
+        }
+        let collate = node::make::<pg_sys::CollateExpr>();
+        (*collate).arg = value.cast();
+        (*collate).collOid = collation;
+        (*collate).location = -1;
+        collate.cast()
+    }
+}
+
+/// A copy of `tree`, which PostgreSQL's planner has simplified, with COLLATE where it was taken out: deparsing says
+/// nothing of the collation of a RelabelType.
+///
+/// # Safety
+/// `tree` is null or a valid expression.
+pub unsafe fn with_collations(tree: *mut Node) -> *mut Node {
+    unsafe {
+        if tree.is_null() {
+            return tree;
+        }
+        let changed = node::map_children(tree, |child| with_collations(child));
+        match node::cast::<pg_sys::RelabelType>(changed) {
+            Some(relabel) => {
+                let below = pg_sys::exprCollation((*relabel).arg.cast());
+                collated(changed, below)
+            }
+            None => changed,
+        }
+    }
+}

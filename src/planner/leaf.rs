@@ -597,7 +597,7 @@ unsafe fn plan_relation(
             let secure =
                 (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
             if secure && clause_ships(clause, rti) {
-                let clause = expr::renumbered(clause, rti, 1);
+                let clause = expr::with_collations(expr::renumbered(clause, rti, 1));
                 shipped = expr::and(shipped, clause);
             } else {
                 kept.push(clause);

@@ -16,6 +16,7 @@ mod rowmarks;
 mod ship;
 mod split;
 mod statement;
+mod tableoid;
 
 use crate::catalog::{self, TableKind};
 use crate::error::Result;
@@ -28,6 +29,7 @@ use remote::Order;
 pub use estimate::set_size;
 pub use leaf::{column_statistics, set_paths};
 pub use remote::SHARDS;
+pub use statement::make_scrollable;
 
 /// PostgreSQL's planner, or the next extension's.
 pub type Planner<'a> = &'a dyn Fn(*mut Query) -> *mut PlannedStmt;
@@ -50,6 +52,7 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut P
 
 unsafe fn plan_distributed(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
     unsafe {
+        tableoid::replace(query)?;
         match (*query).commandType {
             pg_sys::CmdType::CMD_SELECT => {
                 if let Some(statement) = plan_routed(query)? {

@@ -139,8 +139,7 @@ pub unsafe fn finish_with(
                 // libpq copies the names with every row.
                 (*entry).resname = node::pstrdup(&short_name(columns.len()));
             }
-            if is_row_of_ours(signature.0)? {
-                // Each shard's table has a row type of its own; their text is the same.
+            if is_row_of_relation(signature.0) {
                 (*entry).expr = as_text((*entry).expr.cast()).cast();
             }
         }
@@ -231,14 +230,16 @@ unsafe fn applies_policies_of_others(rte: *mut pg_sys::RangeTblEntry) -> bool {
     }
 }
 
-/// Is this the row type of a distributed table?
-fn is_row_of_ours(type_oid: pg_sys::Oid) -> Result<bool> {
+/// Is this the row type of a table or view? Each shard's table has one of its own, views are known here only.
+fn is_row_of_relation(type_oid: pg_sys::Oid) -> bool {
     if types::is_builtin(type_oid) {
-        return Ok(false);
+        return false;
     }
-    // SAFETY: a syscache look-up.
-    let relid = unsafe { pg_sys::get_typ_typrelid(type_oid) };
-    Ok(relid != pg_sys::InvalidOid && crate::catalog::table(relid)?.is_some())
+    // SAFETY: syscache look-ups.
+    unsafe {
+        let relid = pg_sys::get_typ_typrelid(type_oid);
+        relid != pg_sys::InvalidOid && pg_sys::get_rel_relkind(relid) as u8 != b'c'
+    }
 }
 
 unsafe fn as_text(value: *mut Node) -> *mut Node {

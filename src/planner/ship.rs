@@ -1,6 +1,7 @@
 //! What may be evaluated on a worker, and what becomes a parameter: stable expressions without columns are
 //! computed once on the coordinator, volatile ones and objects the workers may lack keep the expression here.
 
+use crate::catalog;
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
@@ -31,23 +32,33 @@ pub unsafe fn obstacle_to_routing(tree: *mut Node) -> Option<Reason> {
 unsafe fn find_obstacle(tree: *mut Node, one_shard_group: bool) -> Option<Reason> {
     let mut reason = None;
     unsafe {
-        node::walk(tree, &mut |item, _| match check(item, one_shard_group) {
-            Some(found) => {
-                reason = Some(found);
-                Step::Stop
-            }
-            // A stable expression without columns becomes a parameter whole, whatever it calls.
-            None if is_expression(item) && becomes_parameter(item) => Step::Over,
-            None => Step::Into,
-        });
+        node::walk(
+            tree,
+            &mut |item, level| match check(item, one_shard_group) {
+                _ if names_row_type(item, level) => {
+                    reason = Some("the nodes lack the type of a row".to_owned());
+                    Step::Stop
+                }
+                Some(found) => {
+                    reason = Some(found);
+                    Step::Stop
+                }
+                // A stable expression without columns becomes a parameter whole, whatever it calls.
+                None if is_expression(item) && becomes_parameter(item) => Step::Over,
+                None => Step::Into,
+            },
+        );
     }
     reason
 }
 
 unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
     unsafe {
+        if let Some(unknown) = unknown_object(item) {
+            return Some(unknown);
+        }
         if is_expression(item) && becomes_parameter(item) {
-            return None;
+            return type_obstacle(pg_sys::exprType(item));
         }
         match node::tag(item) {
             NodeTag::T_Query => return None,
@@ -66,9 +77,6 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
                 let identity = leaf::is_row_identity((*var).varattno) && leaf::reads_row_identity();
                 if (*var).varattno < 0 && !means_something && !identity {
                     return Some("a system column means one shard's row only".into());
-                }
-                if (*var).varattno == 0 && is_row_of_view((*var).vartype) {
-                    return Some("the type of a view's rows is the coordinator's".into());
                 }
             }
             NodeTag::T_Const => {
@@ -97,11 +105,62 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
     }
 }
 
-/// Nodes know the tables, not the views over them.
-unsafe fn is_row_of_view(type_oid: Oid) -> bool {
+/// Why the node itself names an object that the nodes of the cluster do not have.
+unsafe fn unknown_object(item: *mut Node) -> Option<Reason> {
     unsafe {
-        let relid = pg_sys::get_typ_typrelid(type_oid);
-        relid != pg_sys::InvalidOid && pg_sys::get_rel_relkind(relid) as u8 == b'v'
+        match node::tag(item) {
+            NodeTag::T_Const => {
+                let constant = item.cast::<pg_sys::Const>();
+                if (*constant).consttype == pg_sys::REGCONFIGOID && !(*constant).constisnull {
+                    let configuration = Oid::from((*constant).constvalue.value() as u32);
+                    if !catalog::configuration_on_nodes(configuration) {
+                        return Some("the nodes lack a text search configuration".into());
+                    }
+                }
+                type_obstacle((*constant).consttype)
+            }
+            NodeTag::T_CollateExpr => {
+                let collation = (*item.cast::<pg_sys::CollateExpr>()).collOid;
+                (!catalog::collation_on_nodes(collation))
+                    .then(|| "the nodes lack a collation".to_owned())
+            }
+            NodeTag::T_RelabelType => {
+                let collation = (*item.cast::<pg_sys::RelabelType>()).resultcollid;
+                if !catalog::collation_on_nodes(collation) {
+                    return Some("the nodes lack a collation".into());
+                }
+                type_obstacle(pg_sys::exprType(item))
+            }
+            NodeTag::T_Param
+            | NodeTag::T_CoerceViaIO
+            | NodeTag::T_ArrayCoerceExpr
+            | NodeTag::T_CoerceToDomain
+            | NodeTag::T_ConvertRowtypeExpr
+            | NodeTag::T_RowExpr
+            | NodeTag::T_ArrayExpr
+            | NodeTag::T_FuncExpr => type_obstacle(pg_sys::exprType(item)),
+            _ => None,
+        }
+    }
+}
+
+fn type_obstacle(type_oid: Oid) -> Option<Reason> {
+    (!catalog::type_on_nodes(type_oid)).then(|| "the nodes lack a type".to_owned())
+}
+
+/// Whole rows as columns of a subquery or of another row are deparsed with the name of their type, which for a view is
+/// known here only.
+unsafe fn names_row_type(item: *mut Node, level: u32) -> bool {
+    unsafe {
+        let unknown = |value: *mut Node| {
+            node::cast::<pg_sys::Var>(value)
+                .is_some_and(|var| (*var).varattno == 0 && !catalog::type_on_nodes((*var).vartype))
+        };
+        if let Some(entry) = node::cast::<pg_sys::TargetEntry>(item) {
+            return level > 0 && unknown((*entry).expr.cast());
+        }
+        node::cast::<pg_sys::RowExpr>(item)
+            .is_some_and(|row| list::iter::<Node>((*row).args).any(unknown))
     }
 }
 
@@ -248,7 +307,9 @@ fn function_ships(function: Oid) -> bool {
         if types::is_builtin(function) {
             return !reads_the_catalog(function);
         }
-        volatility == b'i' && belongs_to_extension(function)
+        volatility == b'i'
+            && belongs_to_extension(function)
+            && catalog::extension_function_on_nodes(function)
     }
 }
 
@@ -330,7 +391,8 @@ impl Parameters {
             });
             let number = index as i32 + 1;
             if types::is_builtin(type_oid) {
-                return expr::param(number, type_oid, typmod, collation).cast();
+                let param = expr::param(number, type_oid, typmod, collation);
+                return expr::collated(param.cast(), pg_sys::get_typcollation(type_oid));
             }
             let cast = node::make::<pg_sys::CoerceViaIO>();
             (*cast).arg =
@@ -377,6 +439,7 @@ impl Parameters {
     pub unsafe fn position_of(&self, made: *mut Node) -> usize {
         unsafe {
             let inner = node::cast::<pg_sys::CoerceViaIO>(made).map_or(made, |c| (*c).arg.cast());
+            let inner = node::cast::<pg_sys::CollateExpr>(inner).map_or(inner, |c| (*c).arg.cast());
             node::cast::<pg_sys::Param>(inner).map_or(0, |p| (*p).paramid as usize - 1)
         }
     }

@@ -155,6 +155,36 @@ pub unsafe fn add_relations(statement: *mut PlannedStmt, relations: &[*mut pg_sy
     }
 }
 
+/// Keeps the rows of a cursor that may go backward, where the plan itself cannot: `standard_planner` does so too.
+///
+/// # Safety
+/// `statement` is a finished plan.
+pub unsafe fn make_scrollable(statement: *mut PlannedStmt) {
+    unsafe {
+        let below = (*statement).planTree;
+        if (*statement).commandType != pg_sys::CmdType::CMD_SELECT
+            || pg_sys::ExecSupportsBackwardScan(below)
+        {
+            return;
+        }
+        let material = pg_sys::materialize_finished_plan(below);
+        let outputs: Vec<_> = list::iter::<pg_sys::TargetEntry>((*below).targetlist)
+            .map(|entry| {
+                let var = expr::var(
+                    pg_sys::OUTER_VAR,
+                    (*entry).resno,
+                    expr::signature((*entry).expr.cast()),
+                );
+                let output = pg_sys::flatCopyTargetEntry(entry);
+                (*output).expr = var.cast();
+                output
+            })
+            .collect();
+        (*material).targetlist = list::from(outputs);
+        (*statement).planTree = material;
+    }
+}
+
 /// Says that the statement locks rows, as its command is named in errors; PostgreSQL itself has nothing to lock.
 ///
 /// # Safety

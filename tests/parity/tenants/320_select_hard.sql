@@ -31,11 +31,8 @@ SELECT ROW(u.*) FROM users u WHERE tenant_id = 3 AND user_id = 2;
 SELECT u.*::text FROM users u WHERE tenant_id = 3 AND user_id = 2;
 SELECT count(u), count(u.*) FROM users u;
 SELECT u IS NULL, u IS NOT NULL FROM users u WHERE tenant_id = 3 AND user_id < 4 ORDER BY user_id;
--- refused: 0A000
 SELECT tableoid::regclass, count(*) FROM users GROUP BY 1;
--- refused: 0A000
 SELECT tableoid::regclass, tenant_id FROM tenants WHERE tenant_id = 3;
--- refused: 0A000
 SELECT tableoid = 'users'::regclass FROM users WHERE tenant_id = 3 AND user_id = 1;
 SELECT 'users'::regclass, 'tenants'::regclass::text FROM tenants WHERE tenant_id = 1;
 SELECT pg_typeof(t) FROM tenants t WHERE tenant_id = 1;
