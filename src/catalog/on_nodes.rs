@@ -23,9 +23,12 @@ mod class {
     pub const DEPEND_REFERENCE_INDEX: u32 = 2674;
 }
 
+/// Answers by catalog and oid.
+type Answers = HashMap<(u32, u32), bool>;
+
 thread_local! {
-    /// Answers, and the state of the cache that they belong to.
-    static KNOWN: RefCell<(u64, HashMap<(u32, u32), bool>)> = RefCell::default();
+    /// What is known, and the state of the cache that it belongs to.
+    static KNOWN: RefCell<(u64, Answers)> = RefCell::default();
 }
 
 /// Do the nodes have the type?
