@@ -177,6 +177,9 @@ unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
         if !(*query).setOperations.is_null() {
             return whole(query, &route, mode);
         }
+        if !route.single && hands_on_order(query) {
+            return refuse("its rows come in the order of a subquery");
+        }
         if shippable_above(query) && (route.single || keeps_groups_whole(query, &analysis)) {
             return whole(query, &route, mode);
         }
@@ -217,6 +220,36 @@ unsafe fn obstacle_below(query: *mut Query) -> Option<Reason> {
             }
         }
         None
+    }
+}
+
+/// Do the level's rows come in the order of a sorted subquery, all that it reads?
+unsafe fn hands_on_order(query: *mut Query) -> bool {
+    unsafe {
+        (*query).sortClause.is_null()
+            && !(*query).hasAggs
+            && (*query).groupClause.is_null()
+            && (*query).groupingSets.is_null()
+            && (*query).havingQual.is_null()
+            && (*query).distinctClause.is_null()
+            && list::len((*(*query).jointree).fromlist) == 1
+            && node::cast::<pg_sys::RangeTblRef>(list::nth::<Node>(
+                (*(*query).jointree).fromlist,
+                0,
+            ))
+            .is_some()
+            && reads_sorted_subquery(query)
+    }
+}
+
+/// Does a subquery in FROM, at any depth, sort its rows?
+pub unsafe fn reads_sorted_subquery(query: *mut Query) -> bool {
+    unsafe {
+        list::iter::<pg_sys::RangeTblEntry>((*query).rtable)
+            .filter(|rte| (**rte).rtekind == RTEKind::RTE_SUBQUERY && !(**rte).subquery.is_null())
+            .any(|rte| {
+                !(*(*rte).subquery).sortClause.is_null() || reads_sorted_subquery((*rte).subquery)
+            })
     }
 }
 

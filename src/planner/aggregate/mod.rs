@@ -16,7 +16,7 @@ use crate::planner::route::Route;
 use crate::planner::ship::{self, Reason};
 use crate::planner::split;
 use level::Level;
-use pgrx::pg_sys::{self, Aggref, Node, NodeTag, Query, RTEKind};
+use pgrx::pg_sys::{self, Aggref, Node, NodeTag, Query};
 
 /// Makes an aggregating level a leaf of partial aggregates below combining ones. None: this level's aggregates
 /// do not all split; Some(None): done.
@@ -114,17 +114,7 @@ unsafe fn aggregates(query: *mut Query) -> bool {
 /// # Safety
 /// `query` is a valid Query.
 pub unsafe fn shows_order_of_subquery(query: *mut Query) -> bool {
-    unsafe { (*query).hasAggs && reads_sorted_subquery(query) && shows_order(query) }
-}
-
-unsafe fn reads_sorted_subquery(query: *mut Query) -> bool {
-    unsafe {
-        list::iter::<pg_sys::RangeTblEntry>((*query).rtable)
-            .filter(|rte| (**rte).rtekind == RTEKind::RTE_SUBQUERY && !(**rte).subquery.is_null())
-            .any(|rte| {
-                !(*(*rte).subquery).sortClause.is_null() || reads_sorted_subquery((*rte).subquery)
-            })
-    }
+    unsafe { (*query).hasAggs && split::reads_sorted_subquery(query) && shows_order(query) }
 }
 
 unsafe fn shows_order(query: *mut Query) -> bool {

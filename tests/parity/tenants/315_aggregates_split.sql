@@ -176,3 +176,8 @@ SELECT name IS NULL, percentile_cont(0.5) WITHIN GROUP (ORDER BY (SELECT u.age +
 SELECT age / 10, percentile_disc(0.5) WITHIN GROUP (ORDER BY 100 / (user_id - 3)) FILTER (WHERE user_id <> 3), percentile_disc(0.1) WITHIN GROUP (ORDER BY age / 10) FROM users GROUP BY age / 10;
 SELECT user_id % 4, user_id % 4 + 1, array_agg(DISTINCT user_id % 4 ORDER BY user_id % 4), mode() WITHIN GROUP (ORDER BY user_id % 4) FROM orders GROUP BY user_id % 4;
 SELECT (SELECT max(x) FROM (VALUES (percentile_cont(0.5) WITHIN GROUP (ORDER BY amount * 2))) v (x)) FROM orders;
+-- whoever reads a sorted subquery gets its order, and LIMIT its first rows
+SELECT array_agg(o ORDER BY n) FROM (SELECT o, row_number() OVER () AS n FROM (SELECT order_id AS o FROM orders WHERE user_id = 2 ORDER BY order_id DESC) x) y;
+SELECT sum(o) FROM (SELECT o FROM (SELECT order_id AS o FROM orders ORDER BY order_id DESC) x LIMIT 7) y;
+SELECT min(o), max(o) FROM (SELECT o FROM (SELECT order_id AS o, status FROM orders ORDER BY order_id) x WHERE status = 'paid' OFFSET 3 LIMIT 20) y;
+SELECT string_agg(name, ',') FROM (SELECT name FROM (SELECT name, user_id FROM users WHERE tenant_id < 9 ORDER BY name DESC NULLS LAST, tenant_id, user_id LIMIT 30) x WHERE user_id < 10) y;
