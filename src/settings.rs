@@ -76,6 +76,33 @@ pub fn shard_groups_per_statement() -> usize {
     SHARD_GROUPS_PER_STATEMENT.get().max(1) as usize
 }
 
+/// How tables are joined that are not neighbours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, pgrx::PostgresGucEnum)]
+pub enum JoinStrategy {
+    /// By the planner's estimates.
+    #[name = c"auto"]
+    Auto,
+    /// Rows come to the coordinator.
+    #[name = c"pull"]
+    Pull,
+    /// Operands of up to `shard_ext.broadcast_rows` rows go to the shards.
+    #[name = c"broadcast"]
+    Broadcast,
+}
+
+static JOIN_STRATEGY: GucSetting<JoinStrategy> =
+    GucSetting::<JoinStrategy>::new(JoinStrategy::Auto);
+static BROADCAST_ROWS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+
+pub fn join_strategy() -> JoinStrategy {
+    JOIN_STRATEGY.get()
+}
+
+/// The most rows that the planner, by its estimates, sends to the shards for a join.
+pub fn broadcast_rows() -> i32 {
+    BROADCAST_ROWS.get()
+}
+
 pub fn init() {
     define_planner_settings();
     GucRegistry::define_int_guc(
@@ -159,6 +186,24 @@ pub fn init() {
 }
 
 fn define_planner_settings() {
+    GucRegistry::define_enum_guc(
+        c"shard_ext.join_strategy",
+        c"How tables are joined that are not colocated and tied by their distribution columns.",
+        c"auto chooses by estimates; pull joins rows on the coordinator; broadcast sends operands to the shards.",
+        &JOIN_STRATEGY,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"shard_ext.broadcast_rows",
+        c"Estimated rows up to which an operand of a join or a subquery is sent to the shards.",
+        c"They are sent as array parameters, once to each node.",
+        &BROADCAST_ROWS,
+        0,
+        10_000_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     GucRegistry::define_bool_guc(
         c"shard_ext.explain_all_tasks",
         c"EXPLAIN shows the statement and plan of every task.",

@@ -3,8 +3,8 @@
 use crate::catalog;
 use crate::error::Result;
 use crate::executor::scan::Scan;
-use crate::executor::task::{Task, Tasks};
-use crate::planner::plan::{Command, Kind};
+use crate::executor::task::{self, Task, Tasks};
+use crate::planner::plan::{CachedPlan, Command, Kind, Prune};
 use crate::remote::{Access, Format, Gather, Params, Received, Request, Statement};
 use crate::settings;
 use pgrx::pg_sys;
@@ -132,10 +132,7 @@ pub unsafe fn remote(
     // SAFETY: the query's executor state.
     let unknown = unsafe { has_unknown_params(node) } || scan.chooses_by_volatile();
     if unknown && scan.tasks.is_none() {
-        explainer.text("Shard Groups", "chosen when executed");
-        let text = plan.plan.template.text().to_owned();
-        explainer.text("Remote SQL", &plan.plan.statement(&[text]));
-        return Ok(());
+        return unless_executed(&explainer, &plan);
     }
     // SAFETY: `node` is this scan's.
     let (tasks, params) = unsafe { scan.explain(node)? };
@@ -157,6 +154,27 @@ pub unsafe fn remote(
             explainer.text("Remote SQL", &task.sql);
             let lines = worker_plan(task, params.clone(), &explainer)?;
             explainer.lines("Remote Plan", &lines);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// What is known before the parameters have values.
+fn unless_executed(explainer: &Explainer, plan: &CachedPlan) -> Result<()> {
+    if plan.plan.prune != Prune::All {
+        explainer.text("Shard Groups", "chosen when executed");
+        let text = plan.plan.template.text().to_owned();
+        explainer.text("Remote SQL", &plan.plan.statement(&[text]));
+        return Ok(());
+    }
+    let tasks = task::plan_tasks(plan, &[])?;
+    where_to(explainer, &tasks)?;
+    if let Some(task) = tasks.sample(plan)? {
+        let name = catalog::node(task.node)?.name.clone();
+        explainer.group("Task", || {
+            explainer.text("Node", &name);
+            explainer.text("Remote SQL", &task.sql);
             Ok(())
         })?;
     }

@@ -229,3 +229,46 @@ pub unsafe fn map_query<F: FnMut(*mut Node) -> *mut Node>(
         );
     }
 }
+
+/// Functions of `rewrite/rewriteManip.h`, which pgrx does not bind.
+mod manip {
+    use super::Node;
+    unsafe extern "C-unwind" {
+        pub fn IncrementVarSublevelsUp(node: *mut Node, delta: i32, min: i32);
+        pub fn ChangeVarNodes(node: *mut Node, from: i32, to: i32, levels_up: i32);
+    }
+}
+
+/// Adds `delta` to the level of everything that belongs to a level at least `min` above.
+///
+/// # Safety
+/// `node` is valid and owned by the caller: it is changed in place.
+pub unsafe fn shift_levels(node: *mut Node, delta: i32, min: i32) {
+    unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| manip::IncrementVarSublevelsUp(node, delta, min))
+    }
+}
+
+/// Gives one range table entry another number in everything that refers to it.
+///
+/// # Safety
+/// As `shift_levels`.
+pub unsafe fn renumber(node: *mut Node, from: i32, to: i32) {
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| manip::ChangeVarNodes(node, from, to, 0)) }
+}
+
+/// Does the expression contain a subquery?
+///
+/// # Safety
+/// `tree` is null or a valid expression.
+pub unsafe fn has_sublink(tree: *mut Node) -> bool {
+    unsafe {
+        walk(tree, &mut |item, _| {
+            if tag(item) == NodeTag::T_SubLink {
+                Step::Stop
+            } else {
+                Step::Into
+            }
+        })
+    }
+}

@@ -60,6 +60,27 @@ impl Drop for Flag {
     }
 }
 
+/// How many rows a query gives, over the rows of all shards.
+///
+/// # Safety
+/// `query` is a valid Query without references to levels above it.
+pub unsafe fn rows_of(query: *mut Query) -> f64 {
+    unsafe {
+        let global = node::make::<pg_sys::PlannerGlobal>();
+        (*global).maxParallelHazard = pg_sys::PROPARALLEL_UNSAFE as std::ffi::c_char;
+        let flag = Flag::raise();
+        let copy = node::copy(query);
+        let planned = pg_sys::subquery_planner(global, copy, std::ptr::null_mut(), false, 0.0);
+        drop(flag);
+        let stage = pg_sys::UpperRelationKind::UPPERREL_FINAL;
+        let rel = pg_sys::fetch_upper_rel(planned, stage, std::ptr::null_mut());
+        if !(*global).partition_directory.is_null() {
+            pg_sys::DestroyPartitionDirectory((*global).partition_directory);
+        }
+        (*(*rel).cheapest_total_path).rows
+    }
+}
+
 /// Estimates the leaf.
 ///
 /// # Safety
@@ -155,6 +176,8 @@ unsafe fn known_parameters(
         let params = pg_sys::makeParamList(count as i32);
         for (index, expr) in remote.exprs.iter().take(count).enumerate() {
             let param = (*params).params.as_mut_ptr().add(index);
+            // of no type: its value is not known
+            std::ptr::write_bytes(param, 0, 1);
             let value = pg_sys::estimate_expression_value(root, node::copy(*expr));
             if let Some(constant) = node::cast::<pg_sys::Const>(value) {
                 (*param).value = (*constant).constvalue;

@@ -175,11 +175,14 @@ pub unsafe fn placeholder(remote: Remote, sorted: bool) -> *mut pg_sys::RangeTbl
     unsafe {
         let columns = remote.columns.clone();
         let names = remote.names.clone();
+        let exprs: Vec<*mut Node> = remote.exprs.iter().map(|e| node::copy(*e)).collect();
         let number = add_leaf(remote, sorted);
+        let mut arguments: Vec<*mut Node> = vec![expr::int4(number).cast()];
+        arguments.extend(exprs);
         let call = pg_sys::makeFuncExpr(
             leaf_function(),
             pg_sys::RECORDOID,
-            list::from([expr::int4(number)]),
+            list::from(arguments),
             pg_sys::InvalidOid,
             pg_sys::InvalidOid,
             pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
@@ -213,14 +216,14 @@ pub unsafe fn placeholder(remote: Remote, sorted: bool) -> *mut pg_sys::RangeTbl
     }
 }
 
-/// Oid of `shard_ext.leaf(integer)`.
+/// Oid of `shard_ext.leaf`.
 unsafe fn leaf_function() -> Oid {
     unsafe {
         let name = list::from([
             pg_sys::makeString(node::pstrdup("shard_ext")),
             pg_sys::makeString(node::pstrdup("leaf")),
         ]);
-        let argument = pg_sys::INT4OID;
+        let argument = pg_sys::ANYOID;
         pg_sys::LookupFuncName(name, 1, &argument, false)
     }
 }
@@ -229,13 +232,13 @@ unsafe fn leaf_function() -> Oid {
 mod shard_ext {
     use super::*;
 
-    /// Stands for remote rows inside a plan; never runs.
+    /// Stands for remote rows inside a plan; never runs. Takes the leaf's number and the values it sends.
     #[pg_extern(
-        sql = "CREATE FUNCTION shard_ext.leaf(integer) RETURNS SETOF record LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
-               COMMENT ON FUNCTION shard_ext.leaf(integer) IS 'placeholder of the planner for rows of worker nodes; cannot be called';
-               REVOKE ALL ON FUNCTION shard_ext.leaf(integer) FROM PUBLIC;"
+        sql = "CREATE FUNCTION shard_ext.leaf(VARIADIC \"any\") RETURNS SETOF record LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+               COMMENT ON FUNCTION shard_ext.leaf(VARIADIC \"any\") IS 'placeholder of the planner for rows of worker nodes; cannot be called';
+               REVOKE ALL ON FUNCTION shard_ext.leaf(VARIADIC \"any\") FROM PUBLIC;"
     )]
-    fn leaf(_number: i32) -> i32 {
+    fn leaf() {
         Error::new(
             crate::error::sqlstate::FEATURE_NOT_SUPPORTED,
             "shard_ext.leaf is a placeholder of the planner and cannot be called",
@@ -254,7 +257,7 @@ unsafe fn leaf_number(rte: *mut pg_sys::RangeTblEntry) -> Option<i32> {
         let call = node::cast::<pg_sys::FuncExpr>((*function).funcexpr)?;
         if !(*call).funcretset
             || (*call).funcresulttype != pg_sys::RECORDOID
-            || list::len((*call).args) != 1
+            || (*call).args.is_null()
         {
             return None;
         }
@@ -530,11 +533,13 @@ unsafe fn plan_scan(
                 .ok_or_else(|| Error::internal("a leaf without its plan"))?;
             (*scan).scan.plan.qual = pg_sys::extract_actual_clauses(clauses, false);
             (*scan).custom_scan_tlist = scan_tlist(rti, &remote);
+            // the planner has prepared the arguments: subqueries are plans, columns around the leaf parameters
+            let function = list::nth::<pg_sys::RangeTblFunction>((*rte).functions, 0);
+            let call = (*function).funcexpr.cast::<pg_sys::FuncExpr>();
             (*scan).custom_exprs = list::from(
-                remote
-                    .exprs
-                    .iter()
-                    .map(|e| node::copy(*e))
+                list::iter::<Node>((*call).args)
+                    .skip(1)
+                    .map(|e| node::copy(e))
                     .collect::<Vec<_>>(),
             );
             let mut plan = remote.plan.clone();

@@ -437,7 +437,7 @@ unsafe fn read_from(query: *mut Query, inner: *mut Query, number: u32) {
         (*query).cteList = std::ptr::null_mut();
         (*query).hasRecursive = false;
         (*query).hasSubLinks =
-            split::has_sublink((*query).limitCount) || split::has_sublink((*query).limitOffset);
+            node::has_sublink((*query).limitCount) || node::has_sublink((*query).limitOffset);
         // A level that locks is not merged with the one around it.
         (*query).hasForUpdate = true;
     }

@@ -4,11 +4,14 @@
 
 mod aggregate;
 mod analysis;
+mod broadcast;
 mod estimate;
+mod externals;
 mod insert;
 mod leaf;
 mod locks;
 mod modify;
+mod pieces;
 pub mod plan;
 mod remote;
 pub mod route;
@@ -169,4 +172,9 @@ unsafe fn interest(query: *mut Query) -> Result<Interest> {
 /// Does the tree name a distributed table?
 unsafe fn mentions_distributed(query: *mut Query) -> bool {
     matches!(unsafe { interest(query) }, Ok(Interest::Distributed))
+}
+
+fn is_distributed(relid: pg_sys::Oid) -> bool {
+    let table = catalog::table(relid).ok().flatten();
+    table.is_some_and(|table| matches!(table.kind, TableKind::Distributed { .. }))
 }

@@ -6,8 +6,11 @@ use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
 use crate::planner::aggregate;
 use crate::planner::analysis::Analysis;
+use crate::planner::broadcast;
+use crate::planner::externals::Externals;
 use crate::planner::leaf;
 use crate::planner::locks;
+use crate::planner::pieces::{self, Level};
 use crate::planner::plan::SortKey;
 use crate::planner::remote::{self, Order};
 use crate::planner::route::{self, Route};
@@ -34,6 +37,9 @@ pub unsafe fn transform(query: *mut Query) -> Result<()> {
         let apart = rowmarks::wrap(query)?;
         locks::leave_to_subqueries(query)?;
         if split_level(query, Mode::Plain)?.is_some() {
+            if can_be_taken_apart(query) {
+                split_joins(query)?;
+            }
             transform_children(query)?;
         }
         rowmarks::keep_apart(&apart);
@@ -79,6 +85,69 @@ impl Mode {
     }
 }
 
+/// Makes a subquery that `pieces` made a leaf.
+///
+/// # Safety
+/// As `transform`.
+pub unsafe fn transform_piece(query: *mut Query) -> Result<()> {
+    unsafe {
+        match split_level(query, Mode::Plain)? {
+            None => Ok(()),
+            Some(_) => transform_children(query),
+        }
+    }
+}
+
+/// Is it a SELECT of which a FROM item names a distributed table, without row locks?
+unsafe fn can_be_taken_apart(query: *mut Query) -> bool {
+    unsafe {
+        (*query).commandType == pg_sys::CmdType::CMD_SELECT
+            && (*query).rowMarks.is_null()
+            && list::iter::<pg_sys::RangeTblEntry>((*query).rtable).any(|entry| {
+                match (*entry).rtekind {
+                    RTEKind::RTE_RELATION => super::is_distributed((*entry).relid),
+                    RTEKind::RTE_SUBQUERY => super::mentions_distributed((*entry).subquery),
+                    _ => false,
+                }
+            })
+    }
+}
+
+/// Sends what is small to the shards; then the level may be a leaf after all. Otherwise the largest pieces of its FROM
+/// are leaves, and PostgreSQL joins them.
+unsafe fn split_joins(query: *mut Query) -> Result<()> {
+    unsafe {
+        let mut externals = Externals::default();
+        broadcast::subqueries(query, &mut externals)?;
+        let mut done = !externals.is_empty() && split_whole(query)?;
+        if !done {
+            if let Some(mut level) = Level::of(query)? {
+                broadcast::operands(&mut level, &mut externals)?;
+                level.rebuild();
+                done = level.is_one_piece() && split_whole(query)?;
+                if !done {
+                    level.make_subqueries()?;
+                }
+            }
+        }
+        externals.restore(query);
+        Ok(())
+    }
+}
+
+/// `split_level`, with the WITH queries kept that values sent to the leaf may read.
+unsafe fn split_whole(query: *mut Query) -> Result<bool> {
+    unsafe {
+        let with = (*query).cteList;
+        let recursive = (*query).hasRecursive;
+        (*query).cteList = pieces::live_with(query);
+        let done = split_level(query, Mode::Plain)?.is_none();
+        (*query).cteList = with;
+        (*query).hasRecursive = recursive;
+        Ok(done)
+    }
+}
+
 unsafe fn transform_children(query: *mut Query) -> Result<()> {
     unsafe {
         let mut children: Vec<*mut Query> = Vec::new();
@@ -102,7 +171,7 @@ unsafe fn transform_children(query: *mut Query) -> Result<()> {
 }
 
 /// Does the query use columns of levels above it?
-unsafe fn is_correlated(query: *mut Query) -> bool {
+pub unsafe fn is_correlated(query: *mut Query) -> bool {
     unsafe {
         node::walk(query.cast(), &mut |item, level| {
             // `level` counts queries entered, the outermost one included.
@@ -120,7 +189,8 @@ unsafe fn is_correlated(query: *mut Query) -> bool {
     }
 }
 
-unsafe fn reads_outer_cte(query: *mut Query) -> bool {
+/// Does the query read a WITH query of a level above it?
+pub unsafe fn reads_outer_cte(query: *mut Query) -> bool {
     unsafe {
         node::walk(query.cast(), &mut |item, level| {
             if let Some(q) = node::cast::<Query>(item) {
@@ -170,7 +240,8 @@ unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
         if mode == Mode::Locking && limited && !route.single {
             return refuse("LIMIT takes some of the rows of all shards");
         }
-        if !route.single && (has_sublink((*query).limitCount) || has_sublink((*query).limitOffset))
+        if !route.single
+            && (node::has_sublink((*query).limitCount) || node::has_sublink((*query).limitOffset))
         {
             return refuse("the coordinator computes LIMIT by a subquery");
         }
@@ -194,7 +265,7 @@ unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
 }
 
 /// What prevents FROM, WITH and the join conditions from running on workers. The top WHERE is not looked at.
-unsafe fn obstacle_below(query: *mut Query) -> Option<Reason> {
+pub unsafe fn obstacle_below(query: *mut Query) -> Option<Reason> {
     unsafe {
         for rte in list::iter::<pg_sys::RangeTblEntry>((*query).rtable) {
             let found = match (*rte).rtekind {
@@ -425,7 +496,7 @@ const INT8PL: u32 = 463;
 unsafe fn limit_with_offset(query: *mut Query) -> *mut Node {
     unsafe {
         let limit = (*query).limitCount;
-        if has_sublink(limit) || has_sublink((*query).limitOffset) {
+        if node::has_sublink(limit) || node::has_sublink((*query).limitOffset) {
             return std::ptr::null_mut();
         }
         if limit.is_null() || (*query).limitOffset.is_null() {
@@ -450,7 +521,7 @@ unsafe fn ship_rows(query: *mut Query, route: &Route, mode: Mode) -> Result<Opti
         if mode == Mode::Locking && !kept.is_empty() {
             return Ok(Some("the coordinator decides which rows are locked".into()));
         }
-        if kept.iter().any(|q| has_sublink(*q)) {
+        if kept.iter().any(|q| node::has_sublink(*q)) {
             return Ok(Some(
                 "a condition with a subquery runs on the coordinator".into(),
             ));
@@ -521,22 +592,6 @@ pub unsafe fn conjunction(quals: &[*mut Node]) -> *mut Node {
     quals.iter().fold(std::ptr::null_mut(), |all, qual| unsafe {
         expr::and(all, node::copy(*qual))
     })
-}
-
-/// Is there a subquery in the expression?
-///
-/// # Safety
-/// `tree` is null or a valid expression.
-pub unsafe fn has_sublink(tree: *mut Node) -> bool {
-    unsafe {
-        node::walk(tree, &mut |item, _| {
-            if node::tag(item) == NodeTag::T_SubLink {
-                Step::Stop
-            } else {
-                Step::Into
-            }
-        })
-    }
 }
 
 /// The expressions of a level above its FROM and WHERE.

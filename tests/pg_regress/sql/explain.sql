@@ -49,7 +49,17 @@ EXPLAIN (COSTS OFF) SELECT tenant_id, mode() WITHIN GROUP (ORDER BY status), ran
 EXPLAIN (COSTS OFF) SELECT array_agg(order_id) FROM (SELECT order_id FROM orders ORDER BY order_id) o;
 
 -- leaves under PostgreSQL's own plan
+SET shard_ext.join_strategy = pull;
+SET enable_mergejoin = off;
 EXPLAIN (COSTS OFF) SELECT e.kind, u.name FROM events e JOIN users u USING (tenant_id) WHERE e.kind = 'x';
+EXPLAIN (COSTS OFF) SELECT e.kind, count(*) FROM events e, users u JOIN orders o USING (tenant_id) WHERE e.tenant_id = o.order_id GROUP BY e.kind;
+RESET enable_mergejoin;
+-- what is small goes to the shards
+SET shard_ext.join_strategy = broadcast;
+EXPLAIN (COSTS OFF) SELECT e.kind, u.name FROM events e JOIN users u USING (tenant_id) WHERE e.kind = 'x';
+EXPLAIN (COSTS OFF) SELECT count(*) FROM users WHERE tenant_id IN (SELECT tenant_id FROM events WHERE kind = 'x' LIMIT 10);
+EXPLAIN (COSTS OFF) SELECT count(*) FROM users WHERE tenant_id > (SELECT avg(tenant_id) FROM events);
+RESET shard_ext.join_strategy;
 EXPLAIN (COSTS OFF) SELECT random() > 2, name FROM users WHERE name LIKE 'a%';
 
 -- changes

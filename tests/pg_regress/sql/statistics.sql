@@ -86,6 +86,7 @@ BEGIN
     EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
     RETURN plan -> 0 -> 'Plan' ->> 'Plan Rows';
 END $$;
+SET shard_ext.join_strategy = pull;
 CREATE VIEW estimates AS
 SELECT query, round(estimated(replace(query, 'TABLE', 'spread')) / estimated(replace(query, 'TABLE', 'plain')), 1) AS of_plain
 FROM (VALUES ('SELECT * FROM TABLE'),
@@ -103,6 +104,7 @@ FROM (VALUES ('SELECT * FROM TABLE'),
              ('SELECT * FROM (SELECT kind, max(id) AS id FROM TABLE GROUP BY kind) a JOIN TABLE b USING (id)'),
              ('SELECT * FROM TABLE WHERE id IN (SELECT id FROM TABLE WHERE price < 10)')) AS q (query);
 SELECT * FROM estimates WHERE of_plain NOT BETWEEN 0.8 AND 1.2;
+RESET shard_ext.join_strategy;
 SELECT count(*) FROM estimates;
 
 -- who may

@@ -1,0 +1,358 @@
+//! Broadcast: what is small beside the rows on the shards goes to them. The result of a subquery becomes an array
+//! parameter; a small operand of a join is computed first and sent as arrays, which the shards unnest.
+
+use crate::error::Result;
+use crate::pg::{expr, list, node, types};
+use crate::planner::analysis::Analysis;
+use crate::planner::externals::Externals;
+use crate::planner::pieces::{self, Level, Place};
+use crate::planner::{estimate, ship, split};
+use crate::settings::{self, JoinStrategy};
+use pgrx::pg_sys::{self, CmdType, Node, NodeTag, Query, RTEKind, RangeTblEntry};
+
+/// So few rows are sent even beside few others.
+const FEW_ROWS: f64 = 1000.0;
+
+/// Replaces subqueries in expressions whose rows do not depend on the level's by parameters, where they would keep it
+/// from running on the shards.
+///
+/// # Safety
+/// `query` is a SELECT that the caller owns.
+pub unsafe fn subqueries(query: *mut Query, externals: &mut Externals) -> Result<()> {
+    unsafe {
+        let mut failure = None;
+        let mut change = |tree: *mut Node| {
+            if failure.is_some() {
+                return tree;
+            }
+            match replaced(tree, externals) {
+                Ok(tree) => tree,
+                Err(error) => {
+                    failure = Some(error);
+                    tree
+                }
+            }
+        };
+        (*query).jointree = change((*query).jointree.cast()).cast();
+        (*query).havingQual = change((*query).havingQual);
+        (*query).targetList = change((*query).targetList.cast()).cast();
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+unsafe fn replaced(tree: *mut Node, externals: &mut Externals) -> Result<*mut Node> {
+    unsafe {
+        if tree.is_null() {
+            return Ok(tree);
+        }
+        if let Some(sublink) = node::cast::<pg_sys::SubLink>(tree) {
+            return Ok(value_of(sublink, externals)?.unwrap_or(tree));
+        }
+        // what is evaluated only for some rows stays where it is
+        if matches!(
+            node::tag(tree),
+            NodeTag::T_CaseExpr | NodeTag::T_CoalesceExpr | NodeTag::T_Query
+        ) {
+            return Ok(tree);
+        }
+        let mut failure = None;
+        let changed = node::map_children(tree, |child| match replaced(child, externals) {
+            Ok(child) => child,
+            Err(error) => {
+                failure = Some(error);
+                child
+            }
+        });
+        failure.map_or(Ok(changed), Err)
+    }
+}
+
+/// The value of a subquery that is the same for all rows of the level, as a parameter.
+unsafe fn value_of(
+    sublink: *mut pg_sys::SubLink,
+    externals: &mut Externals,
+) -> Result<Option<*mut Node>> {
+    unsafe {
+        let subquery = (*sublink).subselect.cast::<Query>();
+        if (*subquery).commandType != CmdType::CMD_SELECT || !needs_the_coordinator(subquery)? {
+            return Ok(None);
+        }
+        match (*sublink).subLinkType {
+            pg_sys::SubLinkType::EXPR_SUBLINK
+            | pg_sys::SubLinkType::EXISTS_SUBLINK
+            | pg_sys::SubLinkType::ARRAY_SUBLINK => {
+                let value = node::copy(sublink);
+                if ship::readable_type(pg_sys::exprType(value.cast())).is_err() {
+                    return Ok(None);
+                }
+                split::transform((*value).subselect.cast())?;
+                Ok(Some(externals.stand_in(value.cast())))
+            }
+            pg_sys::SubLinkType::ANY_SUBLINK => element_of(sublink, externals),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Do the rows of a subquery have to come here, and is it the same for every row around it?
+unsafe fn needs_the_coordinator(subquery: *mut Query) -> Result<bool> {
+    unsafe {
+        if split::is_correlated(subquery) || split::reads_outer_cte(subquery) {
+            return Ok(false);
+        }
+        let analysis = Analysis::of(subquery)?;
+        Ok(!analysis.distributed.is_empty()
+            || analysis.local.is_some()
+            || ship::obstacle(subquery.cast()).is_some())
+    }
+}
+
+/// `x IN (SELECT …)` as `x = ANY ($n)`.
+unsafe fn element_of(
+    sublink: *mut pg_sys::SubLink,
+    externals: &mut Externals,
+) -> Result<Option<*mut Node>> {
+    unsafe {
+        let Some(test) = node::cast::<pg_sys::OpExpr>((*sublink).testexpr) else {
+            return Ok(None);
+        };
+        if list::len((*test).args) != 2 {
+            return Ok(None);
+        }
+        let (left, right) = (
+            list::nth::<Node>((*test).args, 0),
+            list::nth::<Node>((*test).args, 1),
+        );
+        // a cast of the subquery's column would have to be one of the array
+        if node::cast::<pg_sys::Param>(right).is_none() || node::has_sublink(left) {
+            return Ok(None);
+        }
+        let subquery = (*sublink).subselect.cast::<Query>();
+        let column = list::nth::<pg_sys::TargetEntry>((*subquery).targetList, 0);
+        if !travels((*column).expr.cast()) {
+            return Ok(None);
+        }
+        if !is_small(estimate::rows_of(subquery), f64::INFINITY) {
+            return Ok(None);
+        }
+        let array = node::copy(sublink);
+        (*array).subLinkType = pg_sys::SubLinkType::ARRAY_SUBLINK;
+        (*array).testexpr = std::ptr::null_mut();
+        (*array).operName = std::ptr::null_mut();
+        split::transform((*array).subselect.cast())?;
+        let any = node::make::<pg_sys::ScalarArrayOpExpr>();
+        (*any).opno = (*test).opno;
+        (*any).opfuncid = (*test).opfuncid;
+        (*any).useOr = true;
+        (*any).inputcollid = (*test).inputcollid;
+        (*any).args = list::from([left, externals.stand_in(array.cast())]);
+        (*any).location = -1;
+        Ok(Some(any.cast()))
+    }
+}
+
+/// Can values of the expression be sent in an array, and mean there what they mean here?
+unsafe fn travels(value: *mut Node) -> bool {
+    unsafe {
+        let (type_oid, _, collation) = expr::signature(value);
+        types::is_builtin(type_oid)
+            && pg_sys::get_array_type(type_oid) != pg_sys::InvalidOid
+            && pg_sys::get_element_type(type_oid) == pg_sys::InvalidOid
+            && ship::readable_type(type_oid).is_ok()
+            && collation == pg_sys::get_typcollation(type_oid)
+    }
+}
+
+/// Is the number of rows worth sending beside so many others?
+fn is_small(rows: f64, others: f64) -> bool {
+    let most = f64::from(settings::broadcast_rows());
+    match settings::join_strategy() {
+        JoinStrategy::Pull => false,
+        JoinStrategy::Broadcast => rows <= most,
+        JoinStrategy::Auto => rows <= most && (rows <= FEW_ROWS || rows * 4.0 <= others),
+    }
+}
+
+/// Sends small operands of the level's join to the shards of its largest piece.
+///
+/// # Safety
+/// The level's query is owned by the caller.
+pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<()> {
+    unsafe {
+        if level.pieces.is_empty() || settings::join_strategy() == JoinStrategy::Pull {
+            return Ok(());
+        }
+        let mut sizes = Vec::new();
+        for piece in &level.pieces {
+            sizes.push(level_estimate(level, piece));
+        }
+        let largest = (0..sizes.len())
+            .max_by(|a, b| sizes[*a].total_cmp(&sizes[*b]))
+            .unwrap_or(0);
+        level.pieces.swap(0, largest);
+        sizes.swap(0, largest);
+        let mut candidates: Vec<(f64, Vec<usize>)> = Vec::new();
+        for (index, piece) in level.pieces.iter().enumerate().skip(1) {
+            candidates.push((sizes[index], piece.clone()));
+        }
+        for item in 0..level.items.len() {
+            if !level.items[item].node.is_null()
+                && level.is_independent(item)
+                && level.items[item].place != Place::Shards
+                && !level.pieces.iter().any(|piece| piece.contains(&item))
+            {
+                candidates.push((f64::NAN, vec![item]));
+            }
+        }
+        let mut sent = true;
+        while sent {
+            sent = false;
+            for index in 0..candidates.len() {
+                let piece = candidates[index].1.clone();
+                if !piece
+                    .iter()
+                    .any(|item| level.is_joined(&level.pieces[0], *item))
+                {
+                    continue;
+                }
+                if candidates[index].0.is_nan() {
+                    candidates[index].0 = level_estimate(level, &piece);
+                }
+                if !is_small(candidates[index].0, sizes[0])
+                    || !level.outputs(&piece).into_iter().all(|unit| travels(unit))
+                {
+                    continue;
+                }
+                level.pieces.retain(|other| *other != piece);
+                send(level, &piece, externals)?;
+                candidates.remove(index);
+                level.attach()?;
+                sent = true;
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+unsafe fn level_estimate(level: &Level, items: &[usize]) -> f64 {
+    unsafe {
+        let part = level.part(items, true);
+        // WITH queries that it reads come along
+        (*part).cteList = node::copy((*level.query).cteList);
+        (*part).hasRecursive = (*level.query).hasRecursive;
+        (*part).hasModifyingCTE = (*level.query).hasModifyingCTE;
+        let mut above = false;
+        for entry in list::iter::<RangeTblEntry>((*part).rtable) {
+            if (*entry).rtekind == RTEKind::RTE_CTE {
+                above |= (*entry).ctelevelsup > 1 || (*entry).self_reference;
+                (*entry).ctelevelsup = 0;
+            } else if (*entry).rtekind == RTEKind::RTE_SUBQUERY {
+                above |= pieces::refers_outside((*entry).subquery.cast());
+            }
+        }
+        if above
+            || (*part).hasModifyingCTE
+            || split::is_correlated(part)
+            || split::reads_outer_cte(part)
+        {
+            return f64::INFINITY;
+        }
+        estimate::rows_of(part)
+    }
+}
+
+/// Makes items of the level a WITH query, whose columns the shards get as arrays.
+unsafe fn send(level: &mut Level, piece: &[usize], externals: &mut Externals) -> Result<()> {
+    unsafe {
+        let (subquery, units, members) = level.take(piece)?;
+        let columns: Vec<*mut pg_sys::TargetEntry> = list::iter((*subquery).targetList).collect();
+        let cte = node::make::<pg_sys::CommonTableExpr>();
+        split::transform(subquery)?;
+        let name = externals.add_with(level.query, cte);
+        (*cte).ctematerialized = pg_sys::CTEMaterialize::CTEMaterializeAlways;
+        (*cte).ctequery = subquery.cast();
+        (*cte).cterefcount = columns.len() as i32;
+        (*cte).location = -1;
+        let names = || {
+            let names = columns
+                .iter()
+                .map(|column| pg_sys::makeString((**column).resname));
+            list::from(names.collect::<Vec<_>>())
+        };
+        let signatures: Vec<_> = columns
+            .iter()
+            .map(|column| expr::signature((**column).expr.cast()))
+            .collect();
+        (*cte).ctecolnames = names();
+        (*cte).ctecoltypes = list::from_oids(signatures.iter().map(|s| s.0));
+        (*cte).ctecoltypmods = list::from_ints(signatures.iter().map(|s| s.1));
+        (*cte).ctecolcollations = list::from_oids(signatures.iter().map(|s| s.2));
+        let mut functions = Vec::new();
+        for (index, signature) in signatures.iter().enumerate() {
+            let array = externals.stand_in(array_of(cte, index, names()));
+            let call = pg_sys::makeFuncExpr(
+                pg_sys::F_UNNEST_ANYARRAY.into(),
+                signature.0,
+                list::from([array]),
+                signature.2,
+                signature.2,
+                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+            );
+            (*call).funcretset = true;
+            let function = node::make::<pg_sys::RangeTblFunction>();
+            (*function).funcexpr = call.cast();
+            (*function).funccolcount = 1;
+            functions.push(function);
+        }
+        let entry = node::make::<RangeTblEntry>();
+        (*entry).rtekind = RTEKind::RTE_FUNCTION;
+        (*entry).functions = list::from(functions);
+        (*entry).inFromCl = true;
+        (*entry).eref = pg_sys::makeAlias(name, names());
+        (*entry).alias = node::copy((*entry).eref);
+        level.put(entry, &units, &members, Place::Everywhere);
+        Ok(())
+    }
+}
+
+/// `ARRAY(SELECT column FROM cte)`, an expression of the level that has the WITH query.
+unsafe fn array_of(
+    cte: *mut pg_sys::CommonTableExpr,
+    column: usize,
+    names: *mut pg_sys::List,
+) -> *mut Node {
+    unsafe {
+        let entry = node::make::<RangeTblEntry>();
+        (*entry).rtekind = RTEKind::RTE_CTE;
+        (*entry).ctename = (*cte).ctename;
+        (*entry).ctelevelsup = 1;
+        (*entry).coltypes = node::copy((*cte).ctecoltypes);
+        (*entry).coltypmods = node::copy((*cte).ctecoltypmods);
+        (*entry).colcollations = node::copy((*cte).ctecolcollations);
+        (*entry).inFromCl = true;
+        (*entry).eref = pg_sys::makeAlias((*cte).ctename, names);
+        let query = node::make::<Query>();
+        (*query).commandType = CmdType::CMD_SELECT;
+        (*query).canSetTag = true;
+        (*query).stmt_location = -1;
+        (*query).rtable = list::from([entry]);
+        let reference = node::make::<pg_sys::RangeTblRef>();
+        (*reference).rtindex = 1;
+        (*query).jointree = pg_sys::makeFromExpr(list::from([reference]), std::ptr::null_mut());
+        let target =
+            list::nth::<pg_sys::TargetEntry>((*(*cte).ctequery.cast::<Query>()).targetList, column);
+        let var = expr::var(1, column as i16 + 1, expr::signature((*target).expr.cast()));
+        (*query).targetList = list::from([pg_sys::makeTargetEntry(
+            var.cast(),
+            1,
+            (*target).resname,
+            false,
+        )]);
+        let sublink = node::make::<pg_sys::SubLink>();
+        (*sublink).subLinkType = pg_sys::SubLinkType::ARRAY_SUBLINK;
+        (*sublink).subselect = query.cast();
+        (*sublink).location = -1;
+        sublink.cast()
+    }
+}
