@@ -83,7 +83,7 @@ SELECT plan, length(xmlagg(xmlelement(name t, name))::text) FROM tenants GROUP B
 SELECT string_agg(name, ',') FROM (SELECT name FROM users WHERE user_id < 3 ORDER BY name NULLS FIRST) u;
 SELECT array_agg(order_id), json_agg(order_id) FROM (SELECT order_id FROM orders WHERE user_id = 3 ORDER BY order_id DESC) o;
 SELECT array_agg(o), array_agg(n) FROM (SELECT order_id AS o, note AS n FROM orders WHERE order_id < 50 ORDER BY order_id) x;
-SELECT s, array_agg(o) FROM (SELECT status AS s, order_id AS o FROM orders WHERE order_id < 50 ORDER BY order_id) x GROUP BY s ORDER BY s;
+SELECT s, (SELECT array_agg(e ORDER BY e) FROM unnest(a) e) FROM (SELECT s, array_agg(o) AS a FROM (SELECT status AS s, order_id AS o FROM orders WHERE order_id < 50 ORDER BY order_id) x GROUP BY s) y ORDER BY s;
 
 -- DISTINCT
 SELECT count(DISTINCT user_id), sum(DISTINCT user_id), avg(DISTINCT user_id), min(DISTINCT user_id), max(DISTINCT user_id) FROM orders;
