@@ -239,23 +239,13 @@ unsafe fn level_estimate(level: &Level, items: &[usize]) -> f64 {
     unsafe {
         let part = level.part(items, true);
         // WITH queries that it reads come along
+        pieces::move_with(part, 1, 0);
         (*part).cteList = node::copy((*level.query).cteList);
         (*part).hasRecursive = (*level.query).hasRecursive;
         (*part).hasModifyingCTE = (*level.query).hasModifyingCTE;
-        let mut above = false;
-        for entry in list::iter::<RangeTblEntry>((*part).rtable) {
-            if (*entry).rtekind == RTEKind::RTE_CTE {
-                above |= (*entry).ctelevelsup > 1 || (*entry).self_reference;
-                (*entry).ctelevelsup = 0;
-            } else if (*entry).rtekind == RTEKind::RTE_SUBQUERY {
-                above |= pieces::refers_outside((*entry).subquery.cast());
-            }
-        }
-        if above
-            || (*part).hasModifyingCTE
-            || split::is_correlated(part)
-            || split::reads_outer_cte(part)
-        {
+        let follows_itself = list::iter::<RangeTblEntry>((*part).rtable)
+            .any(|entry| (*entry).rtekind == RTEKind::RTE_CTE && (*entry).self_reference);
+        if follows_itself || (*part).hasModifyingCTE || pieces::refers_outside(part.cast()) {
             return f64::INFINITY;
         }
         estimate::rows_of(part)

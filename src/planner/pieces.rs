@@ -55,6 +55,7 @@ impl Level {
                 return Ok(None);
             }
             node::map_query(query, |child| pg_sys::flatten_join_alias_vars(query, child));
+            forget_names(query);
             let mut level = Level {
                 query,
                 items: Vec::new(),
@@ -155,10 +156,11 @@ impl Level {
     /// Does the item read a WITH query?
     unsafe fn reads_with(&self, item: usize) -> bool {
         unsafe {
-            self.items[item]
-                .members
-                .iter()
-                .any(|member| reads_with(self.entry(*member)))
+            refers_outside(self.items[item].node)
+                || self.items[item]
+                    .members
+                    .iter()
+                    .any(|member| reads_with(self.entry(*member)))
         }
     }
 
@@ -227,11 +229,7 @@ impl Level {
             }
             // one level more than before
             node::shift_levels(part.cast(), 1, 1);
-            for entry in list::iter::<RangeTblEntry>((*part).rtable) {
-                if (*entry).rtekind == RTEKind::RTE_CTE && (*entry).ctelevelsup == 0 {
-                    (*entry).ctelevelsup = 1;
-                }
-            }
+            move_with(part, 0, 1);
             part
         }
     }
@@ -521,6 +519,19 @@ impl Level {
     }
 }
 
+/// Columns are called by what they are, not by the join through which they were named: that may go.
+unsafe fn forget_names(query: *mut Query) {
+    unsafe {
+        node::walk(query.cast(), &mut |item, _| {
+            if let Some(var) = node::cast::<pg_sys::Var>(item) {
+                (*var).varnosyn = (*var).varno as u32;
+                (*var).varattnosyn = (*var).varattno;
+            }
+            Step::Into
+        });
+    }
+}
+
 /// May this Query run on each shard, or on one, with its rows appended?
 unsafe fn sendable(query: *mut Query) -> Result<bool> {
     unsafe {
@@ -585,6 +596,23 @@ unsafe fn lateral_references(entry: *mut RangeTblEntry) -> Vec<i32> {
         }
     }
     found
+}
+
+/// Readers of the WITH queries `from` levels above a query, the query's own being 0, become those of `to` levels above.
+pub unsafe fn move_with(query: *mut Query, from: u32, to: u32) {
+    unsafe {
+        node::walk(query.cast(), &mut |item, level| {
+            if let Some(sub) = node::cast::<Query>(item) {
+                for entry in list::iter::<RangeTblEntry>((*sub).rtable) {
+                    if (*entry).rtekind == RTEKind::RTE_CTE && (*entry).ctelevelsup == level + from
+                    {
+                        (*entry).ctelevelsup = level + to;
+                    }
+                }
+            }
+            Step::Into
+        });
+    }
 }
 
 /// The entries of this level that an expression speaks of.
