@@ -85,6 +85,8 @@ class Comparison:
                 if theirs.error[0].startswith(UNRULY):
                     return None
                 return f"error {theirs.error[0]}: {theirs.message}"
+            for answer in (mine, theirs):  # folding of constants may find a length or precision, which is no difference
+                answer.types = [re.sub(r"\(.*\)$", "", t) for t in answer.types]
             statement = Statement(sql, 1)
             ordered = top_level_order(sql) and "WITH TIES" not in sql
             why = run.difference(statement, mine, theirs, ordered)
@@ -162,6 +164,8 @@ def main():
     parser.add_argument("--seconds", default=0, type=float, help="stop after so long")
     parser.add_argument("--shrink", default=8.0, type=float, help="seconds for making one finding smaller")
     parser.add_argument("--keep", action="store_true", help="use the databases of the last run")
+    parser.add_argument("--analyze", action="store_true", help="with statistics of the tables, which change plans")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the distributed session")
     parser.add_argument("--refused", action="store_true", help="show what plain PostgreSQL refuses")
     parser.add_argument("--self-check", action="store_true")
     options = parser.parse_args()
@@ -169,6 +173,13 @@ def main():
     # databases of its own: run.py uses the folder, too
     suite.names, suite.workers = ([name.replace("generated", "random") for name in names] for names in (suite.names, suite.workers))
     suite.prepare(keep=options.keep)
+    if options.analyze:
+        for session in suite.both():
+            session.connection.execute("ANALYZE")
+    for setting in options.set:
+        name, _, value = setting.partition("=")
+        suite.distributed.connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    how = "".join([" --analyze" * options.analyze, *(f" --set {s}" for s in options.set)])
     suite.plain.connection.execute("SET statement_timeout = '500ms'")
     suite.distributed.connection.execute("SET statement_timeout = '5s'")
     comparison, kinds, refused, valid, failed, began = Comparison(suite), Counter(), Counter(), 0, 0, time.monotonic()
@@ -194,7 +205,7 @@ def main():
         if kinds[kind_of(why)] > 3:
             continue
         small = Case(Choices(given=smaller(comparison, choices.made, why, options.shrink)))
-        print(f"\nDIFFERENCE --seed {options.seed} --only {number} ({small.protocol})\n{small.text()}\n"
+        print(f"\nDIFFERENCE --seed {options.seed} --only {number}{how} ({small.protocol})\n{small.text()}\n"
               f"{comparison.why(small) or why}\n", flush=True)
     for kind, count in kinds.most_common():
         print(f"{count:5} {kind}")

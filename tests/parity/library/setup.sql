@@ -42,3 +42,10 @@ CREATE VIEW guarded WITH (security_barrier) AS SELECT author_id, document_id, ti
 CREATE VIEW everything AS
     SELECT 'document' AS what, title AS name, author_id FROM documents UNION ALL
     SELECT 'author', name, author_id FROM authors UNION ALL SELECT 'tag', label, NULL FROM tags;
+
+-- what a role may see
+DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'parity_reader') THEN CREATE ROLE parity_reader; END IF; END $$;
+CREATE POLICY few ON documents TO parity_reader USING (author_id < 10 OR kind = 'poem') WITH CHECK (author_id < 10);
+CREATE POLICY mine ON authors TO parity_reader USING (author_id = nullif(current_setting('app.author', true), '')::int OR author_id > 50);
+ALTER TABLE documents ENABLE ROW LEVEL SECURITY;
+ALTER TABLE authors ENABLE ROW LEVEL SECURITY;
