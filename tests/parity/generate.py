@@ -8,6 +8,7 @@ import argparse
 import pathlib
 import re
 import sys
+import threading
 import time
 from collections import Counter
 
@@ -152,6 +153,14 @@ def smaller(comparison, choices, why, budget):
     return best
 
 
+def analyze_forever(session):
+    other = run.Session(session.options, session.dbname)
+    while True:
+        if other.connection.pgconn.status != run.pq.ConnStatus.OK:
+            other.connect()
+        other.connection.pgconn.exec_(b"ANALYZE")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", required=True)
@@ -166,6 +175,7 @@ def main():
     parser.add_argument("--keep", action="store_true", help="use the databases of the last run")
     parser.add_argument("--analyze", action="store_true", help="with statistics of the tables, which change plans")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the distributed session")
+    parser.add_argument("--unrest", action="store_true", help="another session runs ANALYZE all the time, which invalidates plans and caches")
     parser.add_argument("--refused", action="store_true", help="show what plain PostgreSQL refuses")
     parser.add_argument("--self-check", action="store_true")
     options = parser.parse_args()
@@ -179,6 +189,8 @@ def main():
     for setting in options.set:
         name, _, value = setting.partition("=")
         suite.distributed.connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    if options.unrest:
+        threading.Thread(target=analyze_forever, args=(suite.distributed,), daemon=True).start()
     how = "".join([" --analyze" * options.analyze, *(f" --set {s}" for s in options.set)])
     suite.plain.connection.execute("SET statement_timeout = '500ms'")
     suite.distributed.connection.execute("SET statement_timeout = '5s'")
