@@ -207,6 +207,8 @@ pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<(
         let mut sent = true;
         while sent {
             sent = false;
+            // one that is on every node may have joined the piece meanwhile
+            candidates.retain(|(_, piece)| !piece.iter().any(|i| level.pieces[0].contains(i)));
             for index in 0..candidates.len() {
                 let piece = candidates[index].1.clone();
                 if !piece

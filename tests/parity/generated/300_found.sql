@@ -38,6 +38,11 @@ WITH x AS (SELECT s2.id FROM a s1 LEFT JOIN b s2 USING (id)) SELECT id, count(*)
 SELECT CASE WHEN id IN (SELECT id FROM a) THEN id ELSE n END AS x FROM a UNION ALL SELECT id FROM a;
 SELECT (SELECT max(k) FROM b s) + n FROM (SELECT v AS n, id FROM b) s UNION ALL SELECT n FROM loc UNION ALL SELECT id FROM a WHERE id IN (SELECT k FROM b);
 SELECT sum(x), count(*) FROM (SELECT (SELECT max(n) FROM a) + n AS x FROM a UNION ALL SELECT id FROM a) s WHERE x > 3;
+SELECT max(s1.id) FROM a s1 JOIN sealed s2 USING (id) JOIN (VALUES (1, 'a')) s3 (x1, x2) ON s1.id = s3.x1 WHERE s1.num > ALL (SELECT 1.50 FROM a s5);
+SELECT s1.id FROM loc s1, evens(s1.id) s2 (x1), pairs s3, ref s4 WHERE s1.id = s2.x1 AND s1.id = s3.id AND s1.id = s4.id;
+WITH q1 AS (SELECT s2.n AS x1, s2.id AS x2, s2.id AS x3 FROM a s2) SELECT s3.id AS c1 FROM a s3 JOIN (SELECT s5.x1 AS x1 FROM (SELECT s6.x1 AS x1 FROM q1 s6) s5) s4 ON s3.id = s4.x1;
+WITH q1 AS ((SELECT s2.id AS x1 FROM a s2 WHERE s2.id = 1) UNION ALL (SELECT s3.id AS x1 FROM ref s3 JOIN l s4 ON s3.id = s4.id WHERE s3.id IS NULL) UNION ALL (SELECT s5.id AS x1 FROM a s5 WHERE s5.id IN (SELECT s6.id AS c1 FROM a s6 WHERE s6.id = s5.id))) SELECT s7.id AS c1 FROM a s7 JOIN q1 s8 ON s7.id = s8.x1;
+WITH q1 AS (SELECT max(id) AS x1 FROM a) SELECT s5.x1 FROM (SELECT id AS x1 FROM a ORDER BY 1 LIMIT 1) s5 JOIN a s7 ON s5.x1 = s7.id AND s5.x1 IN (SELECT x1 FROM q1 WHERE x1 = 1) FULL JOIN a s9 ON s5.x1 = s9.id JOIN a s10 ON s5.x1 = s10.id;
 -- what RETURNING reads must be on the row's node
 -- refused: 0A000
 INSERT INTO c (code, id, n) VALUES ('a', 1, 1) RETURNING (SELECT max(id) FROM a) AS m;
