@@ -4,5 +4,5 @@ mod joins;
 mod querydef;
 mod template;
 
-pub use querydef::{parameter_location, template, template_edited};
+pub use querydef::{name_of, parameter_location, template, template_edited};
 pub use template::{quote_identifier, Hole, Place, SqlTemplate};

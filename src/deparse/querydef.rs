@@ -241,6 +241,20 @@ fn place_of(schema: &str, name: &str) -> Result<Option<Place>> {
     }))
 }
 
+/// Schema and name of a relation, as holes have them.
+pub fn name_of(relid: pg_sys::Oid) -> Result<(String, String)> {
+    // SAFETY: syscache look-ups that answer palloc'ed strings or null.
+    unsafe {
+        let name = pg_sys::get_rel_name(relid);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relid));
+        if name.is_null() || schema.is_null() {
+            return Err(Error::internal(format!("relation {relid} has no name")));
+        }
+        let text = |p| CStr::from_ptr(p).to_string_lossy().into_owned();
+        Ok((text(schema), text(name)))
+    }
+}
+
 /// Length in bytes of the `schema.name` that `text` starts with, each part quoted or not.
 pub fn qualified_name_length(text: &str) -> usize {
     let first = identifier_length(text);

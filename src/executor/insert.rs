@@ -5,6 +5,7 @@
 use crate::catalog::{self, Colocation};
 use crate::deparse::Place;
 use crate::error::{Error, Result};
+use crate::executor::changes;
 use crate::executor::decode::Decoder;
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
@@ -36,6 +37,23 @@ pub fn insert_methods() -> *const pg_sys::CustomScanMethods {
     &raw const SCAN.0
 }
 
+/// The insert that a plan state is, if it is one.
+///
+/// # Safety
+/// `state` is a valid plan state whose `begin` was called.
+pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Insert> {
+    unsafe {
+        let custom = state.cast::<pg_sys::CustomScanState>();
+        let ours = (*state).type_ == pg_sys::NodeTag::T_CustomScanState
+            && std::ptr::eq((*custom).methods, &raw const EXEC.0);
+        if ours {
+            body::<Insert>(custom)
+        } else {
+            None
+        }
+    }
+}
+
 /// Rows waiting for one shard group, or for every node.
 struct Batch {
     arrays: Vec<ArrayBuilder>,
@@ -46,8 +64,9 @@ struct Batch {
 /// Bytes of rows held before they are sent.
 const BATCH_BYTES: usize = 4 << 20;
 
-struct Insert {
-    plan: InsertPlan,
+/// One execution of an insert.
+pub struct Insert {
+    pub plan: InsertPlan,
     colocation: Option<Rc<Colocation>>,
     encoders: Vec<Encoder>,
     checks: Vec<*mut pg_sys::ExprState>,
@@ -139,8 +158,12 @@ unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn rescan(_node: *mut pg_sys::CustomScanState) {
-    Error::internal("an insert cannot be scanned again").raise()
+unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: called by ExecReScanCustomScan.
+    match unsafe { body::<Insert>(node) } {
+        Some(insert) if insert.plan.part.is_some() => insert.given = 0,
+        _ => Error::internal("an insert cannot be scanned again").raise(),
+    }
 }
 
 #[pg_guard]
@@ -260,26 +283,68 @@ impl Insert {
         slot: *mut pg_sys::TupleTableSlot,
     ) -> Result<()> {
         unsafe {
-            if !self.finished {
-                self.finished = true;
-                self.run(node)?;
+            if self.plan.part.is_some() && !self.finished {
+                return Err(changes::too_early());
             }
+            self.finish(node)?;
             if self.given >= self.returned.len() {
                 return Ok(());
             }
-            let row = std::mem::take(&mut self.returned[self.given]);
+            let row = if self.plan.part.is_some() {
+                self.returned[self.given].clone()
+            } else {
+                std::mem::take(&mut self.returned[self.given])
+            };
             self.given += 1;
             let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
             let old = pg_sys::MemoryContextSwitchTo(memory);
-            self.decoder.decode(
-                |column| row.get(column).and_then(|value| value.as_deref()),
-                (*slot).tts_values,
-                (*slot).tts_isnull,
-            )?;
+            let get = |column: usize| row.get(column).and_then(|value| value.as_deref());
+            if self.plan.part.is_some() {
+                self.decode_part(get, slot)?;
+            } else {
+                self.decoder
+                    .decode(get, (*slot).tts_values, (*slot).tts_isnull)?;
+            }
             pg_sys::MemoryContextSwitchTo(old);
             state::store_virtual(slot);
             Ok(())
         }
+    }
+
+    /// What came back, in its columns of a row that is as wide as those below.
+    unsafe fn decode_part<'a>(
+        &mut self,
+        get: impl Fn(usize) -> Option<&'a [u8]>,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
+        unsafe {
+            let width = self.decoder.width();
+            let mut values = vec![Datum::null(); width];
+            let mut nulls = vec![true; width];
+            self.decoder
+                .decode(get, values.as_mut_ptr(), nulls.as_mut_ptr())?;
+            for column in 0..(*(*slot).tts_tupleDescriptor).natts as usize {
+                *(*slot).tts_values.add(column) = Datum::null();
+                *(*slot).tts_isnull.add(column) = true;
+            }
+            for (index, place) in self.plan.outputs.iter().enumerate() {
+                *(*slot).tts_values.add(*place) = values[index];
+                *(*slot).tts_isnull.add(*place) = nulls[index];
+            }
+            Ok(())
+        }
+    }
+
+    /// Inserts all rows, if that was not done yet.
+    ///
+    /// # Safety
+    /// `node` is this node's state.
+    pub unsafe fn finish(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        if !self.finished {
+            self.finished = true;
+            unsafe { self.run(node)? };
+        }
+        Ok(())
     }
 
     unsafe fn run(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
@@ -298,7 +363,9 @@ impl Insert {
                 }
             }
             self.flush(node)?;
-            (*(*node).ss.ps.state).es_processed += self.affected;
+            if self.plan.part.is_none() {
+                (*(*node).ss.ps.state).es_processed += self.affected;
+            }
             Ok(())
         }
     }

@@ -229,11 +229,7 @@ impl Lock {
             if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
                 return Ok(());
             }
-            pg_sys::slot_getallattrs(self.stored);
-            let width = (*(*self.stored).tts_tupleDescriptor).natts as usize;
-            std::ptr::copy_nonoverlapping((*self.stored).tts_values, (*slot).tts_values, width);
-            std::ptr::copy_nonoverlapping((*self.stored).tts_isnull, (*slot).tts_isnull, width);
-            state::store_virtual(slot);
+            state::copy_into_virtual(self.stored, slot);
             Ok(())
         }
     }

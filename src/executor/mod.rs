@@ -1,6 +1,7 @@
 //! Runs remote plans: custom scans that ask nodes and decode rows. Comes in: a plan's private data and expressions.
 //! Goes out: tuples in slots. Connections belong to `remote`; what is here dies with the executor state.
 
+mod changes;
 mod decode;
 mod encode;
 mod explain;
@@ -15,6 +16,7 @@ mod variance;
 
 use pgrx::{extension_sql_file, pg_sys};
 
+pub use changes::changes_methods;
 pub use decode::Decoder;
 pub use insert::insert_methods;
 pub use lock::lock_methods;
@@ -35,5 +37,6 @@ pub fn init() {
         pg_sys::RegisterCustomScanMethods(insert_methods());
         pg_sys::RegisterCustomScanMethods(replicate_methods());
         pg_sys::RegisterCustomScanMethods(lock_methods());
+        pg_sys::RegisterCustomScanMethods(changes_methods());
     }
 }

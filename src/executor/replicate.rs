@@ -90,6 +90,10 @@ unsafe extern "C-unwind" fn exec(
             return slot;
         }
         if let Some(replicate) = body::<Replicate>(node) {
+            if !(*(*node).ss.ps.state).es_epq_active.is_null() {
+                // PostgreSQL looks at one row again.
+                return slot;
+            }
             if let Err(error) = replicate.send(node) {
                 error.raise();
             }

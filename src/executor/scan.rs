@@ -2,6 +2,7 @@
 //! rows as they come.
 
 use crate::error::{Error, Result};
+use crate::executor::changes;
 use crate::executor::decode::Decoder;
 use crate::executor::encode::Encoder;
 use crate::executor::explain;
@@ -62,6 +63,8 @@ pub struct Scan {
     done: bool,
     /// How many rows each shard gives to the lock above.
     window: i64,
+    /// All rows, where they had to be read at once.
+    kept: Option<Kept>,
     /// The tasks of the last execution.
     pub tasks: Option<Tasks>,
     /// What was received, over all executions of the node.
@@ -73,6 +76,12 @@ struct Value {
     state: *mut pg_sys::ExprState,
     type_oid: Oid,
     volatile: bool,
+}
+
+/// The rows of a scan that was run to its end before they were asked for.
+struct Kept {
+    store: *mut pg_sys::Tuplestorestate,
+    slot: *mut pg_sys::TupleTableSlot,
 }
 
 struct Running {
@@ -120,6 +129,13 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
         let Some(scan) = body::<Scan>(custom) else {
             return slot;
         };
+        if scan.kept.is_some() {
+            scan.next_kept(slot);
+            return slot;
+        }
+        if scan.plan.plan.part.is_some() {
+            changes::too_early().raise();
+        }
         match scan.next(custom, slot) {
             Ok(()) => slot,
             Err(error) => error.raise(),
@@ -140,6 +156,10 @@ unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
     // SAFETY: called by ExecEndCustomScan.
     if let Some(scan) = unsafe { body::<Scan>(node) } {
         scan.running = None;
+        if let Some(kept) = scan.kept.take() {
+            // SAFETY: the store is this scan's.
+            unsafe { pg_sys::tuplestore_end(kept.store) };
+        }
     }
 }
 
@@ -147,6 +167,11 @@ unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
 unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
     // SAFETY: called by ExecReScanCustomScan.
     if let Some(scan) = unsafe { body::<Scan>(node) } {
+        if let Some(kept) = &scan.kept {
+            // SAFETY: the store is this scan's.
+            unsafe { pg_sys::tuplestore_rescan(kept.store) };
+            return;
+        }
         scan.running = None;
         scan.done = false;
     }
@@ -198,6 +223,7 @@ impl Scan {
                 running: None,
                 done: false,
                 window: i64::MAX,
+                kept: None,
                 tasks: None,
                 totals: explain::Totals::default(),
             })
@@ -272,6 +298,81 @@ impl Scan {
         }
     }
 
+    /// Runs to the end now and keeps the rows.
+    ///
+    /// # Safety
+    /// `node` is this scan's state.
+    pub unsafe fn keep(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            if self.kept.is_some() {
+                return Ok(());
+            }
+            let estate = (*node).ss.ps.state;
+            let slot = (*node).ss.ss_ScanTupleSlot;
+            let old = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
+            let store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
+            let kept = pg_sys::ExecInitExtraTupleSlot(
+                estate,
+                (*slot).tts_tupleDescriptor,
+                &raw const pg_sys::TTSOpsMinimalTuple,
+            );
+            pg_sys::MemoryContextSwitchTo(old);
+            loop {
+                pg_sys::MemoryContextReset((*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
+                state::clear_virtual(slot);
+                self.next(node, slot)?;
+                if state::is_empty(slot) {
+                    break;
+                }
+                pg_sys::tuplestore_puttupleslot(store, slot);
+            }
+            self.kept = Some(Kept { store, slot: kept });
+            Ok(())
+        }
+    }
+
+    unsafe fn next_kept(&self, slot: *mut pg_sys::TupleTableSlot) {
+        unsafe {
+            let Some(kept) = &self.kept else { return };
+            if pg_sys::tuplestore_gettupleslot(kept.store, true, false, kept.slot) {
+                state::copy_into_virtual(kept.slot, slot);
+            }
+        }
+    }
+
+    /// Does a value come from the rows of a plan around this one, so that the scan cannot run before it?
+    ///
+    /// # Safety
+    /// `node` is this scan's state, and nothing of the statement has run.
+    pub unsafe fn follows_other_rows(&self, node: *mut pg_sys::CustomScanState) -> bool {
+        unsafe {
+            let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+            let values = (*(*node).ss.ps.state).es_param_exec_vals;
+            crate::pg::node::walk((*scan).custom_exprs.cast(), &mut |item, _| {
+                match crate::pg::node::cast::<pg_sys::Param>(item) {
+                    Some(param)
+                        if (*param).paramkind == pg_sys::ParamKind::PARAM_EXEC
+                            && (*values.add((*param).paramid as usize)).execPlan.is_null() =>
+                    {
+                        crate::pg::node::Step::Stop
+                    }
+                    _ => crate::pg::node::Step::Into,
+                }
+            })
+        }
+    }
+
+    /// The shard groups that an execution now would ask.
+    ///
+    /// # Safety
+    /// `node` is this scan's state.
+    pub unsafe fn groups(&self, node: *mut pg_sys::CustomScanState) -> Result<Vec<usize>> {
+        unsafe {
+            let values = self.values((*node).ss.ps.ps_ExprContext, true);
+            Ok(task::plan_tasks(&self.plan, &values)?.groups)
+        }
+    }
+
     /// Says how many rows each shard gives, when the scan asks for candidates of the lock of this number.
     pub fn set_window(&mut self, lock: u32, rows: i64) -> bool {
         let asked = self
@@ -294,7 +395,8 @@ impl Scan {
             let tasks = task::plan_tasks(&self.plan, &values)?;
             let params = self.encode(&values);
             // Rows that are checked here may turn out forbidden after they were changed there.
-            let whole = if self.checks.is_empty() {
+            let alone = self.checks.is_empty() && self.plan.plan.part.is_none();
+            let whole = if alone {
                 (*(*node).ss.ps.state).es_plannedstmt
             } else {
                 std::ptr::null_mut()
@@ -413,7 +515,7 @@ impl Scan {
             affected += running.gather.affected(request);
             self.totals.add(running.gather.received(request));
         }
-        if self.plan.plan.command != Command::Select {
+        if self.plan.plan.command != Command::Select && self.plan.plan.part.is_none() {
             // SAFETY: the executor state of the running query.
             unsafe { (*(*node).ss.ps.state).es_processed += affected };
         }

@@ -140,6 +140,23 @@ pub unsafe fn store_virtual(slot: *mut pg_sys::TupleTableSlot) {
     }
 }
 
+/// Fills a virtual slot with the values of another slot, which keeps them.
+///
+/// # Safety
+/// Both are valid slots of one width; `from` holds a tuple.
+pub unsafe fn copy_into_virtual(
+    from: *mut pg_sys::TupleTableSlot,
+    to: *mut pg_sys::TupleTableSlot,
+) {
+    unsafe {
+        pg_sys::slot_getallattrs(from);
+        let width = (*(*from).tts_tupleDescriptor).natts as usize;
+        std::ptr::copy_nonoverlapping((*from).tts_values, (*to).tts_values, width);
+        std::ptr::copy_nonoverlapping((*from).tts_isnull, (*to).tts_isnull, width);
+        store_virtual(to);
+    }
+}
+
 /// Empties a virtual slot.
 ///
 /// # Safety

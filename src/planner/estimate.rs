@@ -81,12 +81,32 @@ pub unsafe fn rows_of(query: *mut Query) -> f64 {
     }
 }
 
+/// Rows assumed to come back from a change.
+const CHANGED_ROWS: f64 = 100.0;
+
+/// A leaf that changes rows and returns them.
+unsafe fn of_change(remote: &Remote) -> Estimate {
+    let width = |(type_oid, typmod, _): &(Oid, i32, Oid)| unsafe {
+        pg_sys::get_typavgwidth(*type_oid, *typmod)
+    };
+    Estimate {
+        rows: CHANGED_ROWS,
+        widths: remote.columns.iter().map(width).collect(),
+        origins: vec![None; remote.columns.len()],
+        startup: 0.0,
+        total: CHANGED_ROWS,
+    }
+}
+
 /// Estimates the leaf.
 ///
 /// # Safety
 /// `root` is the planner's, of the query that the leaf stands in.
 pub unsafe fn of_leaf(root: *mut pg_sys::PlannerInfo, remote: &Remote) -> Result<Estimate> {
     unsafe {
+        if remote.plan.part.is_some() {
+            return Ok(of_change(remote));
+        }
         let groups = catalog::colocation(remote.plan.colocation)?.groups.len() as f64;
         let routed = remote.plan.kind == Kind::Routed;
         let global = node::make::<pg_sys::PlannerGlobal>();

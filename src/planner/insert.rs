@@ -171,7 +171,10 @@ unsafe fn checks_new_rows_only(query: *mut Query) -> Result<()> {
 
 /// The SELECT that computes an INSERT's rows, with one output column per inserted column; answers the columns'
 /// attribute numbers.
-unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
+///
+/// # Safety
+/// `query` is an INSERT.
+pub unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
     unsafe {
         let select: *mut Query = node::copy(query);
         drop_generated(select);
@@ -215,11 +218,15 @@ unsafe fn reads_same_rows(tree: *mut Node) -> Result<()> {
 unsafe fn reads_other_rows(tree: *mut Node) -> Result<bool> {
     let mut answer = Ok(false);
     unsafe {
-        node::walk(tree, &mut |item, _| {
+        node::walk(tree, &mut |item, depth| {
             let Some(level) = node::cast::<Query>(item) else {
                 return Step::Into;
             };
             for rte in list::iter::<pg_sys::RangeTblEntry>((*level).rtable) {
+                if (*rte).rtekind == RTEKind::RTE_CTE && (*rte).ctelevelsup > depth {
+                    // A WITH clause of the statement.
+                    answer = Ok(true);
+                }
                 if (*rte).rtekind != RTEKind::RTE_RELATION || (*rte).relkind as u8 == b'v' {
                     continue;
                 }
@@ -249,6 +256,22 @@ unsafe fn rows(
     unsafe {
         let (select, attributes) = source(query);
         let below = super::plan_select(select, standard)?;
+        let (made, returning) = prepare_rows(query, key, colocation.id, &attributes)?;
+        above_rows(query, below, made, returning, &attributes)
+    }
+}
+
+/// The statement that inserts rows with these columns on shards, and what RETURNING computes here.
+///
+/// # Safety
+/// `query` is an INSERT into a distributed table.
+pub unsafe fn prepare_rows(
+    query: *mut Query,
+    key: i16,
+    colocation: i32,
+    attributes: &[i16],
+) -> Result<(Made, Option<*mut pg_sys::List>)> {
+    unsafe {
         let copy: *mut Query = node::copy(query);
         conflict_ships(copy)?;
         checks_new_rows_only(copy)?;
@@ -261,15 +284,16 @@ unsafe fn rows(
         let returning = modify::push_returning(copy)?;
         let columns: Vec<(usize, i16)> = attributes.iter().copied().enumerate().collect();
         let key = attributes.iter().position(|a| *a == key);
-        let made = insert_plan(copy, &columns, colocation.id, key, false)?;
-        above_rows(query, below, made, returning, &attributes)
+        let made = insert_plan(copy, &columns, colocation, key, false)?;
+        Ok((made, returning))
     }
 }
 
-struct Made {
-    plan: InsertPlan,
-    exprs: Vec<*mut Node>,
-    returned: Vec<(pg_sys::Oid, i32, pg_sys::Oid)>,
+/// A plan to insert rows, with its `custom_exprs` and the columns that come back.
+pub struct Made {
+    pub plan: InsertPlan,
+    pub exprs: Vec<*mut Node>,
+    pub returned: Vec<(pg_sys::Oid, i32, pg_sys::Oid)>,
 }
 
 /// The statement that inserts rows given as arrays. `columns`: index in the rows, attribute number.
@@ -394,6 +418,8 @@ unsafe fn insert_plan(
             checks: row_checks,
             tee,
             conflict,
+            part: None,
+            outputs: Vec::new(),
         };
         Ok(Made {
             plan,
@@ -538,6 +564,27 @@ unsafe fn above_rows(
 /// As `planner::plan`.
 pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
     unsafe {
+        let made = reference_tee(query)?;
+        let statement = super::plan_select(query, standard)?;
+        let Some(modify) = node::cast::<pg_sys::ModifyTable>((*statement).planTree) else {
+            return Err(Error::internal("an INSERT without ModifyTable"));
+        };
+        let below = (*modify).plan.lefttree;
+        let tee = statement::pass_through(statement, below);
+        (*tee).custom_exprs = list::from(made.exprs);
+        (*tee).custom_private = made.plan.to_private()?;
+        (*tee).methods = crate::executor::insert_methods();
+        (*modify).plan.lefttree = tee.cast();
+        Ok(statement)
+    }
+}
+
+/// The statement that inserts the rows into every copy of a reference table.
+///
+/// # Safety
+/// `query` is an INSERT into one.
+pub unsafe fn reference_tee(query: *mut Query) -> Result<Made> {
+    unsafe {
         let copy: *mut Query = node::copy(query);
         conflict_ships(copy)?;
         reads_same_rows((*copy).onConflict.cast())?;
@@ -552,18 +599,7 @@ pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<*mu
             }
         }
         (*copy).withCheckOptions = std::ptr::null_mut();
-        let made = insert_plan(copy, &columns, ALL_NODES, None, true)?;
-        let statement = super::plan_select(query, standard)?;
-        let Some(modify) = node::cast::<pg_sys::ModifyTable>((*statement).planTree) else {
-            return Err(Error::internal("an INSERT without ModifyTable"));
-        };
-        let below = (*modify).plan.lefttree;
-        let tee = statement::pass_through(statement, below);
-        (*tee).custom_exprs = list::from(made.exprs);
-        (*tee).custom_private = made.plan.to_private()?;
-        (*tee).methods = crate::executor::insert_methods();
-        (*modify).plan.lefttree = tee.cast();
-        Ok(statement)
+        insert_plan(copy, &columns, ALL_NODES, None, true)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::planner::locks::{self, Locking};
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::{self, Route};
 use crate::planner::ship;
+use crate::planner::writing::{self, Inserting};
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RTEKind};
 use pgrx::{pg_extern, pg_guard};
 use std::cell::{OnceCell, RefCell};
@@ -27,6 +28,10 @@ pub struct Planning {
     locks: Vec<Locking>,
     strength: Option<pg_sys::LockClauseStrength::Type>,
     reads_identity: bool,
+    /// The subqueries whose rows a WITH clause inserts.
+    inserts: Vec<Inserting>,
+    /// The next to start a session shares this one.
+    shared: bool,
 }
 
 #[derive(Clone)]
@@ -43,16 +48,29 @@ thread_local! {
 }
 
 /// Runs PostgreSQL's planner with the leaves of one statement at hand.
-pub struct Session;
+pub struct Session {
+    shares: bool,
+}
 
 impl Session {
     pub fn start(query: *mut Query) -> Session {
+        let shared = current(|planning| std::mem::replace(&mut planning.shared, false));
+        if shared == Some(true) {
+            return Session { shares: true };
+        }
         let planning = Planning {
             query: Some(query),
             ..Planning::default()
         };
         PLANNING.with(|stack| stack.borrow_mut().push(planning));
-        Session
+        Session { shares: false }
+    }
+
+    /// One that the next `start` goes on with.
+    pub fn share(query: *mut Query) -> Session {
+        let session = Session::start(query);
+        current(|planning| planning.shared = true);
+        session
     }
 
     /// How the statement locks rows of distributed tables.
@@ -74,7 +92,9 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        PLANNING.with(|stack| stack.borrow_mut().pop());
+        if !self.shares {
+            PLANNING.with(|stack| stack.borrow_mut().pop());
+        }
     }
 }
 
@@ -100,6 +120,22 @@ pub fn with_lock<T>(number: usize, ask: impl FnOnce(&Locking) -> Result<T>) -> R
     current(|planning| planning.locks.get(number).map(ask))
         .flatten()
         .unwrap_or_else(|| Err(Error::internal("a lock without its plan")))
+}
+
+/// How many WITH clauses insert rows of a subquery.
+pub fn insert_count() -> usize {
+    current(|planning| planning.inserts.len()).unwrap_or(0)
+}
+
+pub fn add_insert(inserting: Inserting) {
+    current(|planning| planning.inserts.push(inserting));
+}
+
+/// The insert of this number.
+pub fn with_insert<T>(number: usize, ask: impl FnOnce(&Inserting) -> Result<T>) -> Result<T> {
+    current(|planning| planning.inserts.get(number).map(ask))
+        .flatten()
+        .unwrap_or_else(|| Err(Error::internal("an insert without its plan")))
 }
 
 /// From now on leaves give ctid and xmin where they are asked for; fails when the statement itself asks.
@@ -280,7 +316,10 @@ pub unsafe fn set_paths(
             return Ok(());
         }
         if let Some(number) = locks::number(rte) {
-            return locks::set_paths(root, rel, number);
+            return locks::set_paths(rel, number);
+        }
+        if let Some(number) = writing::number(rte) {
+            return writing::set_paths(rel, number);
         }
         if (*rte).rtekind == RTEKind::RTE_FUNCTION {
             if let Some(leaf) = leaf_of(rte) {

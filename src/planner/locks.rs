@@ -8,10 +8,9 @@ use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, levels, list, node};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
-use crate::planner::{leaf, remote, rowmarks, split};
+use crate::planner::{leaf, remote, rowmarks, split, wrapped};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind};
-use std::ffi::CStr;
 
 /// A level whose rows are locked after they were read: what the custom path becomes.
 pub struct Locking {
@@ -320,76 +319,55 @@ unsafe fn lifted(rte: *mut pg_sys::RangeTblEntry, rti: i32, id: RowId) -> RowId 
 }
 
 /// The statements that lock a table's rows, and that look whether they are still there.
-unsafe fn locked_relation(id: &RowId) -> Result<LockedRelation> {
-    unsafe {
-        let table = catalog::table(id.relid)?;
-        let Some(TableKind::Distributed { colocation, .. }) = table.as_deref().map(|t| &t.kind)
-        else {
-            return Err(Error::internal("a locked table that is not distributed"));
-        };
-        let text = |p: *mut std::ffi::c_char| {
-            if p.is_null() {
-                String::new()
-            } else {
-                CStr::from_ptr(p).to_string_lossy().into_owned()
-            }
-        };
-        let name = text(pg_sys::get_rel_name(id.relid));
-        let schema = text(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(
-            id.relid,
-        )));
-        let strength = match id.strength {
-            LockClauseStrength::LCS_FORKEYSHARE => "FOR KEY SHARE",
-            LockClauseStrength::LCS_FORSHARE => "FOR SHARE",
-            LockClauseStrength::LCS_FORNOKEYUPDATE => "FOR NO KEY UPDATE",
-            _ => "FOR UPDATE",
-        };
-        let policy = match id.policy {
-            LockWaitPolicy::LockWaitSkip => " SKIP LOCKED",
-            LockWaitPolicy::LockWaitError => " NOWAIT",
-            _ => "",
-        };
-        let statement = |tail: String| {
-            let before = "SELECT ctid, xmin FROM ";
-            let named = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
-            let hole = Hole {
-                start: before.len(),
-                end: before.len() + named.len(),
-                schema: schema.clone(),
-                name: name.clone(),
-                place: Place::ShardGroup,
-            };
-            let text = format!("{before}{named} WHERE ctid = ANY ($1){tail}");
-            SqlTemplate::new(text, vec![hole])
-        };
-        Ok(LockedRelation {
+fn locked_relation(id: &RowId) -> Result<LockedRelation> {
+    let table = catalog::table(id.relid)?;
+    let Some(TableKind::Distributed { colocation, .. }) = table.as_deref().map(|t| &t.kind) else {
+        return Err(Error::internal("a locked table that is not distributed"));
+    };
+    let (schema, name) = crate::deparse::name_of(id.relid)?;
+    let strength = match id.strength {
+        LockClauseStrength::LCS_FORKEYSHARE => "FOR KEY SHARE",
+        LockClauseStrength::LCS_FORSHARE => "FOR SHARE",
+        LockClauseStrength::LCS_FORNOKEYUPDATE => "FOR NO KEY UPDATE",
+        _ => "FOR UPDATE",
+    };
+    let policy = match id.policy {
+        LockWaitPolicy::LockWaitSkip => " SKIP LOCKED",
+        LockWaitPolicy::LockWaitError => " NOWAIT",
+        _ => "",
+    };
+    let statement = |tail: String| {
+        let before = "SELECT ctid, xmin FROM ";
+        let named = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
+        let hole = Hole {
+            start: before.len(),
+            end: before.len() + named.len(),
+            schema: schema.clone(),
             name: name.clone(),
-            clause: format!("{strength}{policy}"),
-            colocation: colocation.id,
-            lock: statement(format!(" {strength}{policy}")),
-            look: statement(String::new()),
-            columns: [0; 3],
-            skips: id.policy == LockWaitPolicy::LockWaitSkip,
-            as_others: id.as_others,
-        })
-    }
+            place: Place::ShardGroup,
+        };
+        let text = format!("{before}{named} WHERE ctid = ANY ($1){tail}");
+        SqlTemplate::new(text, vec![hole])
+    };
+    Ok(LockedRelation {
+        name: name.clone(),
+        clause: format!("{strength}{policy}"),
+        colocation: colocation.id,
+        lock: statement(format!(" {strength}{policy}")),
+        look: statement(String::new()),
+        columns: [0; 3],
+        skips: id.policy == LockWaitPolicy::LockWaitSkip,
+        as_others: id.as_others,
+    })
 }
 
-/// Name in a range table entry's unused field, which tells the path hook that the rows are to be locked.
+/// Marks the subqueries whose rows are to be locked.
 const MARK: &str = "shard_ext lock ";
 
 /// `SELECT columns FROM (inner) LIMIT …`
 unsafe fn read_from(query: *mut Query, inner: *mut Query, number: u32) {
     unsafe {
-        let rte = node::make::<pg_sys::RangeTblEntry>();
-        (*rte).rtekind = RTEKind::RTE_SUBQUERY;
-        (*rte).subquery = inner;
-        // Keeps the level below apart.
-        (*rte).security_barrier = true;
-        (*rte).inFromCl = true;
-        (*rte).enrname = node::pstrdup(&format!("{MARK}{number}"));
-        let alias = node::make::<pg_sys::Alias>();
-        (*alias).aliasname = node::pstrdup("locked");
+        let rte = wrapped::entry(inner, MARK, number as usize, "locked");
         let mut outputs = Vec::new();
         let visible = list::iter::<pg_sys::TargetEntry>((*query).targetList)
             .filter(|target| !(**target).resjunk)
@@ -398,10 +376,6 @@ unsafe fn read_from(query: *mut Query, inner: *mut Query, number: u32) {
         let ties = (*query).limitOption != pg_sys::LimitOption::LIMIT_OPTION_COUNT;
         let originals: Vec<*mut pg_sys::TargetEntry> = list::iter((*query).targetList).collect();
         for (index, below) in list::iter::<pg_sys::TargetEntry>((*inner).targetList).enumerate() {
-            (*alias).colnames = pg_sys::lappend(
-                (*alias).colnames,
-                pg_sys::makeString(pg_sys::pstrdup((*below).resname)).cast(),
-            );
             let var = expr::var(1, (*below).resno, expr::signature((*below).expr.cast()));
             // Sort columns of the level below are not needed any more; those that name rows are.
             let sorts_only = index >= visible && index < originals.len();
@@ -423,8 +397,6 @@ unsafe fn read_from(query: *mut Query, inner: *mut Query, number: u32) {
             }
             outputs.push(output);
         }
-        (*rte).eref = alias;
-        (*rte).alias = node::copy(alias);
         (*query).rtable = list::from([rte]);
         let reference = node::make::<pg_sys::RangeTblRef>();
         (*reference).rtindex = 1;
@@ -448,50 +420,15 @@ unsafe fn read_from(query: *mut Query, inner: *mut Query, number: u32) {
 /// # Safety
 /// `rte` is a valid entry.
 pub unsafe fn number(rte: *mut pg_sys::RangeTblEntry) -> Option<usize> {
-    unsafe {
-        if (*rte).rtekind != RTEKind::RTE_SUBQUERY || (*rte).enrname.is_null() {
-            return None;
-        }
-        let name = CStr::from_ptr((*rte).enrname).to_str().ok()?;
-        name.strip_prefix(MARK)?.parse().ok()
-    }
+    unsafe { wrapped::number(rte, MARK) }
 }
 
 /// Puts the locking path above the cheapest of the subquery's.
 ///
 /// # Safety
 /// Called by the path hook; `number` is of this relation.
-pub unsafe fn set_paths(
-    root: *mut pg_sys::PlannerInfo,
-    rel: *mut pg_sys::RelOptInfo,
-    number: usize,
-) -> Result<()> {
-    unsafe {
-        let best = list::iter::<pg_sys::Path>((*rel).pathlist)
-            .min_by(|a, b| (**a).total_cost.total_cmp(&(**b).total_cost))
-            .ok_or_else(|| Error::internal("a subquery without a path"))?;
-        (*rel).pathlist = std::ptr::null_mut();
-        (*rel).partial_pathlist = std::ptr::null_mut();
-        (*rel).consider_parallel = false;
-        let path =
-            pg_sys::palloc0(std::mem::size_of::<pg_sys::CustomPath>()).cast::<pg_sys::CustomPath>();
-        (*path).path.type_ = NodeTag::T_CustomPath;
-        (*path).path.pathtype = NodeTag::T_CustomScan;
-        (*path).path.parent = rel;
-        (*path).path.pathtarget = (*rel).reltarget;
-        (*path).path.param_info = (*best).param_info;
-        (*path).path.rows = (*best).rows;
-        (*path).path.startup_cost = (*best).startup_cost;
-        (*path).path.total_cost = (*best).total_cost + (*best).rows * 0.05;
-        (*path).path.pathkeys = (*best).pathkeys;
-        (*path).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
-        (*path).custom_paths = list::from([best]);
-        (*path).custom_private = list::from_ints([number as i32]);
-        (*path).methods = &raw const PATH_METHODS.0;
-        pg_sys::add_path(rel, path.cast());
-        let _ = root;
-        Ok(())
-    }
+pub unsafe fn set_paths(rel: *mut pg_sys::RelOptInfo, number: usize) -> Result<()> {
+    unsafe { wrapped::set_paths(rel, number, &raw const PATH_METHODS.0) }
 }
 
 static PATH_METHODS: leaf::Methods = leaf::Methods(pg_sys::CustomPathMethods {
@@ -516,26 +453,19 @@ unsafe extern "C-unwind" fn plan_custom_path(
     }
 }
 
-/// The plan below evaluates the relation's conditions; its rows are those of this scan.
 unsafe fn plan_lock(
     path: *mut pg_sys::CustomPath,
     tlist: *mut pg_sys::List,
     plans: *mut pg_sys::List,
 ) -> Result<*mut pg_sys::Plan> {
     unsafe {
-        let number = list::ints((*path).custom_private)[0] as usize;
-        let below = list::nth::<pg_sys::Plan>(plans, 0);
-        let scan = node::make::<pg_sys::CustomScan>();
-        (*scan).scan.plan.targetlist = tlist;
-        (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        let (scan, below, number) = wrapped::scan(path, tlist, plans);
         (*scan).methods = crate::executor::lock_methods();
-        (*scan).custom_scan_tlist = node::copy((*below).targetlist);
-        (*scan).custom_plans = plans;
         leaf::with_lock(number, |locking| {
             let mut plan = locking.plan.clone();
             for (relation, columns) in plan.relations.iter_mut().zip(&locking.columns) {
                 for (place, column) in relation.columns.iter_mut().zip(columns) {
-                    *place = position((*below).targetlist, *column)?;
+                    *place = wrapped::position((*below).targetlist, *column)?;
                 }
             }
             (*scan).custom_private = plan.to_private()?;
@@ -544,16 +474,5 @@ unsafe fn plan_lock(
             Ok(())
         })?;
         Ok(scan.cast())
-    }
-}
-
-/// Where the plan below gives a column of the relation.
-unsafe fn position(tlist: *mut pg_sys::List, column: i16) -> Result<usize> {
-    unsafe {
-        list::iter::<pg_sys::TargetEntry>(tlist)
-            .position(|entry| {
-                node::cast::<pg_sys::Var>((*entry).expr).is_some_and(|v| (*v).varattno == column)
-            })
-            .ok_or_else(|| Error::internal("a row to lock without its place"))
     }
 }

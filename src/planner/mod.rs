@@ -20,6 +20,8 @@ mod ship;
 mod split;
 mod statement;
 mod tableoid;
+mod wrapped;
+mod writing;
 
 use crate::catalog::{self, TableKind};
 use crate::error::Result;
@@ -56,22 +58,25 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut P
 unsafe fn plan_distributed(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
     unsafe {
         tableoid::replace(query)?;
+        if (*query).commandType == pg_sys::CmdType::CMD_SELECT {
+            if let Some(statement) = plan_routed(query)? {
+                return Ok(statement);
+            }
+        }
+        if writing::concerns(query)? {
+            return writing::plan(query, standard, plan_rest);
+        }
+        plan_rest(query, standard)
+    }
+}
+
+/// What is neither routed nor changes tables of ours in WITH clauses.
+unsafe fn plan_rest(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
+    unsafe {
         match (*query).commandType {
-            pg_sys::CmdType::CMD_SELECT => {
-                if let Some(statement) = plan_routed(query)? {
-                    return Ok(statement);
-                }
-                modify::refuse_modifying_cte(query)?;
-                plan_select(query, standard)
-            }
-            pg_sys::CmdType::CMD_INSERT => {
-                modify::refuse_modifying_cte(query)?;
-                insert::plan(query, standard)
-            }
-            _ => {
-                modify::refuse_modifying_cte(query)?;
-                modify::plan(query, standard)
-            }
+            pg_sys::CmdType::CMD_SELECT => plan_select(query, standard),
+            pg_sys::CmdType::CMD_INSERT => insert::plan(query, standard),
+            _ => modify::plan(query, standard),
         }
     }
 }

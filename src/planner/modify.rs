@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{list, node};
 use crate::planner::analysis::Analysis;
-use crate::planner::remote::{self, Order};
-use crate::planner::{route, ship, split, statement, Planner};
+use crate::planner::remote::{self, Order, Remote};
+use crate::planner::{route, ship, split, statement, writing, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query};
 use std::rc::Rc;
 
@@ -35,6 +35,22 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
             // A local table changed by what distributed tables say.
             return super::plan_select(query, standard);
         };
+        match change(query, &target)? {
+            Some((remote, returning)) => statement::planned(query, remote, returning),
+            None => Ok(standard(query)),
+        }
+    }
+}
+
+/// UPDATE or DELETE as a remote statement, with what RETURNING computes here. None: there are no shards.
+///
+/// # Safety
+/// `query` is a valid Query that changes the table.
+pub unsafe fn change(
+    query: *mut Query,
+    target: &catalog::Table,
+) -> Result<Option<(Remote, Option<*mut pg_sys::List>)>> {
+    unsafe {
         if (*query).commandType == CmdType::CMD_MERGE {
             return Err(Error::refused(
                 "MERGE on a distributed or reference table is not supported yet",
@@ -51,7 +67,7 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
         let route = route::route(&analysis)?
             .ok_or_else(|| Error::internal("a distributed target without a route"))?;
         if route.colocation.groups.is_empty() {
-            return Ok(standard(query));
+            return Ok(None);
         }
         let refused = |reason: String| {
             Error::refused(
@@ -91,7 +107,7 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
         let mut remote = remote::finish(copy, &route, order, String::new())?;
         remote.exprs.extend(remote::own(conditions));
         remote.plan.checks = checks;
-        statement::planned(query, remote, returning)
+        Ok(Some((remote, returning)))
     }
 }
 
@@ -216,7 +232,9 @@ pub unsafe fn plan_reference(
     standard: Planner,
 ) -> Result<Option<*mut PlannedStmt>> {
     unsafe {
-        refuse_modifying_cte(query)?;
+        if writing::concerns(query)? {
+            return writing::plan(query, standard, plan_rest_of_reference).map(Some);
+        }
         if (*query).commandType == CmdType::CMD_SELECT {
             return Ok(None);
         }
@@ -226,6 +244,26 @@ pub unsafe fn plan_reference(
         match (*query).commandType {
             CmdType::CMD_INSERT => super::insert::plan_reference(query, standard).map(Some),
             CmdType::CMD_UPDATE | CmdType::CMD_DELETE => replicate(query, standard).map(Some),
+            _ => Err(Error::refused(
+                "MERGE on a distributed or reference table is not supported yet",
+                "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
+            )),
+        }
+    }
+}
+
+/// What remains of such a statement when its WITH clauses have been taken care of.
+unsafe fn plan_rest_of_reference(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
+    unsafe {
+        let target = if (*query).commandType == CmdType::CMD_SELECT {
+            None
+        } else {
+            target(query)?
+        };
+        match (target, (*query).commandType) {
+            (None, _) => super::plan_select(query, standard),
+            (_, CmdType::CMD_INSERT) => super::insert::plan_reference(query, standard),
+            (_, CmdType::CMD_UPDATE | CmdType::CMD_DELETE) => replicate(query, standard),
             _ => Err(Error::refused(
                 "MERGE on a distributed or reference table is not supported yet",
                 "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
@@ -264,32 +302,22 @@ pub unsafe fn with_clause_obstacle(body: *mut Query) -> Result<Option<ship::Reas
     }
 }
 
-/// WITH clauses that change a table of ours would change the coordinator's copy only.
-///
-/// # Safety
-/// `query` is a valid Query.
-pub unsafe fn refuse_modifying_cte(query: *mut Query) -> Result<()> {
-    unsafe {
-        let mut found = Ok(());
-        if !(*query).hasModifyingCTE {
-            return found;
-        }
-        for cte in list::iter::<pg_sys::CommonTableExpr>((*query).cteList) {
-            let body = (*cte).ctequery.cast::<Query>();
-            if (*body).commandType != CmdType::CMD_SELECT && target(body)?.is_some() {
-                found = Err(Error::refused(
-                    "a WITH clause that changes a distributed or reference table is not supported here yet",
-                    "Run it as a statement of its own, in the same transaction.",
-                ));
-            }
-        }
-        found
-    }
-}
-
 /// UPDATE or DELETE of a reference table: PostgreSQL's plan for the table here, and the same statement on every
 /// copy afterwards. Its values must be the same everywhere.
 unsafe fn replicate(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
+    unsafe {
+        let remote = repeated(query)?;
+        let statement = standard(query);
+        super::insert::above(statement, remote)?;
+        Ok(statement)
+    }
+}
+
+/// The statement for every copy.
+///
+/// # Safety
+/// `query` is an UPDATE or DELETE of a reference table.
+pub unsafe fn repeated(query: *mut Query) -> Result<Remote> {
     unsafe {
         let refused = |reason: String| {
             Error::refused(
@@ -338,9 +366,6 @@ unsafe fn replicate(query: *mut Query, standard: Planner) -> Result<*mut Planned
         }
         let copy: *mut Query = node::copy(query);
         (*copy).returningList = std::ptr::null_mut();
-        let remote = remote::finish_reference(copy)?;
-        let statement = standard(query);
-        super::insert::above(statement, remote)?;
-        Ok(statement)
+        remote::finish_reference(copy)
     }
 }

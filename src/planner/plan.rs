@@ -34,6 +34,8 @@ pub struct RemotePlan {
     pub window: Option<(u32, usize)>,
     /// What a node does with the rows of all its shard groups, which it reads as the CTE `shards`: aggregation.
     pub over: Option<String>,
+    /// The part of the statement that this change is, when it is one of several.
+    pub part: Option<u32>,
     /// Rows stay locked or change: the statement needs a transaction on the node.
     pub writes: bool,
     /// Many rows are expected, and the text has no parameters: they may come by COPY.
@@ -133,6 +135,19 @@ pub struct InsertPlan {
     pub tee: bool,
     /// ON CONFLICT: fewer rows may come back than were sent.
     pub conflict: bool,
+    /// The part of the statement that this is, when it is one of several.
+    pub part: Option<u32>,
+    /// Of a part: where in its rows, which are as wide as those below, each returned column stands.
+    pub outputs: Vec<usize>,
+}
+
+/// A statement that changes several things at once.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct ChangesPlan {
+    /// The parts, in the order in which they run, and which of the tables each changes.
+    pub order: Vec<(u32, usize)>,
+    /// Schema and name of the tables that they change.
+    pub tables: Vec<(String, String)>,
 }
 
 /// Rows that are locked on their shards after the plan below has read them.
@@ -229,6 +244,7 @@ pub trait Private: Serialize + serde::de::DeserializeOwned {
 
 impl Private for InsertPlan {}
 impl Private for LockPlan {}
+impl Private for ChangesPlan {}
 
 impl RemotePlan {
     /// The statement for a node, of the texts for its shard groups.

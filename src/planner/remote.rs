@@ -196,6 +196,7 @@ pub unsafe fn finish_with(
                 .zip(window)
                 .map(|(lock, window)| (lock, parameters.position_of(window))),
             over: None,
+            part: None,
             writes: command != Command::Select || locks_rows(query),
             bulk,
             as_others: relations.iter().any(|rte| applies_policies_of_others(*rte)),
@@ -616,6 +617,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             merge: Vec::new(),
             union_tail: String::new(),
             window: None,
+            part: None,
             over: None,
             writes: true,
             bulk: false,

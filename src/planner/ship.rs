@@ -5,8 +5,8 @@ use crate::catalog;
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
-use crate::planner::leaf;
 use crate::planner::plan::ParamType;
+use crate::planner::{leaf, wrapped};
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 use std::ffi::c_void;
 
@@ -61,7 +61,7 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
             return type_obstacle(pg_sys::exprType(item));
         }
         match node::tag(item) {
-            NodeTag::T_Query => return None,
+            NodeTag::T_Query => return wrapped::obstacle(item.cast()),
             NodeTag::T_RangeTblEntry => return None,
             NodeTag::T_NextValueExpr => return Some("nextval runs on the coordinator".into()),
             NodeTag::T_CurrentOfExpr => {

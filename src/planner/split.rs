@@ -16,6 +16,7 @@ use crate::planner::remote::{self, Order};
 use crate::planner::route::{self, Route};
 use crate::planner::rowmarks;
 use crate::planner::ship::{self, Reason};
+use crate::planner::wrapped;
 use pgrx::pg_sys::{self, Node, NodeTag, Query, RTEKind};
 
 /// Puts leaves into `query` (changed in place), as large as they can be.
@@ -162,9 +163,7 @@ unsafe fn transform_children(query: *mut Query) -> Result<()> {
             false
         });
         for child in children {
-            if (*child).commandType == pg_sys::CmdType::CMD_SELECT {
-                transform(child)?;
-            }
+            transform(child)?;
         }
         Ok(())
     }
@@ -211,6 +210,9 @@ unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
         let refuse = |reason: &str| Ok(Some(reason.to_owned()));
         if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
             return refuse("it changes rows");
+        }
+        if let Some(reason) = wrapped::obstacle(query) {
+            return Ok(Some(reason));
         }
         if is_correlated(query) || reads_outer_cte(query) {
             return refuse("it uses columns of the query around it");
