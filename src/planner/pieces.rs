@@ -214,7 +214,12 @@ impl Level {
                     .collect::<Vec<_>>(),
             );
             (*part).targetList = node::copy(targets);
-            let quals: Vec<*mut Node> = conditions.iter().map(|i| self.quals[*i]).collect();
+            let mut quals: Vec<*mut Node> = conditions.iter().map(|i| self.quals[*i]).collect();
+            for (index, qual) in self.quals.iter().enumerate() {
+                if !conditions.contains(&index) {
+                    quals.extend(implied_by(*qual, &members));
+                }
+            }
             let from: Vec<*mut Node> = items
                 .iter()
                 .map(|item| node::copy(self.items[*item].node))
@@ -547,6 +552,35 @@ unsafe fn sendable(query: *mut Query) -> Result<bool> {
         };
         Ok(!route.colocation.groups.is_empty()
             && (route.single || analysis.scatter_obstacle().is_none()))
+    }
+}
+
+/// What a disjunction says of some entries alone, when every arm says something: `(a AND b) OR (c AND d)` implies
+/// `a OR c`. It stays itself, too.
+unsafe fn implied_by(qual: *mut Node, members: &[i32]) -> Option<*mut Node> {
+    unsafe {
+        let or = node::cast::<pg_sys::BoolExpr>(qual)
+            .filter(|or| (**or).boolop == pg_sys::BoolExprType::OR_EXPR)?;
+        let mut arms: Vec<*mut Node> = Vec::new();
+        for arm in list::iter::<Node>((*or).args) {
+            let own: Vec<*mut Node> = expr::conjuncts(arm)
+                .into_iter()
+                .filter(|conjunct| {
+                    let vars = varnos(*conjunct);
+                    !vars.is_empty()
+                        && vars.iter().all(|varno| members.contains(varno))
+                        && !refers_outside(*conjunct)
+                        && !node::has_sublink(*conjunct)
+                        && ship::obstacle(*conjunct).is_none()
+                })
+                .collect();
+            if own.is_empty() {
+                return None;
+            }
+            arms.push(split::conjunction(&own));
+        }
+        let either = pg_sys::makeBoolExpr(pg_sys::BoolExprType::OR_EXPR, list::from(arms), -1);
+        Some(either.cast::<Node>())
     }
 }
 

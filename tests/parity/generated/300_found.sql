@@ -43,6 +43,8 @@ SELECT s1.id FROM loc s1, evens(s1.id) s2 (x1), pairs s3, ref s4 WHERE s1.id = s
 WITH q1 AS (SELECT s2.n AS x1, s2.id AS x2, s2.id AS x3 FROM a s2) SELECT s3.id AS c1 FROM a s3 JOIN (SELECT s5.x1 AS x1 FROM (SELECT s6.x1 AS x1 FROM q1 s6) s5) s4 ON s3.id = s4.x1;
 WITH q1 AS ((SELECT s2.id AS x1 FROM a s2 WHERE s2.id = 1) UNION ALL (SELECT s3.id AS x1 FROM ref s3 JOIN l s4 ON s3.id = s4.id WHERE s3.id IS NULL) UNION ALL (SELECT s5.id AS x1 FROM a s5 WHERE s5.id IN (SELECT s6.id AS c1 FROM a s6 WHERE s6.id = s5.id))) SELECT s7.id AS c1 FROM a s7 JOIN q1 s8 ON s7.id = s8.x1;
 WITH q1 AS (SELECT max(id) AS x1 FROM a) SELECT s5.x1 FROM (SELECT id AS x1 FROM a ORDER BY 1 LIMIT 1) s5 JOIN a s7 ON s5.x1 = s7.id AND s5.x1 IN (SELECT x1 FROM q1 WHERE x1 = 1) FULL JOIN a s9 ON s5.x1 = s9.id JOIN a s10 ON s5.x1 = s10.id;
+SELECT count(*), sum(a.n) FROM a, c WHERE (a.n = c.n AND a.t = 'a' AND c.code > 'b') OR (a.n = c.n AND a.t IS NULL AND c.v = 3) OR (a.n = c.n AND a.n > 2 AND c.code IS NULL);
+SELECT count(*) FROM a LEFT JOIN b ON a.id = b.id, c WHERE (a.n = c.n AND b.v IS NULL AND c.code > 'b') OR (a.n = c.v AND b.v = 3 AND c.v = 3);
 -- what RETURNING reads must be on the row's node
 -- refused: 0A000
 INSERT INTO c (code, id, n) VALUES ('a', 1, 1) RETURNING (SELECT max(id) FROM a) AS m;
