@@ -17,6 +17,7 @@ sys.path.insert(0, str(HERE))
 
 import run  # noqa: E402
 from grammar.choices import Choices  # noqa: E402
+from grammar.tables import LITERALS  # noqa: E402
 from grammar.writes import Statements  # noqa: E402
 from sqlsplit import Statement, top_level_order  # noqa: E402
 
@@ -42,10 +43,13 @@ class Case:
             self.compared = [generator.query()]
         if generator.prepared and generator.parameters and not self.write:
             types = ", ".join(kind for kind, _ in generator.parameters)
-            values = ", ".join(value for _, value in generator.parameters)
+            others = [f"({choices.one(LITERALS[kind])})::{kind}" for kind, _ in generator.parameters]
+            values, others = ", ".join(value for _, value in generator.parameters), ", ".join(others)
             self.before = [f"SET plan_cache_mode = {choices.one(['auto', 'force_generic_plan'])}",
                            f"PREPARE q ({types}) AS {self.compared[0]}"]
             self.compared, self.after = [f"EXECUTE q ({values})"], ["DEALLOCATE q", "RESET plan_cache_mode"]
+            if choices.chance(30):
+                self.compared.append(f"EXECUTE q ({others})")
             self.protocol = "simple"
         elif generator.prepared and generator.parameters:
             self.compared = [bind(s, generator.parameters) for s in self.compared]
