@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::pg::{expr, list, node, types};
 use crate::planner::analysis::Analysis;
 use crate::planner::externals::Externals;
-use crate::planner::pieces::{self, Level, Place};
+use crate::planner::pieces::{trees, Level, Place};
 use crate::planner::{estimate, ship, split};
 use crate::settings::{self, JoinStrategy};
 use pgrx::pg_sys::{self, CmdType, Node, NodeTag, Query, RTEKind, RangeTblEntry};
@@ -241,13 +241,13 @@ unsafe fn level_estimate(level: &Level, items: &[usize]) -> f64 {
     unsafe {
         let part = level.part(items, true);
         // WITH queries that it reads come along
-        pieces::move_with(part, 1, 0);
+        trees::move_with(part, 1, 0);
         (*part).cteList = node::copy((*level.query).cteList);
         (*part).hasRecursive = (*level.query).hasRecursive;
         (*part).hasModifyingCTE = (*level.query).hasModifyingCTE;
         let follows_itself = list::iter::<RangeTblEntry>((*part).rtable)
             .any(|entry| (*entry).rtekind == RTEKind::RTE_CTE && (*entry).self_reference);
-        if follows_itself || (*part).hasModifyingCTE || pieces::refers_outside(part.cast()) {
+        if follows_itself || (*part).hasModifyingCTE || trees::refers_outside(part.cast()) {
             return f64::INFINITY;
         }
         estimate::rows_of(part)

@@ -10,7 +10,7 @@ use crate::planner::broadcast;
 use crate::planner::externals::Externals;
 use crate::planner::leaf;
 use crate::planner::locks;
-use crate::planner::pieces::{self, Level};
+use crate::planner::pieces::{trees, Level};
 use crate::planner::plan::SortKey;
 use crate::planner::remote::{self, Order};
 use crate::planner::route::{self, Route};
@@ -141,7 +141,7 @@ unsafe fn split_whole(query: *mut Query) -> Result<bool> {
     unsafe {
         let with = (*query).cteList;
         let recursive = (*query).hasRecursive;
-        (*query).cteList = pieces::live_with(query);
+        (*query).cteList = trees::live_with(query);
         let done = split_level(query, Mode::Plain)?.is_none();
         (*query).cteList = with;
         (*query).hasRecursive = recursive;
