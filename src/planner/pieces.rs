@@ -494,6 +494,15 @@ impl Level {
         }
     }
 
+    /// The items that are there: those that refer to others come behind these, which PostgreSQL's planner relies on.
+    fn in_order(&self) -> Vec<usize> {
+        let mut present: Vec<usize> = (0..self.items.len())
+            .filter(|item| !self.items[*item].node.is_null())
+            .collect();
+        present.sort_by_key(|item| !self.is_independent(*item));
+        present
+    }
+
     /// Gives the query the items and conditions as they are now.
     ///
     /// # Safety
@@ -501,10 +510,9 @@ impl Level {
     pub unsafe fn rebuild(&mut self) {
         unsafe {
             let from: Vec<*mut Node> = self
-                .items
+                .in_order()
                 .iter()
-                .map(|item| item.node)
-                .filter(|from| !from.is_null())
+                .map(|item| self.items[*item].node)
                 .collect();
             let quals = self
                 .quals
@@ -518,11 +526,12 @@ impl Level {
     pub unsafe fn reread(&mut self) {
         unsafe {
             let from = (*self.query).jointree;
-            let mut nodes = list::iter::<Node>((*from).fromlist);
-            for item in self.items.iter_mut().filter(|item| !item.node.is_null()) {
-                if let Some(from) = nodes.next() {
-                    item.node = from;
-                }
+            for (item, from) in self
+                .in_order()
+                .into_iter()
+                .zip(list::iter((*from).fromlist))
+            {
+                self.items[item].node = from;
             }
             self.quals = expr::conjuncts((*from).quals);
         }

@@ -45,6 +45,7 @@ WITH q1 AS ((SELECT s2.id AS x1 FROM a s2 WHERE s2.id = 1) UNION ALL (SELECT s3.
 WITH q1 AS (SELECT max(id) AS x1 FROM a) SELECT s5.x1 FROM (SELECT id AS x1 FROM a ORDER BY 1 LIMIT 1) s5 JOIN a s7 ON s5.x1 = s7.id AND s5.x1 IN (SELECT x1 FROM q1 WHERE x1 = 1) FULL JOIN a s9 ON s5.x1 = s9.id JOIN a s10 ON s5.x1 = s10.id;
 SELECT count(*), sum(a.n) FROM a, c WHERE (a.n = c.n AND a.t = 'a' AND c.code > 'b') OR (a.n = c.n AND a.t IS NULL AND c.v = 3) OR (a.n = c.n AND a.n > 2 AND c.code IS NULL);
 SELECT count(*) FROM a LEFT JOIN b ON a.id = b.id, c WHERE (a.n = c.n AND b.v IS NULL AND c.code > 'b') OR (a.n = c.v AND b.v = 3 AND c.v = 3);
+SELECT s1.x1 FROM (VALUES (1, 'a'), (1, 'a')) s1 (x1, x2) JOIN a s2 ON s1.x1 = s2.id JOIN LATERAL ((SELECT s4.id AS x1 FROM a s4 WHERE s4.id = s1.x1) UNION ALL (SELECT s5.id FROM a s5)) s3 ON s1.x1 = s3.x1;
 -- what RETURNING reads must be on the row's node
 -- refused: 0A000
 INSERT INTO c (code, id, n) VALUES ('a', 1, 1) RETURNING (SELECT max(id) FROM a) AS m;
