@@ -32,6 +32,7 @@ class Bench:
         self.o = options
         self.rows = options.rows
         self.results = {}
+        self.first_rows = {}
 
     def connect(self, database):
         return psycopg.connect(host=self.o.host, user=self.o.user, dbname=database, autocommit=True)
@@ -151,7 +152,10 @@ class Bench:
     def statements(self):
         work = {
             "count(*)": ("SELECT count(*) FROM readings;", 10),
+            "count(DISTINCT x), 1,000 values": ("SELECT count(DISTINCT device) FROM readings;", 5),
+            "count(DISTINCT x), every row its own": ("SELECT count(DISTINCT at) FROM readings;", 3),
             "aggregate into 1,000 groups": ("SELECT device, count(*), sum(value), avg(value), max(at) FROM readings GROUP BY device;", 5),
+            "aggregate into 100,000 groups": ("SELECT value, count(*), max(at) FROM readings GROUP BY value;", 3),
             "top 10 of all rows": ("SELECT * FROM readings ORDER BY value DESC, id LIMIT 10;", 10),
         }
         for name, (script, times) in work.items():
@@ -162,6 +166,27 @@ class Bench:
             tps, cpu = self.pgbench(system, "SELECT * FROM readings;", "-c", "1", "-t", "3")
             return tps * self.rows, cpu
         self.measure(f"gather of {self.rows:,} rows", "rows/s", one)
+        self.first_rows = {system: self.first_row(system) for system in SYSTEMS}
+        print("first row after, ms: " + ", ".join(f"{s} {ms:.2f} ({n} temporary files)" for s, (ms, n) in self.first_rows.items()))
+
+    def first_row(self, system):
+        """Milliseconds from sending a query for all rows to the first of them, and temporary files made meanwhile."""
+        def files():
+            with self.connect("postgres") as c:
+                return c.execute("SELECT sum(temp_files) FROM pg_stat_database").fetchone()[0]
+        took, before = [], files()
+        with self.connect(system) as c:
+            c.execute("SELECT count(*) FROM readings WHERE id < 100").fetchall()
+            for _ in range(7):
+                began = time.monotonic()
+                c.pgconn.send_query(b"SELECT * FROM readings")
+                c.pgconn.set_single_row_mode()
+                c.pgconn.get_result()
+                took.append((time.monotonic() - began) * 1000)
+                while c.pgconn.get_result() is not None:
+                    pass
+        self.quiet()
+        return statistics.median(took), files() - before
 
     def copy(self):
         def one(system):
@@ -250,7 +275,9 @@ class Bench:
                   "| | plain | shard_ext | postgres_fdw |", "|---|--:|--:|--:|"]
         for row, name in enumerate((f"gather of {self.rows:,} rows", f"COPY of {self.rows:,} rows")):
             lines.append(f"| {name} | " + " | ".join(f"{memory[s][row]:.1f}" for s in SYSTEMS) + " |")
-        lines += ["", "How it is measured: the head of `bench/bench.py`.", ""]
+        lines += ["", "From sending a query for all rows to its first row, milliseconds (and temporary files made): "
+                  + ", ".join(f"{s} {ms:.2f} ({n})" for s, (ms, n) in self.first_rows.items()) + ".", ""]
+        lines += ["How it is measured: the head of `bench/bench.py`.", ""]
         path = pathlib.Path(self.o.output)
         _, other, rest = (path.read_text() if path.exists() else "").partition("## TPC-H\n")  # bench/tpch.py's part stays
         path.write_text("\n".join(lines) + ("\n" + other + rest if other else ""))
