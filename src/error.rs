@@ -18,6 +18,7 @@ pub mod sqlstate {
     pub const BAD_COPY_FILE_FORMAT: SqlState = *b"22P04";
     pub const INVALID_COLUMN_REFERENCE: SqlState = *b"42P10";
     pub const INVALID_TRANSACTION_STATE: SqlState = *b"25000";
+    pub const NOT_NULL_VIOLATION: SqlState = *b"23502";
     pub const CHECK_VIOLATION: SqlState = *b"23514";
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = *b"55000";
     pub const OBJECT_IN_USE: SqlState = *b"55006";
@@ -33,6 +34,7 @@ pub mod sqlstate {
     pub const INSUFFICIENT_PRIVILEGE: SqlState = *b"42501";
     pub const INVALID_OBJECT_DEFINITION: SqlState = *b"42P17";
     pub const NULL_VALUE_NOT_ALLOWED: SqlState = *b"22004";
+    pub const WITH_CHECK_OPTION_VIOLATION: SqlState = *b"44000";
     pub const WARNING: SqlState = *b"01000";
     pub const INTERNAL_ERROR: SqlState = *b"XX000";
 }

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use std::cmp::Ordering;
 use std::ffi::{CStr, CString};
 
-use super::types::{Colocation, Method};
+use super::types::{Colocation, Method, TableKind};
 use crate::error::{sqlstate, Error, Result};
 
 /// The functions of a key's type. The type cache entry behind it is never freed by PostgreSQL.
@@ -130,8 +130,28 @@ pub fn parse_bound(key_type: pg_sys::Oid, text: &str) -> Result<pg_sys::Datum> {
         ))
     }
 }
-/// The error of a row that no shard takes.
-pub fn no_shard(colocation: &Colocation, table: &str, key: Option<pg_sys::Datum>) -> Error {
+/// The error of a row that no shard takes. A column that must not be NULL says so first.
+pub fn no_shard(
+    colocation: &Colocation,
+    schema: &str,
+    table: &str,
+    key: Option<pg_sys::Datum>,
+) -> Error {
+    if key.is_none() {
+        if let Some(column) = required_key(schema, table) {
+            let mut error = Error::new(
+                sqlstate::NOT_NULL_VIOLATION,
+                format!(
+                    "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
+                ),
+            );
+            let fields = error.fields_mut();
+            fields.schema = Some(schema.to_owned());
+            fields.table = Some(table.to_owned());
+            fields.column = Some(column);
+            return error;
+        }
+    }
     let shown = match key {
         None => "NULL".to_owned(),
         Some(value) => bound_text(colocation.key_type, value),
@@ -141,4 +161,31 @@ pub fn no_shard(colocation: &Colocation, table: &str, key: Option<pg_sys::Datum>
         format!("no shard of table \"{table}\" takes the distribution value {shown}"),
     )
     .hint("Add a shard for it with shard_ext.add_range_shard, shard_ext.add_list_shard or shard_ext.add_default_shard.")
+}
+
+/// The distribution column of a table, if it is NOT NULL.
+fn required_key(schema: &str, table: &str) -> Option<String> {
+    let (schema, table) = (CString::new(schema).ok()?, CString::new(table).ok()?);
+    // SAFETY: syscache look-ups by name and number; the tuple is released before the name, a copy, is read.
+    unsafe {
+        let namespace = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        let relid = pg_sys::get_relname_relid(table.as_ptr(), namespace);
+        let table = super::table(relid).ok().flatten()?;
+        let TableKind::Distributed { key, .. } = table.kind else {
+            return None;
+        };
+        let tuple = pg_sys::SearchSysCache2(
+            pg_sys::SysCacheIdentifier::ATTNUM as i32,
+            pg_sys::Datum::from(relid),
+            pg_sys::Datum::from(key),
+        );
+        if tuple.is_null() {
+            return None;
+        }
+        let required =
+            (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_attribute>()).attnotnull;
+        pg_sys::ReleaseSysCache(tuple);
+        let name = pg_sys::get_attname(relid, key, true);
+        (required && !name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
 }

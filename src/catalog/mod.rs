@@ -7,6 +7,7 @@
 mod cache;
 mod commit_records;
 mod key;
+mod known_schemas;
 mod memory;
 mod names;
 mod on_nodes;
@@ -30,7 +31,7 @@ pub use commit_records::{
     delete_commit_records_of_removed_nodes, insert_commit_record, lock_recovery,
 };
 pub use key::{base_type, bound_text, no_shard, parse_bound};
-pub use names::shard_schema;
+pub use known_schemas::{own_reference_schema, shard_schema, users_schema, with_users_schemas};
 pub use on_nodes::{
     collation_on_nodes, configuration_on_nodes, extension_function_on_nodes, type_on_nodes,
 };
@@ -48,11 +49,6 @@ pub fn reference_schema(schema: &str, node: &Node) -> String {
     } else {
         schema.to_string()
     }
-}
-
-/// The schema of copies of reference tables on the node that is the coordinator's database.
-pub fn own_reference_schema(schema: &str) -> String {
-    names::suffixed(schema, "_reference")
 }
 
 /// The tables of a colocation group, by oid. Reads the catalog.

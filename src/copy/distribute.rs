@@ -33,7 +33,12 @@ pub fn copy_from(target: &Target, key: i16, colocation: &Rc<Colocation>) -> Resu
     while input.next() {
         match colocation.group_for(input.key()) {
             Some(group) => shards.add(group, &mut input)?,
-            None => input.raise(catalog::no_shard(colocation, &target.name(), input.key())),
+            None => input.raise(catalog::no_shard(
+                colocation,
+                &target.schema(),
+                &target.name(),
+                input.key(),
+            )),
         }
         if input.runs_statements() {
             shards.settle()?;

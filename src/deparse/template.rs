@@ -55,6 +55,13 @@ impl SqlTemplate {
         &self.text
     }
 
+    /// Schema and name of the table that is named first: the target of an INSERT.
+    pub fn target(&self) -> (&str, &str) {
+        self.holes
+            .first()
+            .map_or(("", ""), |hole| (&hole.schema, &hole.name))
+    }
+
     pub fn holes(&self) -> &[Hole] {
         &self.holes
     }

@@ -12,6 +12,7 @@ use crate::executor::explain::Explainer;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
+use crate::planner::conflict_condition;
 use crate::planner::plan::{InsertPlan, ParamType, Private, ALL_NODES};
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
@@ -71,6 +72,8 @@ pub struct Insert {
     encoders: Vec<Encoder>,
     checks: Vec<*mut pg_sys::ExprState>,
     params: Vec<(*mut pg_sys::ExprState, ParamType, Encoder)>,
+    /// Their values, which are the same for all rows: computed with the first.
+    values: Option<Params>,
     /// Keyed by shard group index; 0 for every node.
     batches: BTreeMap<usize, Batch>,
     waiting_bytes: usize,
@@ -240,6 +243,7 @@ impl Insert {
                 encoders,
                 checks,
                 params,
+                values: None,
                 batches: BTreeMap::new(),
                 waiting_bytes: 0,
                 rows: 0,
@@ -264,13 +268,13 @@ impl Insert {
             if state::is_empty(slot) {
                 if !self.finished {
                     self.finished = true;
-                    self.flush(node)?;
+                    self.flush()?;
                 }
                 return Ok(slot);
             }
             self.take(node, slot)?;
             if self.waiting_bytes > BATCH_BYTES {
-                self.flush(node)?;
+                self.flush()?;
             }
             Ok(slot)
         }
@@ -350,7 +354,7 @@ impl Insert {
     unsafe fn run(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
             let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
-            let keep = !self.plan.returned.is_empty();
+            let keep = self.plan.returned.len() > self.plan.checks_after.len();
             loop {
                 let slot = state::exec_child(child);
                 if state::is_empty(slot) {
@@ -359,11 +363,11 @@ impl Insert {
                 self.take(node, slot)?;
                 // Returned rows keep the order of the input: all rows are sent at once.
                 if !keep && self.waiting_bytes > BATCH_BYTES {
-                    self.flush(node)?;
+                    self.flush()?;
                 }
             }
-            self.flush(node)?;
-            if self.plan.part.is_none() {
+            self.flush()?;
+            if self.plan.counted {
                 (*(*node).ss.ps.state).es_processed += self.affected;
             }
             Ok(())
@@ -385,6 +389,10 @@ impl Insert {
                 (!null).then(|| *(*slot).tts_values.add(index))
             };
             self.check(econtext, slot)?;
+            if self.values.is_none() {
+                (*econtext).ecxt_outertuple = slot;
+                self.values = Some(self.parameters(econtext));
+            }
             let target = match &self.colocation {
                 None => 0,
                 Some(colocation) => {
@@ -395,14 +403,8 @@ impl Insert {
                     match colocation.group_for(key) {
                         Some(group) => group,
                         None => {
-                            let table = self
-                                .plan
-                                .template
-                                .holes()
-                                .first()
-                                .map(|h| h.name.clone())
-                                .unwrap_or_default();
-                            return Err(catalog::no_shard(colocation, &table, key));
+                            let (schema, table) = self.plan.template.target();
+                            return Err(catalog::no_shard(colocation, schema, table, key));
                         }
                     }
                 }
@@ -455,30 +457,43 @@ impl Insert {
         }
     }
 
-    /// Sends every batch and waits for the answers.
-    unsafe fn flush(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
-        let batches = std::mem::take(&mut self.batches);
-        self.waiting_bytes = 0;
-        if batches.is_empty() {
-            return Ok(());
-        }
-        let mut extra = Params::default();
+    /// The values of the parameters behind those of the columns.
+    unsafe fn parameters(&mut self, econtext: *mut pg_sys::ExprContext) -> Params {
+        let mut params = Params::default();
         for (expr, param, encoder) in &mut self.params {
             // SAFETY: this node's expressions.
-            let value = unsafe { state::evaluate(*expr, (*node).ss.ps.ps_ExprContext) };
-            extra.types.push(Oid::from(param.declared));
-            extra.formats.push(if encoder.binary {
+            let value = unsafe { state::evaluate(*expr, econtext) };
+            params.types.push(Oid::from(param.declared));
+            params.formats.push(if encoder.binary {
                 Format::Binary
             } else {
                 Format::Text
             });
-            extra.values.push(value.map(|value| {
+            params.values.push(value.map(|value| {
                 let mut bytes = Vec::new();
                 // SAFETY: a value of the expression's type.
                 unsafe { encoder.write(value, &mut bytes) };
                 bytes
             }));
         }
+        params
+    }
+
+    /// An error of a shard, as the condition that raised it says it.
+    fn told(&self, error: Error) -> Error {
+        conflict_condition(&error.fields().message)
+            .and_then(|number| self.plan.conflict_checks.get(number))
+            .map_or(error, |check| check.violation())
+    }
+
+    /// Sends every batch and waits for the answers.
+    fn flush(&mut self) -> Result<()> {
+        let batches = std::mem::take(&mut self.batches);
+        self.waiting_bytes = 0;
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let extra = self.values.clone().unwrap_or_default();
         let mut requests = Vec::new();
         let mut ordinals = Vec::new();
         for (target, batch) in batches {
@@ -518,8 +533,17 @@ impl Insert {
         let mut gather = Gather::start(requests)?;
         let mut rows: Vec<Vec<Vec<Option<Vec<u8>>>>> =
             ordinals.iter().map(|_| Vec::new()).collect();
-        let width = self.decoder.width();
-        while let Some((request, row)) = gather.next()? {
+        let width = self.decoder.width() - self.plan.checks_after.len();
+        while let Some((request, row)) = gather.next().map_err(|error| self.told(error))? {
+            for (index, check) in self.plan.checks_after.iter().enumerate() {
+                // binary or text
+                if !matches!(row.get(width + index), Some(b"\x01" | b"t")) {
+                    return Err(check.violation());
+                }
+            }
+            if width == 0 {
+                continue;
+            }
             rows[request].push(
                 (0..width)
                     .map(|column| row.get(column).map(<[u8]>::to_vec))

@@ -74,18 +74,12 @@ fn require_shard(
     if !chosen.is_empty() {
         return Ok(());
     }
-    let table = plan
-        .plan
-        .template
-        .holes()
-        .first()
-        .map(|hole| hole.name.clone())
-        .unwrap_or_default();
+    let (schema, table) = plan.plan.template.target();
     let value = match plan.plan.prune {
         crate::planner::plan::Prune::Key(i) => values[i].1,
         _ => None,
     };
-    Err(catalog::no_shard(colocation, &table, value))
+    Err(catalog::no_shard(colocation, schema, table, value))
 }
 
 /// The text of a template for a shard group of a node.

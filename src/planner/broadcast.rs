@@ -113,11 +113,36 @@ unsafe fn element_of(
     externals: &mut Externals,
 ) -> Result<Option<*mut Node>> {
     unsafe {
-        let Some(test) = node::cast::<pg_sys::OpExpr>((*sublink).testexpr) else {
+        let Some((left, array, any)) = as_array(sublink) else {
             return Ok(None);
         };
-        if list::len((*test).args) != 2 {
+        if !is_small(
+            estimate::rows_of((*sublink).subselect.cast()),
+            f64::INFINITY,
+        ) {
             return Ok(None);
+        }
+        split::transform((*array).subselect.cast())?;
+        (*any).args = list::from([left, externals.stand_in(array.cast())]);
+        Ok(Some(any.cast()))
+    }
+}
+
+/// The parts of `x = ANY (ARRAY (SELECT …))` for `x IN (SELECT …)`: `x`, the array, and the test without its arguments.
+///
+/// # Safety
+/// `sublink` is a valid one of type ANY.
+pub unsafe fn as_array(
+    sublink: *mut pg_sys::SubLink,
+) -> Option<(
+    *mut Node,
+    *mut pg_sys::SubLink,
+    *mut pg_sys::ScalarArrayOpExpr,
+)> {
+    unsafe {
+        let test = node::cast::<pg_sys::OpExpr>((*sublink).testexpr)?;
+        if list::len((*test).args) != 2 {
+            return None;
         }
         let (left, right) = (
             list::nth::<Node>((*test).args, 0),
@@ -125,29 +150,24 @@ unsafe fn element_of(
         );
         // a cast of the subquery's column would have to be one of the array
         if node::cast::<pg_sys::Param>(right).is_none() || node::has_sublink(left) {
-            return Ok(None);
+            return None;
         }
         let subquery = (*sublink).subselect.cast::<Query>();
         let column = list::nth::<pg_sys::TargetEntry>((*subquery).targetList, 0);
         if !travels((*column).expr.cast()) {
-            return Ok(None);
-        }
-        if !is_small(estimate::rows_of(subquery), f64::INFINITY) {
-            return Ok(None);
+            return None;
         }
         let array = node::copy(sublink);
         (*array).subLinkType = pg_sys::SubLinkType::ARRAY_SUBLINK;
         (*array).testexpr = std::ptr::null_mut();
         (*array).operName = std::ptr::null_mut();
-        split::transform((*array).subselect.cast())?;
         let any = node::make::<pg_sys::ScalarArrayOpExpr>();
         (*any).opno = (*test).opno;
         (*any).opfuncid = (*test).opfuncid;
         (*any).useOr = true;
         (*any).inputcollid = (*test).inputcollid;
-        (*any).args = list::from([left, externals.stand_in(array.cast())]);
         (*any).location = -1;
-        Ok(Some(any.cast()))
+        Some((left, array, any))
     }
 }
 

@@ -7,12 +7,15 @@ use crate::deparse;
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
-use crate::planner::modify;
-use crate::planner::plan::{InsertColumn, InsertPlan, Private, Prune, RowCheck, ALL_NODES};
+use crate::planner::conflict::{self, Checks};
+use crate::planner::early::Early;
+use crate::planner::plan::{
+    CheckKind, InsertColumn, InsertPlan, Private, Prune, RowCheck, ALL_NODES,
+};
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
-use crate::planner::{statement, Planner};
+use crate::planner::{insert_select, modify, returning, statement, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query, RTEKind};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -29,11 +32,16 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
         match &target.kind {
             TableKind::Reference => plan_reference(query, standard),
             TableKind::Distributed { key, colocation } => {
-                conflict_keeps_key(query, *key)?;
+                conflict::keeps_key(query, *key)?;
+                if returning::follows_rows(query)? {
+                    return returning::plan(query, standard, super::plan_rest);
+                }
                 if is_single_row(query) {
-                    single_row(query, *key, colocation)
-                } else {
-                    rows(query, *key, colocation, standard)
+                    return single_row(query, *key, colocation);
+                }
+                match insert_select::pushed(query, *key, colocation)? {
+                    Some(statement) => Ok(statement),
+                    None => rows(query, *key, colocation, standard),
                 }
             }
         }
@@ -59,6 +67,7 @@ unsafe fn single_row(
 ) -> Result<*mut PlannedStmt> {
     unsafe {
         let copy: *mut Query = node::copy(query);
+        conflict::name_excluded(copy);
         drop_generated(copy);
         (*copy).override_ = pg_sys::OverridingKind::OVERRIDING_NOT_SET;
         let mut parameters = Parameters::default();
@@ -77,7 +86,7 @@ unsafe fn single_row(
             }
             (*entry).expr = parameter.cast();
         }
-        conflict_ships(copy)?;
+        conflict::must_ship(copy, false)?;
         let returning = modify::push_returning(copy)?;
         let route = Route {
             colocation: colocation.clone(),
@@ -102,70 +111,14 @@ unsafe fn drop_generated(query: *mut Query) {
     }
 }
 
-unsafe fn target_relid(query: *mut Query) -> pg_sys::Oid {
+/// The table that an INSERT names.
+///
+/// # Safety
+/// `query` is an INSERT.
+pub unsafe fn target_relid(query: *mut Query) -> pg_sys::Oid {
     unsafe {
         (*list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*query).resultRelation as usize - 1))
             .relid
-    }
-}
-
-/// ON CONFLICT runs on the shard: its expressions must.
-unsafe fn conflict_ships(query: *mut Query) -> Result<()> {
-    unsafe {
-        if let Some(reason) = ship::obstacle((*query).onConflict.cast()) {
-            return Err(Error::refused(
-                "this ON CONFLICT clause cannot run on the shards",
-                "Compute the value first and use it in the statement.",
-            )
-            .detail(reason));
-        }
-        Ok(())
-    }
-}
-
-unsafe fn conflict_keeps_key(query: *mut Query, key: i16) -> Result<()> {
-    unsafe {
-        let Some(conflict) = node::cast::<pg_sys::OnConflictExpr>((*query).onConflict) else {
-            return Ok(());
-        };
-        for entry in list::iter::<pg_sys::TargetEntry>((*conflict).onConflictSet) {
-            if (*entry).resno != key {
-                continue;
-            }
-            // `SET key = excluded.key` and `SET key = key` keep the row where it is.
-            let same =
-                node::cast::<pg_sys::Var>((*entry).expr).is_some_and(|v| (*v).varattno == key);
-            if !same {
-                return Err(Error::refused(
-                    "ON CONFLICT DO UPDATE cannot change the distribution column",
-                    "Delete the row and insert it with the new value, in one transaction.",
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The rows to insert can be checked here; the row that ON CONFLICT DO UPDATE finds on a shard cannot.
-unsafe fn checks_new_rows_only(query: *mut Query) -> Result<()> {
-    unsafe {
-        let new_rows = |kind| {
-            matches!(
-                kind,
-                pg_sys::WCOKind::WCO_RLS_INSERT_CHECK | pg_sys::WCOKind::WCO_VIEW_CHECK
-            )
-        };
-        let updates = node::cast::<pg_sys::OnConflictExpr>((*query).onConflict)
-            .is_some_and(|c| (*c).action == pg_sys::OnConflictAction::ONCONFLICT_UPDATE);
-        let others = list::iter::<pg_sys::WithCheckOption>((*query).withCheckOptions)
-            .any(|option| updates || !new_rows((*option).kind));
-        if others {
-            return Err(Error::refused(
-                "ON CONFLICT DO UPDATE on a distributed table with row security or through a view with a check option is not supported yet",
-                "Use INSERT and UPDATE as statements of their own, in one transaction.",
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -179,6 +132,13 @@ pub unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
         let select: *mut Query = node::copy(query);
         drop_generated(select);
         let mut attributes = Vec::new();
+        if (*select).targetList.is_null() {
+            // Rows of nothing but NULLs still have to be counted.
+            let (attno, signature) = any_column(target_relid(query));
+            let null = pg_sys::makeNullConst(signature.0, signature.1, signature.2);
+            let entry = pg_sys::makeTargetEntry(null.cast(), attno, std::ptr::null_mut(), false);
+            (*select).targetList = list::from([entry]);
+        }
         for (index, entry) in list::iter::<pg_sys::TargetEntry>((*select).targetList).enumerate() {
             attributes.push((*entry).resno);
             (*entry).resno = index as i16 + 1;
@@ -203,6 +163,22 @@ pub unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
     }
 }
 
+/// A column that can be given a value, with its type.
+unsafe fn any_column(relid: pg_sys::Oid) -> (i16, (pg_sys::Oid, i32, pg_sys::Oid)) {
+    unsafe {
+        let attno = (1..=types::column_count(relid))
+            .find(|attno| {
+                !pg_sys::get_attname(relid, *attno, true).is_null()
+                    && pg_sys::get_attgenerated(relid, *attno) == 0
+            })
+            .unwrap_or(1);
+        let (mut type_oid, mut typmod, mut collation) =
+            (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+        pg_sys::get_atttypetypmodcoll(relid, attno, &mut type_oid, &mut typmod, &mut collation);
+        (attno, (type_oid, typmod, collation))
+    }
+}
+
 /// What runs on the nodes, behind the rows, may read only what is whole on every one.
 unsafe fn reads_same_rows(tree: *mut Node) -> Result<()> {
     if unsafe { reads_other_rows(tree)? } {
@@ -215,7 +191,10 @@ unsafe fn reads_same_rows(tree: *mut Node) -> Result<()> {
 }
 
 /// Does a subquery read a table that is not whole on every node?
-unsafe fn reads_other_rows(tree: *mut Node) -> Result<bool> {
+///
+/// # Safety
+/// `tree` is null, an expression, a list or a Query.
+pub unsafe fn reads_other_rows(tree: *mut Node) -> Result<bool> {
     let mut answer = Ok(false);
     unsafe {
         node::walk(tree, &mut |item, depth| {
@@ -246,6 +225,24 @@ unsafe fn reads_other_rows(tree: *mut Node) -> Result<bool> {
     answer
 }
 
+/// Why the clauses behind the rows cannot run on the shards as they are, or None when they can.
+///
+/// # Safety
+/// `query` is an INSERT into a distributed table.
+pub unsafe fn clauses_obstacle(query: *mut Query) -> Result<Option<ship::Reason>> {
+    unsafe {
+        for tree in [
+            (*query).returningList.cast::<Node>(),
+            (*query).onConflict.cast(),
+        ] {
+            if reads_other_rows(tree)? {
+                return Ok(Some("a subquery reads other tables".to_owned()));
+            }
+        }
+        Ok(conflict::obstacle(query, false))
+    }
+}
+
 /// Rows computed by a plan below, routed one by one.
 unsafe fn rows(
     query: *mut Query,
@@ -255,10 +252,32 @@ unsafe fn rows(
 ) -> Result<*mut PlannedStmt> {
     unsafe {
         let (select, attributes) = source(query);
+        let mut early = Early::default();
+        let prepared = prepare(query, key, colocation.id, &attributes, &mut early)?;
+        let (select, checked) = with_checks(select, query, &prepared.made, &attributes);
+        let first = list::len((*select).targetList);
+        early.add_to(select, false);
         let below = super::plan_select(select, standard)?;
-        let (made, returning) = prepare_rows(query, key, colocation.id, &attributes)?;
-        above_rows(query, below, made, returning, &attributes)
+        let exprs = prepared.made.exprs.iter().enumerate().map(|(index, item)| {
+            let over_columns = match checked {
+                Some(from) if index < prepared.made.plan.checks.len() => {
+                    let signature = (pg_sys::BOOLOID, -1, pg_sys::InvalidOid);
+                    expr::var(pg_sys::OUTER_VAR, (from + index) as i16 + 1, signature).cast()
+                }
+                _ => check_over_rows(*item, (*query).resultRelation, &attributes),
+            };
+            early.over_rows(over_columns, first)
+        });
+        let exprs = exprs.collect();
+        above_rows(query, below, prepared, exprs)
     }
+}
+
+/// What an INSERT of rows needs besides the rows.
+pub struct Prepared {
+    pub made: Made,
+    /// What RETURNING computes here, over the columns that come back.
+    pub returning: Option<*mut pg_sys::List>,
 }
 
 /// The statement that inserts rows with these columns on shards, and what RETURNING computes here.
@@ -272,9 +291,37 @@ pub unsafe fn prepare_rows(
     attributes: &[i16],
 ) -> Result<(Made, Option<*mut pg_sys::List>)> {
     unsafe {
+        for tree in [
+            (*query).returningList.cast::<Node>(),
+            (*query).onConflict.cast(),
+        ] {
+            reads_same_rows(tree)?;
+        }
+        let mut early = Early::default();
+        let prepared = prepare(query, key, colocation, attributes, &mut early)?;
+        Ok((prepared.made, prepared.returning))
+    }
+}
+
+/// The same with the subqueries that are to be computed with the rows.
+unsafe fn prepare(
+    query: *mut Query,
+    key: i16,
+    colocation: i32,
+    attributes: &[i16],
+    early: &mut Early,
+) -> Result<Prepared> {
+    unsafe {
         let copy: *mut Query = node::copy(query);
-        conflict_ships(copy)?;
-        checks_new_rows_only(copy)?;
+        conflict::name_excluded(copy);
+        (*copy).onConflict = early.take((*copy).onConflict)?;
+        (*copy).returningList = early.take((*copy).returningList)?;
+        conflict::must_ship(copy, false)?;
+        let mut checks = conflict::take_checks(copy)?;
+        (*copy).onConflict = early.take((*copy).onConflict)?;
+        for condition in &mut checks.after.0 {
+            *condition = early.take(*condition)?;
+        }
         for tree in [
             (*copy).returningList.cast::<Node>(),
             (*copy).onConflict.cast(),
@@ -282,10 +329,120 @@ pub unsafe fn prepare_rows(
             reads_same_rows(tree)?;
         }
         let returning = modify::push_returning(copy)?;
+        for condition in &checks.after.0 {
+            reads_same_rows(*condition)?;
+            if let Some(reason) = ship::obstacle(*condition) {
+                return Err(Error::refused(
+                    "a condition on new rows cannot be checked on the shards",
+                    "Use INSERT and UPDATE as statements of their own, in one transaction.",
+                )
+                .detail(reason));
+            }
+            let number = list::len((*copy).returningList) as i16 + 1;
+            let name = node::pstrdup(&format!("checked_{number}"));
+            let entry = pg_sys::makeTargetEntry((*condition).cast(), number, name, false);
+            (*copy).returningList = pg_sys::lappend((*copy).returningList, entry.cast());
+        }
         let columns: Vec<(usize, i16)> = attributes.iter().copied().enumerate().collect();
         let key = attributes.iter().position(|a| *a == key);
-        let made = insert_plan(copy, &columns, colocation, key, false)?;
-        Ok((made, returning))
+        let made = insert_plan(copy, &columns, colocation, key, false, checks)?;
+        Ok(Prepared { made, returning })
+    }
+}
+
+/// Where a condition on the new rows has a subquery, a level above the rows computes all conditions as further columns.
+/// Answers the rows' query, and the first of those columns.
+unsafe fn with_checks(
+    select: *mut Query,
+    query: *mut Query,
+    made: &Made,
+    attributes: &[i16],
+) -> (*mut Query, Option<usize>) {
+    unsafe {
+        let conditions = &made.exprs[..made.plan.checks.len()];
+        if !conditions.iter().any(|tree| node::has_sublink(*tree)) {
+            return (select, None);
+        }
+        let mut entries = Vec::new();
+        let mut names = std::ptr::null_mut();
+        for (index, entry) in list::iter::<pg_sys::TargetEntry>((*select).targetList).enumerate() {
+            let column = index as i16 + 1;
+            (*entry).resname = node::pstrdup(&format!("c{column}"));
+            (*entry).resjunk = false;
+            names = pg_sys::lappend(names, pg_sys::makeString((*entry).resname).cast());
+            let value = expr::var(1, column, expr::signature((*entry).expr.cast()));
+            entries.push(pg_sys::makeTargetEntry(
+                value.cast(),
+                column,
+                (*entry).resname,
+                false,
+            ));
+        }
+        let first = entries.len();
+        for condition in conditions {
+            let condition: *mut Node = node::copy(*condition);
+            let column = entries.len() as i16 + 1;
+            let name = node::pstrdup(&format!("checked_{column}"));
+            let target = (*query).resultRelation;
+            let over = over_subquery(condition, target, attributes, 0);
+            entries.push(pg_sys::makeTargetEntry(over.cast(), column, name, false));
+        }
+        let rte = node::make::<pg_sys::RangeTblEntry>();
+        (*rte).rtekind = RTEKind::RTE_SUBQUERY;
+        (*rte).subquery = select;
+        (*rte).inFromCl = true;
+        let alias = node::make::<pg_sys::Alias>();
+        (*alias).aliasname = node::pstrdup("new_rows");
+        (*alias).colnames = names;
+        (*rte).eref = alias;
+        (*rte).alias = node::copy(alias);
+        let reference = node::make::<pg_sys::RangeTblRef>();
+        (*reference).rtindex = 1;
+        let level = node::make::<Query>();
+        (*level).commandType = CmdType::CMD_SELECT;
+        (*level).canSetTag = true;
+        (*level).hasSubLinks = true;
+        (*level).hasRowSecurity = (*query).hasRowSecurity;
+        (*level).rtable = list::from([rte]);
+        (*level).jointree = pg_sys::makeFromExpr(list::from([reference]), std::ptr::null_mut());
+        (*level).targetList = list::from(entries);
+        (level, Some(first))
+    }
+}
+
+/// Columns of the target as those of the subquery at varno 1, at any depth.
+unsafe fn over_subquery(tree: *mut Node, target: i32, attributes: &[i16], level: u32) -> *mut Node {
+    unsafe {
+        if tree.is_null() {
+            return tree;
+        }
+        if let Some(var) = node::cast::<pg_sys::Var>(tree) {
+            if (*var).varno != target || (*var).varlevelsup != level {
+                return tree;
+            }
+            return match attributes.iter().position(|a| *a == (*var).varattno) {
+                Some(index) => {
+                    let copy = node::copy(var);
+                    (*copy).varno = 1;
+                    (*copy).varattno = index as i16 + 1;
+                    (*copy).varnosyn = 1;
+                    (*copy).varattnosyn = (*copy).varattno;
+                    copy.cast()
+                }
+                None => {
+                    pg_sys::makeNullConst((*var).vartype, (*var).vartypmod, (*var).varcollid).cast()
+                }
+            };
+        }
+        if let Some(query) = node::cast::<Query>(tree) {
+            node::map_query(query, |child| {
+                over_subquery(child, target, attributes, level + 1)
+            });
+            return tree;
+        }
+        node::map_children(tree, |child| {
+            over_subquery(child, target, attributes, level)
+        })
     }
 }
 
@@ -303,6 +460,7 @@ unsafe fn insert_plan(
     colocation: i32,
     key: Option<usize>,
     tee: bool,
+    checks: Checks,
 ) -> Result<Made> {
     unsafe {
         let relid = target_relid(query);
@@ -369,7 +527,6 @@ unsafe fn insert_plan(
         (*query).override_ = pg_sys::OverridingKind::OVERRIDING_NOT_SET;
         (*query).cteList = std::ptr::null_mut();
         (*query).hasModifyingCTE = false;
-        let checks = std::mem::replace(&mut (*query).withCheckOptions, std::ptr::null_mut());
         only_target(query);
         let mut returned = Vec::new();
         for entry in list::iter::<pg_sys::TargetEntry>((*query).returningList) {
@@ -405,8 +562,7 @@ unsafe fn insert_plan(
             ))
         })?;
         let conflict = !(*query).onConflict.is_null();
-        let (check_exprs, row_checks) = row_checks(checks);
-        let mut exprs = check_exprs;
+        let (mut exprs, row_checks) = checks.before;
         exprs.extend(remote::own(parameters.exprs[count..].to_vec()));
         let plan = InsertPlan {
             template,
@@ -416,9 +572,12 @@ unsafe fn insert_plan(
             params: parameters.types[count..].to_vec(),
             returned: returned.iter().map(|(t, _, _)| t.to_u32()).collect(),
             checks: row_checks,
+            checks_after: checks.after.1,
+            conflict_checks: checks.inside,
             tee,
             conflict,
             part: None,
+            counted: (*query).canSetTag,
             outputs: Vec::new(),
         };
         Ok(Made {
@@ -462,7 +621,12 @@ pub unsafe fn row_checks(options: *mut pg_sys::List) -> (Vec<*mut Node>, Vec<Row
         for option in list::iter::<pg_sys::WithCheckOption>(options) {
             exprs.push((*option).qual);
             checks.push(RowCheck {
-                view: (*option).kind == pg_sys::WCOKind::WCO_VIEW_CHECK,
+                kind: match (*option).kind {
+                    pg_sys::WCOKind::WCO_VIEW_CHECK => CheckKind::NewRowOfView,
+                    pg_sys::WCOKind::WCO_RLS_CONFLICT_CHECK => CheckKind::FoundRow,
+                    conflict::WCO_VIEW_CONFLICT_CHECK => CheckKind::FoundRowOfView,
+                    _ => CheckKind::NewRow,
+                },
                 relation: text((*option).relname).unwrap_or_default(),
                 policy: text((*option).polname),
             });
@@ -471,17 +635,11 @@ pub unsafe fn row_checks(options: *mut pg_sys::List) -> (Vec<*mut Node>, Vec<Row
     }
 }
 
-/// Checks speak of the target's columns: they read them from the rows of the plan below.
-unsafe fn check_over_rows(tree: *mut Node, target: i32, attributes: &[i16]) -> Result<*mut Node> {
+/// Conditions speak of the target's columns: they read them from the rows of the plan below.
+unsafe fn check_over_rows(tree: *mut Node, target: i32, attributes: &[i16]) -> *mut Node {
     unsafe {
-        let mut failure = None;
-        fn change(
-            tree: *mut Node,
-            target: i32,
-            attributes: &[i16],
-            failure: &mut Option<Error>,
-        ) -> *mut Node {
-            // SAFETY: a valid expression tree.
+        fn change(tree: *mut Node, target: i32, attributes: &[i16]) -> *mut Node {
+            // SAFETY: a valid expression tree without subqueries.
             unsafe {
                 if tree.is_null() {
                     return tree;
@@ -504,22 +662,12 @@ unsafe fn check_over_rows(tree: *mut Node, target: i32, attributes: &[i16]) -> R
                         };
                     }
                 }
-                if node::tag(tree) == pg_sys::NodeTag::T_SubLink {
-                    *failure = Some(Error::refused(
-                        "a row security policy with a subquery cannot check new rows of a distributed table yet",
-                        "Write the policy without a subquery.",
-                    ));
-                    return tree;
-                }
-                node::map_children(tree, |child| change(child, target, attributes, failure))
+                node::map_children(tree, |child| change(child, target, attributes))
             }
         }
-        let changed = change(tree, target, attributes, &mut failure);
-        if let Some(error) = failure {
-            return Err(error);
-        }
+        let changed = change(tree, target, attributes);
         pg_sys::fix_opfuncids(changed);
-        Ok(changed)
+        changed
     }
 }
 
@@ -527,22 +675,14 @@ unsafe fn check_over_rows(tree: *mut Node, target: i32, attributes: &[i16]) -> R
 unsafe fn above_rows(
     query: *mut Query,
     below: *mut PlannedStmt,
-    made: Made,
-    returning: Option<*mut pg_sys::List>,
-    attributes: &[i16],
+    prepared: Prepared,
+    exprs: Vec<*mut Node>,
 ) -> Result<*mut PlannedStmt> {
     unsafe {
+        let Prepared { made, returning } = prepared;
         let names = (0..made.returned.len())
             .map(|i| format!("c{}", i + 1))
             .collect();
-        let mut exprs = Vec::new();
-        for (index, e) in made.exprs.iter().enumerate() {
-            exprs.push(if index < made.plan.checks.len() {
-                check_over_rows(*e, (*query).resultRelation, attributes)?
-            } else {
-                *e
-            });
-        }
         let scan = statement::scan_over(below, &made.returned, names, returning);
         (*scan).custom_exprs = list::from(exprs);
         (*scan).custom_private = made.plan.to_private()?;
@@ -586,7 +726,10 @@ pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<*mu
 pub unsafe fn reference_tee(query: *mut Query) -> Result<Made> {
     unsafe {
         let copy: *mut Query = node::copy(query);
-        conflict_ships(copy)?;
+        let mut early = Early::default();
+        conflict::name_excluded(copy);
+        (*copy).onConflict = early.take((*copy).onConflict)?;
+        conflict::must_ship(copy, true)?;
         reads_same_rows((*copy).onConflict.cast())?;
         (*copy).returningList = std::ptr::null_mut();
         let relid = target_relid(copy);
@@ -599,7 +742,13 @@ pub unsafe fn reference_tee(query: *mut Query) -> Result<Made> {
             }
         }
         (*copy).withCheckOptions = std::ptr::null_mut();
-        insert_plan(copy, &columns, ALL_NODES, None, true)
+        let mut made = insert_plan(copy, &columns, ALL_NODES, None, true, Checks::default())?;
+        // PostgreSQL's ModifyTable does not look at columns behind those of the table.
+        early.add_to(query, true);
+        for item in &mut made.exprs {
+            *item = early.over_rows(*item, natts as usize);
+        }
+        Ok(made)
     }
 }
 

@@ -5,15 +5,19 @@
 mod aggregate;
 mod analysis;
 mod broadcast;
+mod conflict;
+mod early;
 mod estimate;
 mod externals;
 mod insert;
+mod insert_select;
 mod leaf;
 mod locks;
 mod modify;
 mod pieces;
 pub mod plan;
 mod remote;
+mod returning;
 pub mod route;
 mod rowmarks;
 mod ship;
@@ -31,6 +35,7 @@ use analysis::Analysis;
 use pgrx::pg_sys::{self, PlannedStmt, Query, RTEKind};
 use remote::Order;
 
+pub use conflict::condition_of as conflict_condition;
 pub use estimate::set_size;
 pub use leaf::{column_statistics, set_paths};
 pub use remote::SHARDS;

@@ -59,7 +59,10 @@ pub enum Kind {
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     Select,
+    /// Of values: the key among them chooses the shard group.
     Insert,
+    /// Of rows that are on the shards.
+    InsertSelect,
     Update,
     Delete,
 }
@@ -131,12 +134,18 @@ pub struct InsertPlan {
     pub returned: Vec<u32>,
     /// Conditions on each row, in `custom_exprs`.
     pub checks: Vec<RowCheck>,
+    /// Conditions on the rows as they are on the shards afterwards: the last columns that come back.
+    pub checks_after: Vec<RowCheck>,
+    /// Conditions that ON CONFLICT DO UPDATE checks on the shards; the text of an error has the number.
+    pub conflict_checks: Vec<RowCheck>,
     /// Rows are handed on to the plan above, which inserts them here too.
     pub tee: bool,
     /// ON CONFLICT: fewer rows may come back than were sent.
     pub conflict: bool,
     /// The part of the statement that this is, when it is one of several.
     pub part: Option<u32>,
+    /// The rows are what the command tag counts.
+    pub counted: bool,
     /// Of a part: where in its rows, which are as wide as those below, each returned column stands.
     pub outputs: Vec<usize>,
 }
@@ -189,27 +198,51 @@ pub struct InsertColumn {
     pub element: u32,
 }
 
-/// A WITH CHECK condition of a policy or view.
+/// A condition that a policy or view puts on rows.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct RowCheck {
-    pub view: bool,
+    pub kind: CheckKind,
     pub relation: String,
     pub policy: Option<String>,
+}
+
+/// What the condition is about.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A new row, by a policy.
+    NewRow,
+    /// A new row, by the check option of a view.
+    NewRowOfView,
+    /// The row that ON CONFLICT DO UPDATE finds, by a policy.
+    FoundRow,
+    /// The same by the WHERE clause of a view.
+    FoundRowOfView,
 }
 
 impl RowCheck {
     /// The error that `ExecWithCheckOptions` reports.
     pub fn violation(&self) -> Error {
         let relation = &self.relation;
-        match (&self.policy, self.view) {
-            (_, true) => Error::new(*b"44000", format!("new row violates check option for view \"{relation}\"")),
-            (Some(policy), _) => Error::new(
+        let policy = match &self.policy {
+            Some(policy) => format!(" \"{policy}\""),
+            None => String::new(),
+        };
+        let by_policy = |which: &str| {
+            Error::new(
                 sqlstate::INSUFFICIENT_PRIVILEGE,
-                format!("new row violates row-level security policy \"{policy}\" for table \"{relation}\""),
+                format!("new row violates row-level security policy{policy}{which} for table \"{relation}\""),
+            )
+        };
+        match self.kind {
+            CheckKind::NewRow => by_policy(""),
+            CheckKind::FoundRow => by_policy(" (USING expression)"),
+            CheckKind::NewRowOfView => Error::new(
+                sqlstate::WITH_CHECK_OPTION_VIOLATION,
+                format!("new row violates check option for view \"{relation}\""),
             ),
-            (None, _) => Error::new(
-                sqlstate::INSUFFICIENT_PRIVILEGE,
-                format!("new row violates row-level security policy for table \"{relation}\""),
+            CheckKind::FoundRowOfView => Error::new(
+                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("conflicting row is not visible through view \"{relation}\""),
             ),
         }
     }

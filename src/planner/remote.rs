@@ -144,7 +144,8 @@ pub unsafe fn finish_with(
             }
         }
         let (tail, window) = union_tail(&order, query, &mut parameters);
-        if ready || (*query).commandType == pg_sys::CmdType::CMD_INSERT {
+        let selects = list::len((*(*query).jointree).fromlist) > 0;
+        if ready || (*query).commandType == pg_sys::CmdType::CMD_INSERT && !selects {
             parameters.extract_clauses(query);
         } else {
             parameters.extract(query, route.single);
@@ -167,6 +168,7 @@ pub unsafe fn finish_with(
             .collect();
         let exprs = own(exprs);
         let command = match (*query).commandType {
+            pg_sys::CmdType::CMD_INSERT if selects => Command::InsertSelect,
             pg_sys::CmdType::CMD_INSERT => Command::Insert,
             pg_sys::CmdType::CMD_UPDATE => Command::Update,
             pg_sys::CmdType::CMD_DELETE => Command::Delete,

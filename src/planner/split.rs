@@ -7,6 +7,7 @@ use crate::pg::{expr, list, node};
 use crate::planner::aggregate;
 use crate::planner::analysis::Analysis;
 use crate::planner::broadcast;
+use crate::planner::early;
 use crate::planner::externals::Externals;
 use crate::planner::leaf;
 use crate::planner::locks;
@@ -616,6 +617,10 @@ pub unsafe fn collect_units(tree: *mut Node, units: &mut Vec<*mut Node>) -> bool
         !node::walk(tree, &mut |item, _| match node::tag(item) {
             _ if units.iter().any(|u| node::equal(*u, item)) => Step::Over,
             NodeTag::T_Var => {
+                units.push(item);
+                Step::Over
+            }
+            NodeTag::T_Param if early::is_stand_in(item) => {
                 units.push(item);
                 Step::Over
             }

@@ -1,6 +1,8 @@
-//! Errors and notices of nodes, turned into the extension's `Error` with every field they came with.
+//! Errors and notices of nodes, turned into the extension's `Error` with every field they came with; the schemas of
+//! shards are named in the context only.
 
 use super::libpq::{error_field, field, PgResult};
+use crate::catalog;
 use crate::error::{sqlstate, Error};
 use pq_sys as pq;
 use std::cell::RefCell;
@@ -11,10 +13,13 @@ const SHOWN_SQL: usize = 2000;
 
 fn fill(error: &mut Error, get: impl Fn(u8) -> Option<String>) {
     let fields = error.fields_mut();
-    fields.detail = get(field::DETAIL);
-    fields.hint = get(field::HINT);
+    let users = |text: Option<String>| text.map(|text| catalog::with_users_schemas(&text));
+    fields.message = catalog::with_users_schemas(&fields.message);
+    fields.detail = users(get(field::DETAIL));
+    fields.hint = users(get(field::HINT));
     fields.context = get(field::CONTEXT);
-    fields.schema = get(field::SCHEMA);
+    fields.schema =
+        get(field::SCHEMA).map(|schema| catalog::users_schema(&schema).unwrap_or(schema));
     fields.table = get(field::TABLE);
     fields.column = get(field::COLUMN);
     fields.datatype = get(field::DATATYPE);

@@ -47,11 +47,9 @@ SELECT count(*), sum(a.n) FROM a, c WHERE (a.n = c.n AND a.t = 'a' AND c.code > 
 SELECT count(*) FROM a LEFT JOIN b ON a.id = b.id, c WHERE (a.n = c.n AND b.v IS NULL AND c.code > 'b') OR (a.n = c.v AND b.v = 3 AND c.v = 3);
 SELECT s1.x1 FROM (VALUES (1, 'a'), (1, 'a')) s1 (x1, x2) JOIN a s2 ON s1.x1 = s2.id JOIN LATERAL ((SELECT s4.id AS x1 FROM a s4 WHERE s4.id = s1.x1) UNION ALL (SELECT s5.id FROM a s5)) s3 ON s1.x1 = s3.x1;
 -- what RETURNING reads must be on the row's node
--- refused: 0A000
 INSERT INTO c (code, id, n) VALUES ('a', 1, 1) RETURNING (SELECT max(id) FROM a) AS m;
 -- refused: 0A000
 DELETE FROM a USING b s2 WHERE NOT EXISTS (SELECT FROM u WHERE u.id = a.id AND u.id = s2.id) AND a.n = s2.k;
--- refused: 0A000
 INSERT INTO ref (id, t, e, n) VALUES (3, 'a', 'ok'::mood, 1) ON CONFLICT (id) DO UPDATE SET t = ref.t WHERE ref.id = (SELECT max(s1.id) FROM a s1);
 BEGIN;
 UPDATE a SET n = a.id RETURNING a.id AS c1, (a.t COLLATE "C") AS c2;

@@ -1,0 +1,177 @@
+-- INSERT … VALUES: expressions, defaults, identity, generated columns, targets inside of values.
+INSERT INTO accounts VALUES (101, 'one', 1, 1);
+INSERT INTO accounts VALUES (102, 'two') RETURNING *;
+INSERT INTO accounts (id, name, balance) VALUES (50 + 53, upper('thr' || 'ee'), (SELECT max(balance) FROM accounts) + 1) RETURNING id, name, balance;
+INSERT INTO accounts (id, name) VALUES ((SELECT max(id) + 1 FROM accounts), 'four'), ((SELECT max(id) + 2 FROM accounts), 'five') RETURNING id, name;
+INSERT INTO accounts (id, name, balance) VALUES (106, 'six', balance_of(30)) RETURNING balance;
+INSERT INTO accounts (id, name, balance) VALUES (107, (SELECT name FROM regions WHERE region = 3), twice(8)) RETURNING name, balance, twice(id), balance_of(30), (SELECT count(*) FROM staging), (SELECT name FROM regions r WHERE r.region = 2);
+INSERT INTO accounts AS a (id, name) VALUES (108, 'whole') RETURNING a, a.*, a.id + 1 AS next, (a).name, row_to_json(a);
+INSERT INTO accounts AS a (id, name) VALUES (109, 'whole'), (110, 'rows') RETURNING a, row_to_json(a) ->> 'name';
+INSERT INTO accounts (id, name) VALUES (111, 'now') RETURNING now() = transaction_timestamp(), current_user, 1;
+INSERT INTO accounts (id, name) VALUES (112, 'now'), (113, 'then') RETURNING now() = transaction_timestamp(), current_user, 1;
+-- refused: 0A000
+INSERT INTO accounts (id, name) VALUES (114, 'sub') RETURNING (SELECT max(id) FROM regions, accounts b WHERE b.id < 20 AND b.id > accounts.id - 110);
+INSERT INTO accounts (id, name) VALUES (115, 'sub'), (116, 'sub') RETURNING id, (SELECT max(b.id) FROM accounts b WHERE b.id < 20);
+INSERT INTO accounts (id, name) VALUES (117, 'sub') RETURNING id, (SELECT count(*) FROM accounts b WHERE b.id <= 30), EXISTS (SELECT FROM staging s WHERE s.id = accounts.id - 100), id IN (SELECT a + 117 FROM staging);
+INSERT INTO accounts (id, name) VALUES (118, 'none') RETURNING NULL, 'x'::text, accounts.tableoid::regclass;
+INSERT INTO accounts (id, name) VALUES (119, 'none'), (120, 'none') RETURNING accounts.tableoid::regclass;
+INSERT INTO accounts (id, name) VALUES (1140, 'cor') RETURNING (SELECT b FROM staging s WHERE s.id = accounts.id - 1135), (SELECT r.name FROM regions r WHERE r.region = accounts.id % 7);
+INSERT INTO accounts (id, name, region) VALUES (1141, 'cor', 2), (1142, 'cor', 3) RETURNING id, (SELECT b FROM staging s WHERE s.id = accounts.region), (SELECT count(*) FROM secrets s WHERE s.owner = region) + accounts.seen AS n;
+INSERT INTO accounts VALUES (101, 'again');
+INSERT INTO accounts VALUES (121, 'fine'), (101, 'again'), (122, 'fine');
+INSERT INTO accounts VALUES (121, 'twice'), (121, 'twice');
+INSERT INTO accounts VALUES (121, NULL);
+INSERT INTO accounts VALUES (121, 'negative', -1);
+INSERT INTO accounts VALUES (121, 'fine'), (122, 'negative', -1);
+INSERT INTO accounts VALUES (121, 'no region', 1, 99);
+INSERT INTO accounts VALUES (NULL, 'null');
+INSERT INTO accounts VALUES (121, 'fine'), (NULL, 'null');
+INSERT INTO accounts (name) VALUES ('no key');
+INSERT INTO accounts VALUES ('x', 'bad');
+INSERT INTO accounts VALUES (1, 2, 3, 4, true, 6, 7);
+INSERT INTO accounts (id, id) VALUES (1, 2);
+INSERT INTO accounts (id, nothing) VALUES (1, 2);
+INSERT INTO accounts VALUES (1 / (SELECT count(*) FROM accounts WHERE id = 99999), 'division');
+INSERT INTO accounts (id, name, balance, active) VALUES (131, 'd', DEFAULT, DEFAULT), (132, 'e', 5, DEFAULT), (133, 'f', DEFAULT, false) RETURNING *;
+INSERT INTO accounts (id, name) VALUES (134, random()::text) RETURNING length(name) > 1;
+INSERT INTO accounts (id, name) VALUES (135, random()::text), (136, random()::text) RETURNING length(name) > 1;
+SELECT count(DISTINCT name) FROM accounts WHERE id BETWEEN 134 AND 136;
+UPDATE accounts SET name = 'random' WHERE id BETWEEN 134 AND 136;
+-- NULL and other keys
+INSERT INTO nullable VALUES (NULL, 'a'), (1, 'b'), (NULL, NULL) RETURNING *;
+INSERT INTO nullable (v) VALUES ('no key') RETURNING k, v;
+INSERT INTO nullable DEFAULT VALUES RETURNING *;
+INSERT INTO nullable SELECT;
+INSERT INTO by_day VALUES ('2024-01-05', 1), ('2024-02-05', 2) RETURNING *;
+-- refused: 23514
+INSERT INTO by_day VALUES ('2025-01-05', 1);
+-- refused: 23514
+INSERT INTO by_day VALUES ('2024-01-06', 1), ('2025-01-05', 1);
+-- refused: 23514
+INSERT INTO by_day SELECT date '2024-01-25' + i, i FROM generate_series(1, 100) i;
+INSERT INTO by_day VALUES (NULL, 1);
+INSERT INTO by_zone VALUES ('a', 1), ('c', 2), (NULL, 3);
+-- refused: 23514
+INSERT INTO by_zone VALUES ('z', 1);
+INSERT INTO filler VALUES (1, 'one'), (2, 'two', 3) RETURNING *;
+INSERT INTO filler (k) VALUES (3) RETURNING *;
+INSERT INTO filler (late, v, k) SELECT i, 'x', 10 + i FROM generate_series(1, 3) i RETURNING filler;
+-- identity and generated columns
+INSERT INTO always_ids (k, v) VALUES (1, 'a') RETURNING *;
+INSERT INTO always_ids (k, v) VALUES (1, 'b'), (2, 'c'), (3, 'd') RETURNING *;
+INSERT INTO always_ids (k, id, v) VALUES (1, 50, 'e');
+INSERT INTO always_ids (k, id, v) VALUES (1, 50, 'e'), (2, 51, 'e');
+INSERT INTO always_ids (k, id, v) VALUES (1, DEFAULT, 'f') RETURNING *;
+INSERT INTO always_ids (k, id, v) VALUES (1, DEFAULT, 'g'), (2, DEFAULT, 'h') RETURNING *;
+INSERT INTO always_ids (k, id, v) OVERRIDING SYSTEM VALUE VALUES (1, 60, 'i') RETURNING *;
+INSERT INTO always_ids (k, id, v) OVERRIDING SYSTEM VALUE VALUES (1, 61, 'j'), (2, 61, 'k') RETURNING *;
+INSERT INTO always_ids (k, id, v) OVERRIDING USER VALUE VALUES (1, 70, 'l') RETURNING *;
+INSERT INTO always_ids (k, id, v) OVERRIDING USER VALUE SELECT i, 80 + i, 'm' FROM generate_series(1, 3) i RETURNING k, v;
+INSERT INTO default_ids (v) VALUES ('a') RETURNING *;
+INSERT INTO default_ids VALUES (10, 'b') RETURNING *;
+INSERT INTO default_ids VALUES (DEFAULT, 'c'), (11, 'd'), (DEFAULT, 'e') RETURNING *;
+INSERT INTO default_ids OVERRIDING USER VALUE VALUES (20, 'f') RETURNING *;
+INSERT INTO default_ids OVERRIDING USER VALUE VALUES (20, 'g'), (21, 'h') RETURNING *;
+INSERT INTO default_ids (v) SELECT 'i' || i FROM generate_series(1, 4) i RETURNING *;
+INSERT INTO serials DEFAULT VALUES RETURNING *;
+INSERT INTO serials (v) VALUES ('x'), ('y'), (DEFAULT) RETURNING *;
+INSERT INTO serials (id, w) VALUES (100, DEFAULT), (DEFAULT, 1), (DEFAULT, DEFAULT) RETURNING *;
+INSERT INTO stepped DEFAULT VALUES RETURNING *;
+INSERT INTO stepped (v) VALUES ('a'), ('b') RETURNING *;
+INSERT INTO stepped VALUES (next_step(), 'c'), (nextval('steps'), 'd') RETURNING *;
+INSERT INTO generated (k, a) VALUES (1, 5) RETURNING *;
+INSERT INTO generated (k, a) VALUES (2, 6), (3, NULL) RETURNING *;
+INSERT INTO generated VALUES (4, 7, DEFAULT) RETURNING b, c;
+INSERT INTO generated VALUES (5, 7, DEFAULT, DEFAULT), (6, 8, DEFAULT, DEFAULT) RETURNING b, c;
+INSERT INTO generated VALUES (7, 7, 14);
+INSERT INTO generated VALUES (7, 7, 14), (8, 7, DEFAULT);
+INSERT INTO generated (k, a) SELECT 10 + i, i FROM generate_series(1, 3) i RETURNING *;
+INSERT INTO generated (k, a) VALUES (1, 50) ON CONFLICT (k) DO UPDATE SET a = excluded.a + excluded.b RETURNING *;
+-- domains, composites, arrays
+INSERT INTO shapes (k, d) VALUES (1, 3);
+INSERT INTO shapes (k, d) VALUES (1, 4) RETURNING *;
+INSERT INTO shapes (k, d) VALUES (2, 4), (3, 5);
+INSERT INTO shapes (k, c) VALUES (2, '');
+INSERT INTO shapes (k, c) VALUES (2, NULL);
+INSERT INTO shapes (k, c) VALUES (2, 'x'), (3, NULL);
+INSERT INTO shapes (k, home) VALUES (2, ROW ('Main St', 12345)) RETURNING home, (home).zip;
+INSERT INTO shapes (k, home.zip, home.street) VALUES (3, 5, 'Elm') RETURNING home;
+INSERT INTO shapes (k, home.zip) VALUES (4, 6), (5, 7) RETURNING k, home;
+INSERT INTO shapes (k, n[1], n[3]) VALUES (6, 10, 30) RETURNING n;
+INSERT INTO shapes (k, n[2]) VALUES (7, 10), (8, 20) RETURNING k, n;
+INSERT INTO shapes (k, n[1:2]) VALUES (9, '{1,2}') RETURNING n;
+INSERT INTO shapes (k, m[1][1]) VALUES (10, 10) RETURNING m;
+INSERT INTO shapes (k, homes[1].zip) VALUES (11, 99) RETURNING homes;
+INSERT INTO shapes (k, homes) VALUES (12, ARRAY[ROW ('a', 1), ROW ('b', NULL)]::place[]), (13, '{}') RETURNING k, homes;
+INSERT INTO shapes (k, color, j, ts, r, bytes, f) VALUES (14, 'blue', '{"a": [1, null]}', '2024-02-03 04:05:06.789+01', '[1,5)', '\x00ff', 'NaN'), (15, DEFAULT, DEFAULT, DEFAULT, 'empty', '', '-Infinity') RETURNING *;
+INSERT INTO shapes (k, color) VALUES (16, 'pink');
+INSERT INTO shapes (k, home) SELECT 20 + i, ROW ('s' || i, i)::place FROM generate_series(1, 3) i RETURNING home;
+INSERT INTO shapes (k, home.street, n[2]) SELECT 30 + i, 's' || i, i FROM generate_series(1, 3) i RETURNING home, n;
+-- WITH, prepared statements
+WITH x (id, name) AS (VALUES (141, 'with'), (142, 'clause')) INSERT INTO accounts (id, name) SELECT * FROM x RETURNING id;
+WITH x AS (SELECT max(id) + 1 AS id FROM accounts) INSERT INTO accounts (id, name) VALUES ((SELECT id FROM x), 'from with') RETURNING name;
+WITH x AS (SELECT 5 AS n) INSERT INTO accounts (id, name, balance) VALUES (144, 'with', (SELECT n FROM x)) RETURNING balance, (SELECT n FROM x);
+WITH x AS (SELECT count(*) AS n FROM regions) INSERT INTO accounts (id, name) VALUES (145, 'with'), (146, 'with') RETURNING id, (SELECT n FROM x);
+PREPARE one (int, text) AS INSERT INTO accounts (id, name) VALUES ($1, $2) RETURNING *;
+EXECUTE one (151, 'a');
+EXECUTE one (152, 'b');
+EXECUTE one (152, 'b');
+EXECUTE one (NULL, 'b');
+EXECUTE one (153, NULL);
+EXECUTE one (154, 'c');
+EXECUTE one (155, 'd');
+EXECUTE one (156, 'e');
+EXECUTE one (157, 'f');
+PREPARE untyped AS INSERT INTO accounts (id, name, balance) VALUES ($1, $2, $3), ($4, $2, $3) RETURNING id, name, balance;
+EXECUTE untyped (161, 'x', 1.5, 162);
+EXECUTE untyped (163, 'x', 1.5, 164);
+EXECUTE untyped (165, 'x', 1.5, 166);
+EXECUTE untyped (167, 'x', 1.5, 168);
+EXECUTE untyped (169, 'x', 1.5, 170);
+EXECUTE untyped (171, 'x', 1.5, 172);
+EXECUTE untyped (173, 'x', 1.5, 173);
+DEALLOCATE ALL;
+SELECT try_insert(25, 34);
+SELECT try_insert(-2, 1);
+SELECT try_insert(-2, 1);
+DO $$
+DECLARE i int; v numeric;
+BEGIN
+    FOR i IN 1 .. 8 LOOP
+        INSERT INTO accounts (id, name, balance) VALUES (180 + i, 'loop ' || i, i) RETURNING balance * 2 INTO v;
+        IF v <> i * 2 THEN RAISE EXCEPTION 'wrong: %', v; END IF;
+        INSERT INTO nullable VALUES (CASE WHEN i % 2 = 0 THEN i END, 'loop');
+    END LOOP;
+END $$;
+BEGIN;
+INSERT INTO accounts VALUES (190, 'kept');
+SAVEPOINT s;
+INSERT INTO accounts VALUES (191, 'lost'), (192, 'lost');
+INSERT INTO accounts VALUES (190, 'again');
+ROLLBACK TO s;
+INSERT INTO accounts VALUES (193, 'kept'), (194, 'kept') RETURNING id;
+COMMIT;
+BEGIN;
+INSERT INTO accounts VALUES (195, 'lost'), (196, 'lost');
+INSERT INTO regions VALUES (50, 'lost');
+ROLLBACK;
+-- views
+INSERT INTO active_accounts VALUES (201, 'view', 5, true) RETURNING *;
+INSERT INTO active_accounts VALUES (202, 'view', 5, false);
+INSERT INTO active_accounts VALUES (202, 'view', 5, true), (203, 'view', 5, false);
+INSERT INTO active_accounts (id, name) VALUES (204, 'view'), (205, 'view') RETURNING *;
+INSERT INTO rich_accounts VALUES (206, 'rich', 500) RETURNING *;
+INSERT INTO rich_accounts VALUES (207, 'poor', 50);
+INSERT INTO rich_accounts SELECT 210 + i, 'rich', 200 + i FROM generate_series(1, 3) i RETURNING title, balance;
+INSERT INTO rich_accounts SELECT 220 + i, 'mixed', 98 + i FROM generate_series(1, 3) i;
+INSERT INTO loose_accounts (id, name) VALUES (231, 'default') RETURNING *;
+INSERT INTO loose_accounts (id, name) VALUES (232, 'default'), (233, 'default') RETURNING *;
+INSERT INTO loose_accounts VALUES (234, 'loose', 5000) RETURNING *;
+INSERT INTO loose_accounts VALUES (231, 'up', 6) ON CONFLICT (id) DO UPDATE SET balance = excluded.balance + loose_accounts.balance RETURNING *;
+INSERT INTO account_labels VALUES (241, 'labelled/3') RETURNING *;
+INSERT INTO account_labels VALUES (242, 'labelled/-'), (243, 'more/1');
+INSERT INTO account_labels SELECT 250 + i, 'many/' || 1 + i % 5 FROM generate_series(1, 5) i;
+INSERT INTO account_labels VALUES (242, 'labelled/-');
+-- rules
+-- refused: 0A000
+CREATE RULE no_more AS ON INSERT TO totals DO INSTEAD NOTHING;
