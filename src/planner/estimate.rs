@@ -65,6 +65,21 @@ impl Drop for Flag {
 /// # Safety
 /// `query` is a valid Query without references to levels above it.
 pub unsafe fn rows_of(query: *mut Query) -> f64 {
+    unsafe { (*best_path(query)).rows }
+}
+
+/// How many rows come into the grouping of a query, over the rows of all shards, and how many groups go out.
+///
+/// # Safety
+/// As `rows_of`; the query groups.
+pub unsafe fn grouping_of(query: *mut Query) -> (f64, f64) {
+    unsafe {
+        let path = best_path(query);
+        (rows_below(path), (*path).rows)
+    }
+}
+
+unsafe fn best_path(query: *mut Query) -> *mut pg_sys::Path {
     unsafe {
         let global = node::make::<pg_sys::PlannerGlobal>();
         (*global).maxParallelHazard = pg_sys::PROPARALLEL_UNSAFE as std::ffi::c_char;
@@ -77,7 +92,7 @@ pub unsafe fn rows_of(query: *mut Query) -> f64 {
         if !(*global).partition_directory.is_null() {
             pg_sys::DestroyPartitionDirectory((*global).partition_directory);
         }
-        (*(*rel).cheapest_total_path).rows
+        (*rel).cheapest_total_path
     }
 }
 

@@ -34,6 +34,8 @@ pub struct RemotePlan {
     pub window: Option<(u32, usize)>,
     /// What a node does with the rows of all its shard groups, which it reads as the CTE `shards`: aggregation.
     pub over: Option<String>,
+    /// The node makes so many groups that parallel workers, each with groups of its own, would cost more than they save.
+    pub serial: bool,
     /// The part of the statement that this change is, when it is one of several.
     pub part: Option<u32>,
     /// Rows stay locked or change: the statement needs a transaction on the node.
@@ -279,6 +281,10 @@ impl Private for InsertPlan {}
 impl Private for LockPlan {}
 impl Private for ChangesPlan {}
 
+/// A WITH query that nobody reads is not run, but its parallel-unsafe function is seen by the node's planner. That one
+/// has no statistics of what UNION ALL gives, takes the groups for few and would spread them over workers.
+const NOT_PARALLEL: &str = ", serial AS (SELECT pg_catalog.set_config('', '', true))";
+
 impl RemotePlan {
     /// The statement for a node, of the texts for its shard groups.
     pub fn statement(&self, arms: &[String]) -> String {
@@ -299,7 +305,10 @@ impl RemotePlan {
             }
         };
         match &self.over {
-            Some(over) => format!("WITH {} AS ({rows}) {over}", crate::planner::SHARDS),
+            Some(over) => {
+                let serial = if self.serial { NOT_PARALLEL } else { "" };
+                format!("WITH {} AS ({rows}){serial} {over}", crate::planner::SHARDS)
+            }
             None if arms.len() == 1 => rows,
             None => rows + &self.union_tail,
         }

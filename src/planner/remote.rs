@@ -198,6 +198,7 @@ pub unsafe fn finish_with(
                 .zip(window)
                 .map(|(lock, window)| (lock, parameters.position_of(window))),
             over: None,
+            serial: false,
             part: None,
             writes: command != Command::Select || locks_rows(query),
             bulk,
@@ -621,6 +622,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             window: None,
             part: None,
             over: None,
+            serial: false,
             writes: true,
             bulk: false,
             as_others: false,

@@ -6,6 +6,7 @@ mod above;
 mod columns;
 mod level;
 mod recipe;
+mod worth;
 
 use crate::error::Result;
 use crate::pg::node::Step;
@@ -17,6 +18,7 @@ use crate::planner::ship::{self, Reason};
 use crate::planner::split;
 use level::Level;
 use pgrx::pg_sys::{self, Aggref, Node, NodeTag, Query};
+use worth::Worth;
 
 /// Makes an aggregating level a leaf of partial aggregates below combining ones. None: this level's aggregates
 /// do not all split; Some(None): done.
@@ -42,7 +44,11 @@ pub unsafe fn split(
         let inner: *mut Query = node::copy(query);
         split::strip_above(inner);
         (*(*inner).jointree).quals = split::conjunction(&shipped);
-        let remote = columns::remote(&level, inner, route)?;
+        let mut remote = columns::remote(&level, inner, route)?;
+        match worth::of(&remote, route) {
+            Worth::Nothing => return Ok(None),
+            Worth::Groups { many } => remote.plan.serial = many,
+        }
         let signatures = remote.columns.clone();
         let entry = leaf::placeholder(remote, false);
         let quals = level.put_above(query, &signatures)?;

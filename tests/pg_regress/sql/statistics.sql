@@ -107,6 +107,28 @@ SELECT * FROM estimates WHERE of_plain NOT BETWEEN 0.8 AND 1.2;
 RESET shard_ext.join_strategy;
 SELECT count(*) FROM estimates;
 
+-- nodes group where that saves rows; many groups are not spread over parallel workers there
+CREATE TABLE many (id int, pair int, kind int);
+SELECT create_distributed_table('many', 'kind', shard_count => 4);
+INSERT INTO many SELECT i, i / 8, i % 10 FROM generate_series(1, 40000) i;
+ANALYZE many;
+CREATE FUNCTION sent(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (VERBOSE) ' || query LOOP
+        IF line ~ 'Remote SQL' THEN
+            RETURN NEXT trim(line);
+        END IF;
+    END LOOP;
+END $$;
+SELECT sent('SELECT count(DISTINCT id) FROM many');
+SELECT sent('SELECT id, count(*) FROM many GROUP BY id');
+SELECT sent('SELECT count(DISTINCT pair) FROM many');
+SELECT sent('SELECT pair, count(*) FROM many GROUP BY pair');
+SELECT sent('SELECT id % 10, count(*) FROM many WHERE kind > 3 AND id < 100 GROUP BY id % 10');
+SELECT count(DISTINCT id), count(DISTINCT pair), (SELECT count(*) FROM (SELECT pair FROM many GROUP BY pair) p) FROM many;
+
 -- who may
 CREATE ROLE counting_stranger;
 GRANT USAGE ON SCHEMA counted TO counting_stranger;
