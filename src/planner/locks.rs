@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, levels, list, node};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
-use crate::planner::{leaf, remote, rowmarks, split, wrapped};
+use crate::planner::{leaf, remote, rowmarks, split, whole_rows, wrapped};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind};
 
@@ -238,6 +238,7 @@ unsafe fn take_row_ids(query: *mut Query) -> Result<(Vec<RowId>, Vec<*mut Query>
                 && is_part((*rte).subquery)
                 && concern((*rte).subquery)?;
             if part {
+                whole_rows::spell_out(query, (*mark).rti as i32);
                 let (below, apart_below) = take_row_ids((*rte).subquery)?;
                 apart.extend(apart_below);
                 for id in below {
@@ -267,6 +268,7 @@ unsafe fn take_row_ids(query: *mut Query) -> Result<(Vec<RowId>, Vec<*mut Query>
             };
             let rte = entry(query, rti);
             ids.push(if (*rte).rtekind == RTEKind::RTE_SUBQUERY {
+                whole_rows::spell_out(query, rti);
                 lifted(rte, rti, id)
             } else {
                 RowId {

@@ -9,6 +9,7 @@ mod conflict;
 mod early;
 mod estimate;
 mod externals;
+mod inline;
 mod insert;
 mod insert_select;
 mod leaf;
@@ -24,6 +25,7 @@ mod ship;
 mod split;
 mod statement;
 mod tableoid;
+mod whole_rows;
 mod wrapped;
 mod writing;
 
@@ -52,11 +54,20 @@ pub type Planner<'a> = &'a dyn Fn(*mut Query) -> *mut PlannedStmt;
 pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut PlannedStmt>> {
     let _in_earnest = estimate::in_earnest();
     unsafe {
-        match interest(query)? {
-            Interest::None => Ok(None),
-            Interest::ReferenceOnly => modify::plan_reference(query, standard),
-            Interest::Distributed => plan_distributed(query, standard).map(Some),
+        let inlined = inline::Inlined::functions(query);
+        let planned = match interest(query)? {
+            Interest::None if inlined.is_empty() => None,
+            Interest::None => Some(standard(query)),
+            Interest::ReferenceOnly => match modify::plan_reference(query, standard)? {
+                None if !inlined.is_empty() => Some(standard(query)),
+                planned => planned,
+            },
+            Interest::Distributed => Some(plan_distributed(query, standard)?),
+        };
+        if let Some(statement) = planned {
+            inlined.note(statement);
         }
+        Ok(planned)
     }
 }
 

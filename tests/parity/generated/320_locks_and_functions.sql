@@ -1,0 +1,29 @@
+-- rows locked through views and subqueries, whole rows of these, and SQL functions in FROM
+SELECT s1.id FROM ref s1, pairs s2 WHERE s1.id = s2.id FOR UPDATE;
+SELECT s2 FROM pairs s2 ORDER BY s2 LIMIT 3 FOR UPDATE;
+SELECT s2, s1.t FROM ref s1, pairs s2 WHERE s1.id = s2.id ORDER BY s2 LIMIT 3 FOR UPDATE OF s1;
+SELECT s2, s1.t FROM ref s1, pairs s2 WHERE s1.id = s2.id ORDER BY s2 LIMIT 3 FOR UPDATE OF s2;
+SELECT s2, s1.t FROM ref s1, pairs s2 WHERE s1.id = s2.id ORDER BY s2 LIMIT 3 FOR UPDATE;
+SELECT s2 FROM (SELECT id, t, n FROM a) s2 ORDER BY s2 LIMIT 3 FOR UPDATE;
+SELECT row_to_json(s2) FROM (SELECT id, t, n FROM a) s2, ref WHERE ref.id = s2.id ORDER BY s2 LIMIT 3 FOR UPDATE;
+SELECT s2 FROM a s2 ORDER BY s2 LIMIT 3 FOR UPDATE;
+SELECT s2 FROM a s2, ref s1 WHERE s1.id = s2.id ORDER BY s2 LIMIT 3 FOR UPDATE;
+SELECT loc.id, pairs FROM loc, pairs WHERE loc.id = pairs.id ORDER BY 1, 2 LIMIT 2 FOR UPDATE;
+SELECT s1.x1, greatest((SELECT max(s4.id) FROM a s4), s1.x1) FROM (SELECT s2.id AS x1 FROM pairs s2 JOIN loc s3 USING (id) WHERE s2.id < 5) s1 FOR UPDATE;
+WITH q1 AS (SELECT s3.id AS x1 FROM a s3 JOIN c s6 ON s3.id = s6.id) SELECT s9.id AS c1, s10.id AS c2 FROM loc s9, rows_of(s9.id) s10 WHERE s9.id = 1 AND s9.id = s10.id ORDER BY 1, 2 LIMIT 1 FOR UPDATE;
+SELECT s9.id AS c1, s10.id AS c2 FROM loc s9, LATERAL (SELECT * FROM b WHERE b.id = s9.id) s10 ORDER BY 1, 2 LIMIT 1 FOR UPDATE OF s9;
+SELECT s9.id AS c1, (SELECT count(*) FROM a) FROM loc s9, rows_of(s9.id) s10 ORDER BY 1, 2 LIMIT 1 FOR UPDATE OF s9;
+SELECT s9.id AS c1, s10 FROM loc s9, rows_of(s9.id) s10 ORDER BY 1, 2 LIMIT 1 FOR UPDATE OF s9;
+SELECT s9.id AS c1, s10 FROM a s9, rows_of(s9.n) s10 ORDER BY 1, 2 LIMIT 1 FOR UPDATE;
+SELECT * FROM rows_of(3);
+SELECT count(*), max(s.v) FROM rows_of(3) s JOIN a USING (id);
+SELECT s10 FROM a s9 LEFT JOIN rows_of(s9.n) s10 ON s10.v > 1 ORDER BY 1 LIMIT 4;
+-- a function that is replaced by its body, and then another one
+PREPARE found AS SELECT count(*), sum(v) FROM rows_of(3);
+EXECUTE found;
+BEGIN;
+CREATE OR REPLACE FUNCTION rows_of(int) RETURNS SETOF b LANGUAGE sql STABLE AS 'SELECT * FROM b WHERE id > $1';
+EXECUTE found;
+ROLLBACK;
+EXECUTE found;
+DEALLOCATE found;
