@@ -2,11 +2,12 @@
 
 use crate::catalog::Colocation;
 use crate::error::Result;
+use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::remote::{self, Order};
 use crate::planner::{conflict, insert, modify, route, ship, split, statement};
-use pgrx::pg_sys::{self, Node, PlannedStmt, Query, RTEKind, RangeTblEntry};
+use pgrx::pg_sys::{self, Node, NodeTag, PlannedStmt, Query, RTEKind, RangeTblEntry};
 
 /// The plan, or None when rows have to travel or something has to be computed here.
 ///
@@ -33,8 +34,10 @@ pub unsafe fn pushed(
         let scattered = !route.single && analysis.scatter_obstacle().is_some();
         let computed_here = split::obstacle_below(select).is_some()
             || ship::obstacle((*select).targetList.cast()).is_some()
-            || list::iter::<pg_sys::TargetEntry>((*select).targetList)
-                .any(|entry| node::has_sublink((*entry).expr.cast()));
+            || list::iter::<pg_sys::TargetEntry>((*select).targetList).any(|entry| {
+                let value = (*entry).expr.cast();
+                node::has_sublink(value) || assigns_part(value)
+            });
         if route.colocation.id != colocation.id
             || route.colocation.groups.is_empty()
             || analysis.local.is_some()
@@ -53,6 +56,26 @@ pub unsafe fn pushed(
         read_from(copy, source, select, &attributes);
         let remote = remote::finish(copy, &route, Order::default(), String::new())?;
         statement::planned(query, remote, returning).map(Some)
+    }
+}
+
+/// `INSERT INTO t (composite.field, array[1])`: that is no expression outside of a list of assignments.
+///
+/// # Safety
+/// `value` is null or a valid expression or list.
+pub unsafe fn assigns_part(value: *mut Node) -> bool {
+    unsafe {
+        node::walk(value, &mut |item, _| match node::tag(item) {
+            NodeTag::T_FieldStore => Step::Stop,
+            NodeTag::T_SubscriptingRef
+                if !(*item.cast::<pg_sys::SubscriptingRef>())
+                    .refassgnexpr
+                    .is_null() =>
+            {
+                Step::Stop
+            }
+            _ => Step::Into,
+        })
     }
 }
 

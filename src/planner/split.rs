@@ -9,6 +9,7 @@ use crate::planner::analysis::Analysis;
 use crate::planner::broadcast;
 use crate::planner::early;
 use crate::planner::externals::Externals;
+use crate::planner::insert_select;
 use crate::planner::leaf;
 use crate::planner::locks;
 use crate::planner::pieces::{trees, Level};
@@ -339,6 +340,7 @@ unsafe fn shippable_above(query: *mut Query) -> bool {
             (*query).limitOffset,
         ];
         trees.into_iter().all(|tree| ship::obstacle(tree).is_none())
+            && !insert_select::assigns_part((*query).targetList.cast())
             && list::iter::<pg_sys::TargetEntry>((*query).targetList)
                 .all(|entry| ship::readable_type(pg_sys::exprType((*entry).expr.cast())).is_ok())
     }
