@@ -8,6 +8,7 @@ mod explain;
 mod insert;
 mod lock;
 mod merge;
+mod modify;
 mod replicate;
 mod scan;
 mod state;
@@ -20,6 +21,7 @@ pub use changes::changes_methods;
 pub use decode::Decoder;
 pub use insert::insert_methods;
 pub use lock::lock_methods;
+pub use modify::modify_methods;
 pub use replicate::replicate_methods;
 pub use scan::scan_methods;
 
@@ -38,5 +40,6 @@ pub fn init() {
         pg_sys::RegisterCustomScanMethods(replicate_methods());
         pg_sys::RegisterCustomScanMethods(lock_methods());
         pg_sys::RegisterCustomScanMethods(changes_methods());
+        pg_sys::RegisterCustomScanMethods(modify_methods());
     }
 }

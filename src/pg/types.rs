@@ -94,3 +94,9 @@ pub fn column_count(relid: Oid) -> i16 {
         count
     }
 }
+
+/// Is there a column of this number, that was not dropped?
+pub fn has_column(relid: Oid, attno: i16) -> bool {
+    // SAFETY: a syscache look-up; a dropped column has no type.
+    unsafe { pg_sys::get_atttype(relid, attno) != Oid::INVALID }
+}

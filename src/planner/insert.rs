@@ -168,8 +168,7 @@ unsafe fn any_column(relid: pg_sys::Oid) -> (i16, (pg_sys::Oid, i32, pg_sys::Oid
     unsafe {
         let attno = (1..=types::column_count(relid))
             .find(|attno| {
-                !pg_sys::get_attname(relid, *attno, true).is_null()
-                    && pg_sys::get_attgenerated(relid, *attno) == 0
+                types::has_column(relid, *attno) && pg_sys::get_attgenerated(relid, *attno) == 0
             })
             .unwrap_or(1);
         let (mut type_oid, mut typmod, mut collation) =
@@ -453,6 +452,57 @@ pub struct Made {
     pub returned: Vec<(pg_sys::Oid, i32, pg_sys::Oid)>,
 }
 
+/// How the values of a table's column travel as an array.
+pub struct ArrayColumn {
+    pub column: InsertColumn,
+    /// `::type` behind an element, where the array's type is another.
+    pub cast: String,
+    /// Name of the elements' type.
+    element: String,
+}
+
+impl ArrayColumn {
+    /// `source`: where the rows have the value.
+    ///
+    /// # Safety
+    /// `attno` is a column of the relation.
+    pub unsafe fn of(relid: pg_sys::Oid, attno: i16, source: usize) -> ArrayColumn {
+        unsafe {
+            let (mut type_oid, mut typmod, mut collation) =
+                (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+            pg_sys::get_atttypetypmodcoll(relid, attno, &mut type_oid, &mut typmod, &mut collation);
+            let portable = types::is_builtin(type_oid)
+                && types::binary_is_portable(type_oid)
+                && pg_sys::get_element_type(type_oid) == pg_sys::InvalidOid
+                && pg_sys::get_array_type(type_oid) != pg_sys::InvalidOid;
+            let element = if portable { type_oid } else { pg_sys::TEXTOID };
+            let name = |type_oid, typmod| {
+                let flags = pg_sys::FORMAT_TYPE_FORCE_QUALIFY | pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN;
+                let name = pg_sys::format_type_extended(type_oid, typmod, flags as u16);
+                CStr::from_ptr(name).to_string_lossy().into_owned()
+            };
+            ArrayColumn {
+                column: InsertColumn {
+                    source,
+                    value: type_oid.to_u32(),
+                    element: element.to_u32(),
+                },
+                cast: if portable {
+                    String::new()
+                } else {
+                    format!("::{}", name(type_oid, typmod))
+                },
+                element: name(element, -1),
+            }
+        }
+    }
+
+    /// The elements of the parameter of this number, in FROM.
+    pub fn unnest(&self, number: i32) -> String {
+        format!("pg_catalog.unnest(${number}::{}[])", self.element)
+    }
+}
+
 /// The statement that inserts rows given as arrays. `columns`: index in the rows, attribute number.
 unsafe fn insert_plan(
     query: *mut Query,
@@ -471,26 +521,9 @@ unsafe fn insert_plan(
         let mut names = Vec::new();
         let mut parameters = Parameters::default();
         for (position, (source, attno)) in columns.iter().enumerate() {
-            let (mut type_oid, mut typmod, mut collation) =
-                (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-            pg_sys::get_atttypetypmodcoll(
-                relid,
-                *attno,
-                &mut type_oid,
-                &mut typmod,
-                &mut collation,
-            );
-            let portable = types::is_builtin(type_oid)
-                && types::binary_is_portable(type_oid)
-                && pg_sys::get_element_type(type_oid) == pg_sys::InvalidOid
-                && pg_sys::get_array_type(type_oid) != pg_sys::InvalidOid;
-            let element = if portable { type_oid } else { pg_sys::TEXTOID };
-            insert_columns.push(InsertColumn {
-                source: *source,
-                value: type_oid.to_u32(),
-                element: element.to_u32(),
-            });
             let number = position as i32 + 1;
+            let array = ArrayColumn::of(relid, *attno, *source);
+            insert_columns.push(array.column);
             let name = CStr::from_ptr(pg_sys::get_attname(relid, *attno, false));
             entries.push(pg_sys::makeTargetEntry(
                 expr::param(number, pg_sys::INT4OID, -1, pg_sys::InvalidOid).cast(),
@@ -498,26 +531,8 @@ unsafe fn insert_plan(
                 pg_sys::pstrdup(name.as_ptr()),
                 false,
             ));
-            let cast = if portable {
-                String::new()
-            } else {
-                let name = pg_sys::format_type_extended(
-                    type_oid,
-                    typmod,
-                    (pg_sys::FORMAT_TYPE_FORCE_QUALIFY | pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN) as u16,
-                );
-                format!("::{}", CStr::from_ptr(name).to_string_lossy())
-            };
-            selected.push(format!("c{number}{cast}"));
-            let element_name = CStr::from_ptr(pg_sys::format_type_extended(
-                element,
-                -1,
-                (pg_sys::FORMAT_TYPE_FORCE_QUALIFY | pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN) as u16,
-            ));
-            arrays.push(format!(
-                "pg_catalog.unnest(${number}::{}[])",
-                element_name.to_string_lossy()
-            ));
+            selected.push(format!("c{number}{}", array.cast));
+            arrays.push(array.unnest(number));
             names.push(format!("c{number}"));
             // Keeps the numbers of the clauses' own parameters behind those of the columns.
             parameters.reserve();
@@ -736,8 +751,7 @@ pub unsafe fn reference_tee(query: *mut Query) -> Result<Made> {
         let natts = types::column_count(relid);
         let mut columns = Vec::new();
         for attno in 1..=natts {
-            let exists = !pg_sys::get_attname(relid, attno, true).is_null();
-            if exists && pg_sys::get_attgenerated(relid, attno) == 0 {
+            if types::has_column(relid, attno) && pg_sys::get_attgenerated(relid, attno) == 0 {
                 columns.push((attno as usize - 1, attno));
             }
         }

@@ -157,6 +157,22 @@ pub unsafe fn read_row_identity() -> Result<()> {
     }
 }
 
+/// The same for a statement that was asked before, and that now reads ctid for the extension itself.
+pub fn give_row_identity() {
+    current(|planning| planning.reads_identity = true);
+}
+
+/// Fails when a statement names a system column (other than `tableoid`) of its tables.
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn refuse_system_columns(query: *mut Query) -> Result<()> {
+    if unsafe { reads_system_column(query) } {
+        return Err(refused_system_column());
+    }
+    Ok(())
+}
+
 /// May leaves give ctid and xmin, which are not the statement's own?
 pub fn reads_row_identity() -> bool {
     current(|planning| planning.reads_identity).unwrap_or(false)

@@ -4,6 +4,7 @@
 
 mod aggregate;
 mod analysis;
+mod apply;
 mod broadcast;
 mod conflict;
 mod early;
@@ -17,6 +18,8 @@ mod locks;
 mod modify;
 mod pieces;
 pub mod plan;
+mod pull;
+mod reading;
 mod remote;
 mod returning;
 pub mod route;

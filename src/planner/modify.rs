@@ -7,7 +7,7 @@ use crate::pg::node::Step;
 use crate::pg::{list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::remote::{self, Order, Remote};
-use crate::planner::{route, ship, split, statement, writing, Planner};
+use crate::planner::{pull, route, ship, split, statement, writing, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query};
 use std::rc::Rc;
 
@@ -36,20 +36,28 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
             return super::plan_select(query, standard);
         };
         match change(query, &target)? {
-            Some((remote, returning)) => statement::planned(query, remote, returning),
-            None => Ok(standard(query)),
+            Change::Pushed(remote, returning) => statement::planned(query, *remote, returning),
+            Change::Pulled(reason) => pull::plan(query, &target, reason, standard),
+            Change::Nothing => Ok(standard(query)),
         }
     }
 }
 
-/// UPDATE or DELETE as a remote statement, with what RETURNING computes here. None: there are no shards.
+/// How a distributed table is changed.
+pub enum Change {
+    /// By a remote statement, with what RETURNING computes here.
+    Pushed(Box<Remote>, Option<*mut pg_sys::List>),
+    /// Row by row, after they were read: the reason.
+    Pulled(ship::Reason),
+    /// There are no shards.
+    Nothing,
+}
+
+/// How UPDATE or DELETE is done.
 ///
 /// # Safety
 /// `query` is a valid Query that changes the table.
-pub unsafe fn change(
-    query: *mut Query,
-    target: &catalog::Table,
-) -> Result<Option<(Remote, Option<*mut pg_sys::List>)>> {
+pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Change> {
     unsafe {
         if (*query).commandType == CmdType::CMD_MERGE {
             return Err(Error::refused(
@@ -67,21 +75,15 @@ pub unsafe fn change(
         let route = route::route(&analysis)?
             .ok_or_else(|| Error::internal("a distributed target without a route"))?;
         if route.colocation.groups.is_empty() {
-            return Ok(None);
+            return Ok(Change::Nothing);
         }
-        let refused = |reason: String| {
-            Error::refused(
-                "this statement changes a distributed table in a way that cannot be sent to its shards yet",
-                "Name the distribution column in the WHERE clause, or read the rows first and change them by key.",
-            )
-            .detail(reason)
-        };
+        let pulled = |reason: String| Ok(Change::Pulled(reason));
         if let Some(reason) = analysis.local.clone() {
-            return Err(refused(reason));
+            return pulled(reason);
         }
         if !route.single {
             if let Some(reason) = analysis.scatter_obstacle() {
-                return Err(refused(reason));
+                return pulled(reason);
             }
         }
         for tree in [
@@ -91,10 +93,12 @@ pub unsafe fn change(
             (*query).cteList.cast(),
         ] {
             if let Some(reason) = obstacle_in(tree, query) {
-                return Err(refused(reason));
+                return pulled(reason);
             }
         }
-        keeps_key(query, *key, &analysis)?;
+        if !keeps_key(query, *key, &analysis) {
+            return pulled("rows may move to other shards".into());
+        }
         let copy: *mut Query = node::copy(query);
         // The table below an updatable view comes from the view's FROM; as the target it is not written there.
         let rte =
@@ -102,12 +106,15 @@ pub unsafe fn change(
         (*rte).inFromCl = false;
         let (conditions, checks) = super::insert::row_checks((*copy).withCheckOptions);
         (*copy).withCheckOptions = std::ptr::null_mut();
-        let (returning, conditions) = push_returning_with(copy, conditions)?;
+        let (returning, conditions) = match push_returning_with(copy, conditions) {
+            Ok(pushed) => pushed,
+            Err(error) => return pulled(error.to_string()),
+        };
         let order = Order::default();
         let mut remote = remote::finish(copy, &route, order, String::new())?;
         remote.exprs.extend(remote::own(conditions));
         remote.plan.checks = checks;
-        Ok(Some((remote, returning)))
+        Ok(Change::Pushed(Box::new(remote), returning))
     }
 }
 
@@ -135,35 +142,26 @@ unsafe fn obstacle_in(tree: *mut Node, query: *mut Query) -> Option<ship::Reason
 
 /// An UPDATE may name the distribution column only to set it to what it is: `SET k = k`, or to the value that the
 /// WHERE clause asks for, as frameworks do.
-unsafe fn keeps_key(query: *mut Query, key: i16, analysis: &Analysis) -> Result<()> {
+unsafe fn keeps_key(query: *mut Query, key: i16, analysis: &Analysis) -> bool {
     unsafe {
         if (*query).commandType != CmdType::CMD_UPDATE {
-            return Ok(());
+            return true;
         }
-        for entry in list::iter::<pg_sys::TargetEntry>((*query).targetList) {
-            if (*entry).resjunk || (*entry).resno != key {
-                continue;
-            }
-            let value = (*entry).expr.cast::<Node>();
-            if let Some(var) = node::cast::<pg_sys::Var>(value) {
-                if (*var).varno == (*query).resultRelation && (*var).varattno == key {
-                    continue;
-                }
-            }
-            let same = analysis.distributed.first().is_some_and(|table| {
-                analysis
-                    .facts_about(table.key)
-                    .iter()
-                    .any(|fact| matches!(fact, super::analysis::Fact::Equal(asked) if node::equal(*asked, value)))
-            });
-            if !same {
-                return Err(Error::refused(
-                    "the distribution column of a row cannot be changed yet",
-                    "Delete the row and insert it with the new value, in one transaction.",
-                ));
+        let entry = list::iter::<pg_sys::TargetEntry>((*query).targetList)
+            .find(|entry| !(**entry).resjunk && (**entry).resno == key);
+        let Some(entry) = entry else { return true };
+        let value = (*entry).expr.cast::<Node>();
+        if let Some(var) = node::cast::<pg_sys::Var>(value) {
+            if (*var).varno == (*query).resultRelation && (*var).varattno == key {
+                return true;
             }
         }
-        Ok(())
+        analysis.distributed.first().is_some_and(|table| {
+            analysis
+                .facts_about(table.key)
+                .iter()
+                .any(|fact| matches!(fact, super::analysis::Fact::Equal(asked) if node::equal(*asked, value)))
+        })
     }
 }
 

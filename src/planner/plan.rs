@@ -190,6 +190,76 @@ pub struct LockedRelation {
     pub as_others: bool,
 }
 
+/// Rows that the plan below has read and locked, and that are changed where they are.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct ModifyPlan {
+    pub schema: String,
+    pub table: String,
+    pub colocation: i32,
+    /// Columns of the rows below that say where the row to change is.
+    pub key: usize,
+    pub ctid: usize,
+    /// The column that says which action a row gets, counted from 1; 0: none. Without it: the only one.
+    pub choice: Option<usize>,
+    pub actions: Vec<Action>,
+    pub repeats: Repeats,
+    /// Foreign keys that forbid rows to leave their shard.
+    pub referenced: Vec<Referenced>,
+    pub as_others: bool,
+    /// Why the statement does not run on the shards, for EXPLAIN.
+    pub reason: String,
+}
+
+/// What happens to a row.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct Action {
+    pub command: Command,
+    /// UPDATE and DELETE of rows by ctid.
+    pub in_place: Option<RowsStatement>,
+    /// The column that is the distribution column of the new row, where it may differ from the old; with INSERT: where
+    /// it is given.
+    pub new_key: Option<usize>,
+    /// Takes a row away that gets another key.
+    pub remove: Option<RowsStatement>,
+    /// INSERT of new rows, and of those that were taken away elsewhere.
+    pub insert: Option<RowsStatement>,
+    /// Columns that say whether the new row is allowed.
+    pub checks: Vec<(usize, RowCheck)>,
+}
+
+/// A statement about many rows of one shard, which it is given as arrays.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct RowsStatement {
+    pub template: SqlTemplate,
+    /// The first parameter is the rows' ctids.
+    pub by_ctid: bool,
+    pub columns: Vec<InsertColumn>,
+}
+
+/// May one row come several times?
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeats {
+    Never,
+    /// It is changed the first time only.
+    Once,
+    /// That is an error: MERGE.
+    Forbidden,
+}
+
+/// A foreign key that points to the changed table.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct Referenced {
+    pub constraint: String,
+    pub schema: String,
+    /// The table that refers.
+    pub table: String,
+    /// ON UPDATE says that referring rows change as well.
+    pub follows: bool,
+    /// The values of one row of `$1` (ctids) that is referred to.
+    pub look: SqlTemplate,
+    pub columns: String,
+}
+
 /// A column of the rows to insert.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy)]
 pub struct InsertColumn {
@@ -280,6 +350,7 @@ pub trait Private: Serialize + serde::de::DeserializeOwned {
 impl Private for InsertPlan {}
 impl Private for LockPlan {}
 impl Private for ChangesPlan {}
+impl Private for ModifyPlan {}
 
 /// A WITH query that nobody reads is not run, but its parallel-unsafe function is seen by the node's planner. That one
 /// has no statistics of what UNION ALL gives, takes the groups for few and would spread them over workers.

@@ -7,6 +7,7 @@ use crate::catalog::TableKind;
 use crate::error::{Error, Result};
 use crate::pg::{expr, levels, list, node};
 use crate::planner::insert::{self, Made};
+use crate::planner::modify::Change;
 use crate::planner::plan::{ChangesPlan, Private};
 use crate::planner::remote::Remote;
 use crate::planner::{leaf, modify, statement, wrapped, Planner};
@@ -145,8 +146,10 @@ unsafe fn changed(
     part: u32,
 ) -> Result<*mut Query> {
     unsafe {
-        let Some((mut remote, returning)) = modify::change(body, table)? else {
-            return Err(refused("the table has no shards"));
+        let (mut remote, returning) = match modify::change(body, table)? {
+            Change::Pushed(remote, returning) => (*remote, returning),
+            Change::Pulled(reason) => return Err(refused(&reason)),
+            Change::Nothing => return Err(refused("the table has no shards")),
         };
         remote.plan.part = Some(part);
         let entry = leaf::placeholder(remote, false);

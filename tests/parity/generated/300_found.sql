@@ -48,7 +48,6 @@ SELECT count(*) FROM a LEFT JOIN b ON a.id = b.id, c WHERE (a.n = c.n AND b.v IS
 SELECT s1.x1 FROM (VALUES (1, 'a'), (1, 'a')) s1 (x1, x2) JOIN a s2 ON s1.x1 = s2.id JOIN LATERAL ((SELECT s4.id AS x1 FROM a s4 WHERE s4.id = s1.x1) UNION ALL (SELECT s5.id FROM a s5)) s3 ON s1.x1 = s3.x1;
 -- what RETURNING reads must be on the row's node
 INSERT INTO c (code, id, n) VALUES ('a', 1, 1) RETURNING (SELECT max(id) FROM a) AS m;
--- refused: 0A000
 DELETE FROM a USING b s2 WHERE NOT EXISTS (SELECT FROM u WHERE u.id = a.id AND u.id = s2.id) AND a.n = s2.k;
 INSERT INTO ref (id, t, e, n) VALUES (3, 'a', 'ok'::mood, 1) ON CONFLICT (id) DO UPDATE SET t = ref.t WHERE ref.id = (SELECT max(s1.id) FROM a s1);
 BEGIN;

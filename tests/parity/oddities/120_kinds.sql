@@ -39,7 +39,6 @@ INSERT INTO kinds (id, m) VALUES (51, 'angry');
 UPDATE kinds SET p3.x = 9, ia[1] = 7, jb = jb || '{"new": 1}', m = 'happy' WHERE id = 5 RETURNING p3, ia, jb, m;
 UPDATE kinds SET p3a[2] = ROW (0, 0, 'in array'), i4m = i4m + '{[20,30)}', tv = tv || 'dog'::tsvector WHERE id = 6 RETURNING p3a, i4m, tv;
 BEGIN;
--- refused: 0A000
 UPDATE kinds SET m = (SELECT max(m) FROM kinds), f8 = 'NaN', n = NULL WHERE id = 7 RETURNING m, f8, n;
 ROLLBACK;
 UPDATE kinds SET m = 'sad' WHERE m = 'ok' RETURNING id, m;

@@ -68,7 +68,6 @@ DELETE FROM users WHERE user_id = 900;
 DELETE FROM tenants WHERE tenant_id = 100;
 DELETE FROM tenants WHERE tenant_id > 101 RETURNING tenant_id;
 DELETE FROM tenants WHERE tenant_id = 1;
--- refused: 0A000
 DELETE FROM events USING tenants t WHERE t.tenant_id = events.tenant_id AND t.plan = 'free' AND events.event_id < 50;
 DELETE FROM orders o USING items i WHERE i.tenant_id = o.tenant_id AND i.order_id = o.order_id AND i.quantity = 5 AND o.tenant_id = 13 RETURNING o.order_id;
 DELETE FROM labels WHERE label = 'label 4' OR label IS NULL;

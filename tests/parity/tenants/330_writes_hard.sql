@@ -35,7 +35,6 @@ UPDATE users u SET name = t.name FROM tenants t WHERE t.tenant_id = u.tenant_id 
 UPDATE users SET name = c.name FROM countries c WHERE c.code = 'DE' AND users.user_id = 2 AND users.tenant_id = 7 RETURNING users.name;
 UPDATE users SET age = v.age FROM (VALUES (3, 1, 11), (4, 1, 12)) v (t, u, age) WHERE tenant_id = v.t AND user_id = v.u RETURNING tenant_id, users.age;
 BEGIN;
--- refused: 0A000
 UPDATE users SET age = r.rate FROM rates r WHERE r.currency = 'EUR' AND tenant_id = 9 AND user_id = 1 RETURNING age;
 ROLLBACK;
 UPDATE users SET age = 33 WHERE (tenant_id, user_id) IN (SELECT tenant_id, user_id FROM orders WHERE amount > 995) RETURNING tenant_id, user_id;
@@ -62,7 +61,6 @@ DELETE FROM events WHERE event_id > 20000 AND kind IN ('new', 'paid') RETURNING 
 DELETE FROM events WHERE event_id > 10000 RETURNING event_id % 10000;
 DELETE FROM orders WHERE tenant_id = 39 AND order_id IN (SELECT order_id FROM items WHERE tenant_id = 39 AND quantity = 2) RETURNING order_id;
 BEGIN;
--- refused: 0A000
 DELETE FROM sales WHERE sale_id > 9000 AND region IN (SELECT plan FROM tenants);
 ROLLBACK;
 DELETE FROM rates WHERE currency LIKE 'T%' RETURNING currency;

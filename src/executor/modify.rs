@@ -1,0 +1,625 @@
+//! The custom scan that changes rows on their shards which the plan below has read and locked: UPDATE, DELETE and MERGE
+//! that the shards cannot run by themselves. All rows are read before the first is changed. Then their changes are sent
+//! as arrays, by ctid, a statement per shard group and batch: first rows that leave their shard are taken away, then
+//! rows are changed where they are, then new ones come.
+
+use crate::catalog::{self, Colocation};
+use crate::error::{Error, Result};
+use crate::executor::encode::{ArrayBuilder, Encoder};
+use crate::executor::explain::Explainer;
+use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::task;
+use crate::pg::list;
+use crate::planner::plan::{
+    Action, Command, ModifyPlan, ParamType, Private, Referenced, Repeats, RowsStatement,
+};
+use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
+
+static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardModify", create_state);
+
+static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
+    c"ShardModify",
+    Callbacks {
+        begin,
+        exec,
+        end,
+        rescan,
+        explain: explain_modify,
+    },
+);
+
+/// For `CustomScan.methods`.
+pub fn modify_methods() -> *const pg_sys::CustomScanMethods {
+    &raw const SCAN.0
+}
+
+/// Bytes of rows held before they are sent.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Where a row is: index of its shard group, block, offset.
+type Place = (u32, u32, u16);
+
+/// `tid` and its array type in `pg_type.dat`.
+const TID: u32 = 27;
+const TID_ARRAY: u32 = 1010;
+
+pub struct Modify {
+    plan: ModifyPlan,
+    colocation: Rc<Colocation>,
+    /// Per action: of its statement in place, and of its INSERT.
+    encoders: Vec<[Vec<Encoder>; 2]>,
+    /// The rows that are changed.
+    store: *mut pg_sys::Tuplestorestate,
+    stored: *mut pg_sys::TupleTableSlot,
+    done: bool,
+}
+
+/// The rounds over the rows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Round {
+    Remove,
+    InPlace,
+    Insert,
+}
+
+/// Rows of one shard group waiting for a statement.
+struct Batch {
+    places: Vec<Place>,
+    ctids: ArrayBuilder,
+    arrays: Vec<ArrayBuilder>,
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
+    // SAFETY: the body's type is that of every callback here.
+    unsafe { state::create::<Modify>(&EXEC.0) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    flags: i32,
+) {
+    // SAFETY: called by ExecInitCustomScan.
+    unsafe {
+        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+        state::init_child(node, scan, estate, flags);
+        match Modify::new(node, scan) {
+            Ok(modify) => state::set_body(node, estate, modify),
+            Err(error) => error.raise(),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn exec(
+    node: *mut pg_sys::CustomScanState,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: ExecScan calls back with the same node.
+    unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: `ss` is the first field of the CustomScanState.
+    unsafe {
+        let custom = node.cast::<pg_sys::CustomScanState>();
+        let slot = (*node).ss_ScanTupleSlot;
+        state::clear_virtual(slot);
+        let Some(modify) = body::<Modify>(custom) else {
+            return slot;
+        };
+        match modify.next(custom, slot) {
+            Ok(()) => slot,
+            Err(error) => error.raise(),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn recheck(
+    _node: *mut pg_sys::ScanState,
+    _slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: the child and the store were made by this node.
+    unsafe {
+        if let Some(modify) = body::<Modify>(node) {
+            if !modify.store.is_null() {
+                pg_sys::tuplestore_end(modify.store);
+                modify.store = std::ptr::null_mut();
+            }
+        }
+        state::end_child(node)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn rescan(_node: *mut pg_sys::CustomScanState) {
+    Error::internal("a change cannot be scanned again").raise()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn explain_modify(
+    node: *mut pg_sys::CustomScanState,
+    _ancestors: *mut pg_sys::List,
+    es: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: called by ExplainNode.
+    unsafe {
+        if let Some(modify) = body::<Modify>(node) {
+            modify.explain(&Explainer(es));
+        }
+    }
+}
+
+impl Modify {
+    unsafe fn new(
+        node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Modify> {
+        unsafe {
+            let plan = ModifyPlan::from_private((*scan).custom_private)?;
+            let colocation = catalog::colocation(plan.colocation)?;
+            let encoders = |statement: &Option<RowsStatement>| -> Vec<Encoder> {
+                statement
+                    .iter()
+                    .flat_map(|statement| &statement.columns)
+                    .map(|column| {
+                        Encoder::new(&ParamType {
+                            value: column.value,
+                            declared: column.element,
+                            binary: column.element == column.value,
+                        })
+                    })
+                    .collect()
+            };
+            let encoders = plan
+                .actions
+                .iter()
+                .map(|action| [encoders(&action.in_place), encoders(&action.insert)])
+                .collect();
+            let estate = (*node).ss.ps.state;
+            let stored = pg_sys::ExecInitExtraTupleSlot(
+                estate,
+                (*(*node).ss.ss_ScanTupleSlot).tts_tupleDescriptor,
+                &raw const pg_sys::TTSOpsMinimalTuple,
+            );
+            Ok(Modify {
+                plan,
+                colocation,
+                encoders,
+                store: std::ptr::null_mut(),
+                stored,
+                done: false,
+            })
+        }
+    }
+
+    fn explain(&self, explainer: &Explainer) {
+        for action in &self.plan.actions {
+            let word = match action.command {
+                Command::Update => "Update",
+                Command::Delete => "Delete",
+                Command::Insert => "Insert",
+                Command::Select | Command::InsertSelect => continue,
+            };
+            explainer.text(word, &self.plan.table);
+            if let Some(statement) = &action.in_place {
+                explainer.text("Remote SQL", statement.template.text());
+            }
+            if let (Some(_), Some(statement)) = (&action.remove, &action.insert) {
+                explainer.text("When The Shard Changes", statement.template.text());
+            } else if let Some(statement) = &action.insert {
+                explainer.text("Remote SQL", statement.template.text());
+            }
+        }
+        if !self.plan.reason.is_empty() {
+            explainer.text("Read First Because", &self.plan.reason);
+        }
+    }
+
+    /// Changes everything on the first call; then gives the rows of RETURNING.
+    unsafe fn next(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
+        unsafe {
+            if !self.done {
+                self.done = true;
+                self.read(node)?;
+                let affected = self.change(node)?;
+                (*(*node).ss.ps.state).es_processed += affected;
+                pg_sys::tuplestore_rescan(self.store);
+            }
+            let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+            if (*scan).scan.plan.plan_rows == 0.0 {
+                // No RETURNING: nobody asks for the rows.
+                return Ok(());
+            }
+            if pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
+                state::copy_into_virtual(self.stored, slot);
+            }
+            Ok(())
+        }
+    }
+
+    /// Reads all rows and keeps those that are changed, each once.
+    unsafe fn read(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            let estate = (*node).ss.ps.state;
+            let old = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
+            self.store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
+            pg_sys::MemoryContextSwitchTo(old);
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            let mut seen: HashSet<Place> = HashSet::new();
+            loop {
+                let slot = state::exec_child(child);
+                if state::is_empty(slot) {
+                    return Ok(());
+                }
+                pg_sys::slot_getallattrs(slot);
+                let row = Row(slot);
+                let Some(action) = self.plan.action_of(&row) else {
+                    continue;
+                };
+                if action.command != Command::Insert {
+                    let Some(place) = self.place(&row) else {
+                        return Err(Error::internal("a row without a place"));
+                    };
+                    if self.plan.repeats != Repeats::Never && !seen.insert(place) {
+                        if self.plan.repeats == Repeats::Forbidden {
+                            return Err(affected_twice());
+                        }
+                        continue;
+                    }
+                }
+                for (column, check) in &action.checks {
+                    if row.value(*column).map(|value| value.value() as u8 != 0) != Some(true) {
+                        return Err(check.violation());
+                    }
+                }
+                pg_sys::tuplestore_puttupleslot(self.store, slot);
+            }
+        }
+    }
+
+    /// Where the row to change is.
+    fn place(&self, row: &Row) -> Option<Place> {
+        let group = self.colocation.group_for(row.value(self.plan.key))?;
+        let tid = row
+            .value(self.plan.ctid)?
+            .cast_mut_ptr::<pg_sys::ItemPointerData>();
+        // SAFETY: a value of type tid.
+        unsafe {
+            let block = u32::from((*tid).ip_blkid.bi_hi) << 16 | u32::from((*tid).ip_blkid.bi_lo);
+            Some((group as u32, block, (*tid).ip_posid))
+        }
+    }
+
+    /// All rounds; answers how many rows changed.
+    unsafe fn change(&mut self, node: *mut pg_sys::CustomScanState) -> Result<u64> {
+        let may_move = self.plan.actions.iter().any(|a| a.remove.is_some());
+        let in_place = self.plan.actions.iter().any(|a| a.in_place.is_some());
+        let inserts = self.plan.actions.iter().any(|a| a.insert.is_some());
+        let mut affected = 0;
+        for (round, wanted) in [
+            (Round::Remove, may_move),
+            (Round::InPlace, in_place),
+            (Round::Insert, inserts),
+        ] {
+            if wanted {
+                affected += unsafe { self.round(node, round)? };
+            }
+        }
+        Ok(affected)
+    }
+
+    unsafe fn round(&mut self, node: *mut pg_sys::CustomScanState, round: Round) -> Result<u64> {
+        unsafe {
+            pg_sys::tuplestore_rescan(self.store);
+            let econtext = (*node).ss.ps.ps_ExprContext;
+            let mut batches: BTreeMap<(usize, usize), Batch> = BTreeMap::new();
+            let mut waiting = 0;
+            let mut affected = 0;
+            while pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
+                pgrx::check_for_interrupts!();
+                pg_sys::slot_getallattrs(self.stored);
+                let row = Row(self.stored);
+                let number = self.plan.number_of(&row);
+                let Some(action) = number.and_then(|n| self.plan.actions.get(n)) else {
+                    continue;
+                };
+                let number = number.unwrap_or_default();
+                let Some((group, place)) = self.part_in(round, action, &row)? else {
+                    continue;
+                };
+                let Some(statement) = statement_of(round, action) else {
+                    return Err(Error::internal("an action without its statement"));
+                };
+                let batch = batches
+                    .entry((number, group))
+                    .or_insert_with(|| Batch::of(statement));
+                pg_sys::MemoryContextReset((*econtext).ecxt_per_tuple_memory);
+                let old = pg_sys::MemoryContextSwitchTo((*econtext).ecxt_per_tuple_memory);
+                let encoders = &mut self.encoders[number][usize::from(round == Round::Insert)];
+                waiting += batch.add(place, statement, encoders, &row);
+                pg_sys::MemoryContextSwitchTo(old);
+                if waiting > BATCH_BYTES {
+                    affected += self.send(round, std::mem::take(&mut batches))?;
+                    waiting = 0;
+                }
+            }
+            affected += self.send(round, batches)?;
+            Ok(affected)
+        }
+    }
+
+    /// The shard group that a row concerns in a round, and the row's place there; None: it is not concerned.
+    fn part_in(
+        &self,
+        round: Round,
+        action: &Action,
+        row: &Row,
+    ) -> Result<Option<(usize, Option<Place>)>> {
+        let new_group = || -> Result<usize> {
+            let key = action.new_key.and_then(|column| row.value(column));
+            match self.colocation.group_for(key) {
+                Some(group) => Ok(group),
+                None => {
+                    let (schema, table) = (&self.plan.schema, &self.plan.table);
+                    Err(catalog::no_shard(&self.colocation, schema, table, key))
+                }
+            }
+        };
+        if action.command == Command::Insert {
+            return Ok(match round {
+                Round::Insert => Some((new_group()?, None)),
+                _ => None,
+            });
+        }
+        let place = self
+            .place(row)
+            .ok_or_else(|| Error::internal("a row without a place"))?;
+        let group = place.0 as usize;
+        let goes_to = if action.remove.is_some() {
+            new_group()?
+        } else {
+            group
+        };
+        let stays = goes_to == group;
+        Ok(match round {
+            Round::Remove if !stays => Some((group, Some(place))),
+            Round::InPlace if stays => Some((group, Some(place))),
+            Round::Insert if !stays => Some((goes_to, None)),
+            _ => None,
+        })
+    }
+
+    /// Sends batches and waits for the answers; answers how many rows they changed. A row that moves counts once.
+    fn send(&self, round: Round, batches: BTreeMap<(usize, usize), Batch>) -> Result<u64> {
+        if batches.is_empty() {
+            return Ok(0);
+        }
+        if round == Round::Remove {
+            for referenced in &self.plan.referenced {
+                self.forbid_referenced(referenced, &batches)?;
+            }
+        }
+        let mut requests = Vec::new();
+        let mut counted = Vec::new();
+        for ((number, group), batch) in batches {
+            let action = &self.plan.actions[number];
+            let Some(statement) = statement_of(round, action) else {
+                return Err(Error::internal("an action without its statement"));
+            };
+            let mut params = Params::default();
+            if statement.by_ctid {
+                params.push(Oid::from(TID_ARRAY), batch.ctids.finish());
+            }
+            for (column, array) in statement.columns.iter().zip(batch.arrays) {
+                // SAFETY: a syscache look-up.
+                let array_type = unsafe { pg_sys::get_array_type(Oid::from(column.element)) };
+                params.push(array_type, array.finish());
+            }
+            counted.push(round != Round::Insert || action.command == Command::Insert);
+            requests.push(self.request(group, &statement.template, params)?);
+        }
+        let mut gather = Gather::start(requests)?;
+        while gather.next()?.is_some() {}
+        Ok((0..counted.len())
+            .filter(|request| counted[*request])
+            .map(|request| gather.affected(request))
+            .sum())
+    }
+
+    fn request(
+        &self,
+        group: usize,
+        template: &crate::deparse::SqlTemplate,
+        params: Params,
+    ) -> Result<Request> {
+        let group = &self.colocation.groups[group];
+        let node = catalog::node(group.node)?;
+        let sql = task::shared_text(task::render(template, Some(group.id), &node));
+        Ok(Request {
+            node: group.node,
+            groups: Rc::new([group.id]),
+            access: Access::Write,
+            statement: Statement {
+                named: task::seen_before(&sql),
+                sql,
+                params: Rc::new(params),
+                results: Format::Text,
+            },
+            sole: false,
+            bulk: false,
+            as_others: self.plan.as_others,
+        })
+    }
+
+    /// Rows that others refer to cannot leave their shard: DELETE would do there what ON DELETE says.
+    fn forbid_referenced(
+        &self,
+        referenced: &Referenced,
+        batches: &BTreeMap<(usize, usize), Batch>,
+    ) -> Result<()> {
+        let mut requests = Vec::new();
+        for ((_, group), batch) in batches {
+            let mut params = Params::default();
+            params.push(Oid::from(TID_ARRAY), ctids(&batch.places));
+            requests.push(self.request(*group, &referenced.look, params)?);
+        }
+        let mut gather = Gather::start(requests)?;
+        let mut found = None;
+        while let Some((_, row)) = gather.next()? {
+            let values = row.get(0).map(|v| String::from_utf8_lossy(v).into_owned());
+            found.get_or_insert(values.unwrap_or_default());
+        }
+        let Some(values) = found else { return Ok(()) };
+        let (table, child) = (&self.plan.table, &referenced.table);
+        let constraint = &referenced.constraint;
+        if referenced.follows {
+            return Err(Error::refused(
+                format!("the distribution column of a row of \"{table}\" cannot be changed while rows of \"{child}\" follow it to another shard"),
+                "Change the referring rows first, in the same transaction.",
+            )
+            .detail(format!("Foreign key \"{constraint}\" says what happens to referring rows ON UPDATE.")));
+        }
+        let mut error = Error::new(
+            *b"23503",
+            format!("update or delete on table \"{table}\" violates foreign key constraint \"{constraint}\" on table \"{child}\""),
+        )
+        .detail(format!(
+            "Key ({})=({values}) is still referenced from table \"{child}\".",
+            referenced.columns
+        ));
+        let fields = error.fields_mut();
+        fields.schema = Some(referenced.schema.clone());
+        fields.table = Some(child.clone());
+        fields.constraint = Some(constraint.clone());
+        Err(error)
+    }
+}
+
+/// What ExecMergeMatched says.
+fn affected_twice() -> Error {
+    Error::new(*b"21000", "MERGE command cannot affect row a second time")
+        .hint("Ensure that not more than one source row matches any one target row.")
+}
+
+fn statement_of(round: Round, action: &Action) -> Option<&RowsStatement> {
+    match round {
+        Round::Remove => action.remove.as_ref(),
+        Round::InPlace => action.in_place.as_ref(),
+        Round::Insert => action.insert.as_ref(),
+    }
+}
+
+/// A row whose attributes were all taken out of its tuple.
+struct Row(*mut pg_sys::TupleTableSlot);
+
+impl Row {
+    fn value(&self, column: usize) -> Option<Datum> {
+        // SAFETY: a slot with values, as wide as the plan says.
+        unsafe {
+            let null = *(*self.0).tts_isnull.add(column);
+            (!null).then(|| *(*self.0).tts_values.add(column))
+        }
+    }
+}
+
+impl ModifyPlan {
+    /// The index of the action that a row gets.
+    fn number_of(&self, row: &Row) -> Option<usize> {
+        match self.choice {
+            None => Some(0),
+            Some(column) => {
+                let number = row.value(column)?.value() as i32;
+                usize::try_from(number).ok()?.checked_sub(1)
+            }
+        }
+    }
+
+    fn action_of(&self, row: &Row) -> Option<&Action> {
+        self.actions.get(self.number_of(row)?)
+    }
+}
+
+impl Batch {
+    fn of(statement: &RowsStatement) -> Batch {
+        Batch {
+            places: Vec::new(),
+            ctids: ArrayBuilder::new(TID),
+            arrays: statement
+                .columns
+                .iter()
+                .map(|column| ArrayBuilder::new(column.element))
+                .collect(),
+        }
+    }
+
+    /// Adds a row; answers by how many bytes the batch grew.
+    unsafe fn add(
+        &mut self,
+        place: Option<Place>,
+        statement: &RowsStatement,
+        encoders: &mut [Encoder],
+        row: &Row,
+    ) -> usize {
+        let mut grown = 0;
+        if let Some(place) = place {
+            self.places.push(place);
+            push_ctid(&mut self.ctids, place);
+            grown += 20;
+        }
+        if !statement.columns.is_empty() {
+            for (index, column) in statement.columns.iter().enumerate() {
+                let array = &mut self.arrays[index];
+                let before = array.size();
+                match row.value(column.source) {
+                    None => array.push_null(),
+                    // SAFETY: a value of the column's type.
+                    Some(value) => array.push(|out| unsafe { encoders[index].write(value, out) }),
+                }
+                grown += array.size() - before;
+            }
+        }
+        grown
+    }
+}
+
+/// As `tid_recv` reads it.
+fn push_ctid(array: &mut ArrayBuilder, (_, block, offset): Place) {
+    array.push(|out| {
+        out.extend_from_slice(&block.to_be_bytes());
+        out.extend_from_slice(&offset.to_be_bytes());
+    });
+}
+
+fn ctids(places: &[Place]) -> Vec<u8> {
+    let mut array = ArrayBuilder::new(TID);
+    for place in places {
+        push_ctid(&mut array, *place);
+    }
+    array.finish()
+}
+
+impl Params {
+    /// A value in binary format.
+    fn push(&mut self, type_oid: Oid, value: Vec<u8>) {
+        self.types.push(type_oid);
+        self.formats.push(Format::Binary);
+        self.values.push(Some(value));
+    }
+}

@@ -1,0 +1,561 @@
+//! UPDATE and DELETE that the shards cannot run by themselves: the rows are read and locked as a distributed query,
+//! with their new values and what RETURNING says of them; a node on top changes them by ctid.
+
+use crate::catalog::{self, TableKind};
+use crate::error::{Error, Result};
+use crate::pg::node::Step;
+use crate::pg::{expr, list, node, types};
+use crate::planner::apply::{self, Assigned};
+use crate::planner::insert::row_checks;
+use crate::planner::plan::{Action, Command, ModifyPlan, Private, Repeats};
+use crate::planner::reading::{self, Reading};
+use crate::planner::{leaf, statement, Planner};
+use pgrx::pg_sys::{self, CmdType, LockClauseStrength, Node, NodeTag, PlannedStmt, Query};
+
+/// Where the rows of a changed table are known by their distribution column.
+pub struct Target {
+    pub relid: pg_sys::Oid,
+    pub key: i16,
+    pub colocation: i32,
+    pub schema: String,
+    pub name: String,
+    pub as_others: bool,
+}
+
+impl Target {
+    /// # Safety
+    /// `query` changes the table.
+    pub unsafe fn of(query: *mut Query, table: &catalog::Table) -> Result<Target> {
+        unsafe {
+            let TableKind::Distributed { key, colocation } = &table.kind else {
+                return Err(Error::internal("a changed table that is not distributed"));
+            };
+            let rte = list::nth::<pg_sys::RangeTblEntry>(
+                (*query).rtable,
+                (*query).resultRelation as usize - 1,
+            );
+            let user = (*rte).checkAsUser;
+            let (schema, name) = crate::deparse::name_of(table.relid)?;
+            Ok(Target {
+                relid: table.relid,
+                key: *key,
+                colocation: colocation.id,
+                schema,
+                name,
+                as_others: user != pg_sys::InvalidOid && user != pg_sys::GetUserId(),
+            })
+        }
+    }
+
+    /// The position of the new key among the new values, where there is one.
+    pub fn new_key(&self, assigned: &[Assigned]) -> Option<usize> {
+        assigned
+            .iter()
+            .find(|(attno, _)| *attno == self.key)
+            .map(|(_, position)| *position)
+    }
+}
+
+/// Plans an UPDATE or DELETE of a distributed table; `reason` says why the shards do not run it.
+///
+/// # Safety
+/// As `planner::plan`.
+pub unsafe fn plan(
+    query: *mut Query,
+    table: &catalog::Table,
+    reason: String,
+    standard: Planner,
+) -> Result<*mut PlannedStmt> {
+    unsafe {
+        let target = Target::of(query, table)?;
+        leaf::refuse_system_columns(query)?;
+        let session = leaf::Session::share(query);
+        leaf::give_row_identity();
+        let read = read(query, &target)?;
+        let planned = super::plan_select(read.query, standard)?;
+        drop(session);
+        let plan = ModifyPlan {
+            schema: target.schema,
+            table: target.name,
+            colocation: target.colocation,
+            key: read.key,
+            ctid: read.ctid,
+            choice: None,
+            actions: vec![read.action],
+            repeats: if reads_target_only(query) {
+                Repeats::Never
+            } else {
+                Repeats::Once
+            },
+            referenced: read.referenced,
+            as_others: target.as_others,
+            reason,
+        };
+        above(query, planned, plan, read.returning)
+    }
+}
+
+/// Puts the changing node above the plan that reads.
+///
+/// # Safety
+/// `planned` is the plan of the reading query of `query`.
+pub unsafe fn above(
+    query: *mut Query,
+    planned: *mut PlannedStmt,
+    plan: ModifyPlan,
+    returning: Option<*mut pg_sys::List>,
+) -> Result<*mut PlannedStmt> {
+    unsafe {
+        let below = (*planned).planTree;
+        let columns: Vec<_> = list::iter::<pg_sys::TargetEntry>((*below).targetlist)
+            .map(|entry| expr::signature((*entry).expr.cast()))
+            .collect();
+        let names = (1..=columns.len()).map(|n| format!("c{n}")).collect();
+        let scan = statement::scan_over(planned, &columns, names, returning);
+        (*scan).custom_private = plan.to_private()?;
+        (*scan).methods = crate::executor::modify_methods();
+        (*planned).commandType = (*query).commandType;
+        (*planned).hasReturning = !(*query).returningList.is_null();
+        (*planned).hasModifyingCTE = (*query).hasModifyingCTE;
+        (*planned).canSetTag = (*query).canSetTag;
+        (*planned).queryId = (*query).queryId;
+        (*planned).stmt_location = (*query).stmt_location;
+        (*planned).stmt_len = (*query).stmt_len;
+        (*planned).planTree = scan.cast();
+        Ok(planned)
+    }
+}
+
+/// A join may give a row several times.
+unsafe fn reads_target_only(query: *mut Query) -> bool {
+    unsafe {
+        let from = (*(*query).jointree).fromlist;
+        list::len(from) == 1
+            && node::cast::<pg_sys::RangeTblRef>(list::nth::<Node>(from, 0)).is_some()
+    }
+}
+
+/// The reading query, and what is done with its rows.
+struct Read {
+    query: *mut Query,
+    key: usize,
+    ctid: usize,
+    action: Action,
+    returning: Option<*mut pg_sys::List>,
+    referenced: Vec<crate::planner::plan::Referenced>,
+}
+
+unsafe fn read(query: *mut Query, target: &Target) -> Result<Read> {
+    unsafe {
+        let update = (*query).commandType == CmdType::CMD_UPDATE;
+        let entries: Vec<*mut pg_sys::TargetEntry> = if update {
+            list::iter::<pg_sys::TargetEntry>((*query).targetList)
+                .filter(|entry| !(**entry).resjunk)
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let set: Vec<i16> = entries.iter().map(|entry| (**entry).resno).collect();
+        let moves = set.contains(&target.key);
+        let mut reading = Reading::of(query, strength(target.relid, update.then_some(&set[..])));
+        let key = reading.target_column(target.relid, target.key);
+        let ctid = reading.ctid();
+
+        // Values first: two volatile ones that look alike are two values.
+        let rows = MultipleAssignments::of(query, reading.query);
+        let mut late = Vec::new();
+        let mut assigned: Vec<Assigned> = Vec::new();
+        for entry in &entries {
+            let value = (**entry).expr.cast::<Node>();
+            if reads_multiple(value) {
+                reading.note_columns(value);
+                late.push(((**entry).resno, value));
+            } else {
+                let column = reading::append(reading.query, node::copy(value));
+                assigned.push(((**entry).resno, column as usize - 1));
+            }
+        }
+        let (conditions, checks) = row_checks((*query).withCheckOptions);
+        let above = !(*query).returningList.is_null() || !conditions.is_empty();
+        let generated = if above && update {
+            generated_columns(target.relid, reading.target)
+        } else {
+            Vec::new()
+        };
+        let trees = conditions
+            .iter()
+            .copied()
+            .chain([(*query).returningList.cast()])
+            .chain(generated.iter().map(|(_, value)| *value));
+        for tree in trees {
+            reading.note_columns(tree);
+        }
+        if moves || above && reads_whole_row(query, reading.target) {
+            for attno in apply::stored_columns(target.relid) {
+                reading.target_column(target.relid, attno);
+            }
+        }
+
+        let mut top = reading.query;
+        let mut height = 0;
+        if !late.is_empty() {
+            top = reading::level_above(top);
+            height += 1;
+            for (attno, value) in late {
+                let value = reading::lifted(value, &mut |var| Ok(reading.above(var)))?;
+                let value = rows.resolve(value);
+                assigned.push((attno, reading::append(top, value) as usize - 1));
+            }
+        }
+        let mut returning = None;
+        let mut row_checks = Vec::new();
+        if above {
+            let below = top;
+            top = reading::level_above(top);
+            height += 1;
+            let new_row = NewRow {
+                relid: target.relid,
+                target: reading.target,
+                update,
+                below,
+                assigned: &assigned,
+                generated: &generated,
+            };
+            let mut outputs = Vec::new();
+            for entry in list::iter::<pg_sys::TargetEntry>((*query).returningList) {
+                let value = reading::lifted((*entry).expr.cast(), &mut |var| {
+                    new_row.value(&mut reading, var)
+                })?;
+                let signature = expr::signature(value);
+                let attno = reading::append(top, value);
+                let output = pg_sys::flatCopyTargetEntry(entry);
+                (*output).expr = expr::var(1, attno, signature).cast();
+                outputs.push(output);
+            }
+            if !(*query).returningList.is_null() {
+                returning = Some(list::from(outputs));
+            }
+            for (condition, check) in conditions.into_iter().zip(checks) {
+                let value =
+                    reading::lifted(condition, &mut |var| new_row.value(&mut reading, var))?;
+                row_checks.push((reading::append(top, value) as usize - 1, check));
+            }
+        }
+        reading::share_with(reading.query, top, height);
+
+        let action = if update {
+            let (remove, insert) = if moves {
+                let mut row = Vec::new();
+                for attno in apply::stored_columns(target.relid) {
+                    let new = assigned.iter().find(|(a, _)| *a == attno).map(|(_, p)| *p);
+                    let position = match new {
+                        Some(position) => position,
+                        None => reading.target_column(target.relid, attno) as usize - 1,
+                    };
+                    row.push((attno, position));
+                }
+                (
+                    Some(apply::delete(target.relid)?),
+                    Some(apply::insert(target.relid, &row)?),
+                )
+            } else {
+                (None, None)
+            };
+            Action {
+                command: Command::Update,
+                in_place: Some(apply::update(target.relid, target.key, &assigned)?),
+                new_key: target.new_key(&assigned),
+                remove,
+                insert,
+                checks: row_checks,
+            }
+        } else {
+            Action {
+                command: Command::Delete,
+                in_place: Some(apply::delete(target.relid)?),
+                new_key: None,
+                remove: None,
+                insert: None,
+                checks: row_checks,
+            }
+        };
+        Ok(Read {
+            query: top,
+            key: key as usize - 1,
+            ctid: ctid as usize - 1,
+            action,
+            returning,
+            referenced: if moves {
+                apply::referenced(target.relid)?
+            } else {
+                Vec::new()
+            },
+        })
+    }
+}
+
+/// How rows are locked before they are changed: as PostgreSQL's own UPDATE (of these columns) and DELETE do.
+///
+/// # Safety
+/// Called inside the server.
+pub unsafe fn strength(relid: pg_sys::Oid, set: Option<&[i16]>) -> LockClauseStrength::Type {
+    unsafe {
+        let Some(set) = set else {
+            return LockClauseStrength::LCS_FORUPDATE;
+        };
+        let relation = pg_sys::RelationIdGetRelation(relid);
+        if relation.is_null() {
+            return LockClauseStrength::LCS_FORUPDATE;
+        }
+        let keys = pg_sys::RelationGetIndexAttrBitmap(
+            relation,
+            pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_KEY,
+        );
+        pg_sys::RelationClose(relation);
+        let of_key = set.iter().any(|attno| {
+            let member = i32::from(*attno) - pg_sys::FirstLowInvalidHeapAttributeNumber;
+            pg_sys::bms_is_member(member, keys)
+        });
+        if of_key {
+            LockClauseStrength::LCS_FORUPDATE
+        } else {
+            LockClauseStrength::LCS_FORNOKEYUPDATE
+        }
+    }
+}
+
+/// The generated columns of a table with their expressions over the relation's columns, as those of `target`.
+///
+/// # Safety
+/// Called inside the server.
+pub unsafe fn generated_columns(relid: pg_sys::Oid, target: i32) -> Vec<(i16, *mut Node)> {
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(relid);
+        if relation.is_null() {
+            return Vec::new();
+        }
+        let found = (1..=types::column_count(relid))
+            .filter(|attno| pg_sys::get_attgenerated(relid, *attno) != 0)
+            .map(|attno| {
+                let value = pg_sys::build_column_default(relation, i32::from(attno));
+                (attno, expr::renumbered(value, 1, target))
+            })
+            .collect();
+        pg_sys::RelationClose(relation);
+        found
+    }
+}
+
+/// Does RETURNING or a check name the changed row as a whole?
+unsafe fn reads_whole_row(query: *mut Query, target: i32) -> bool {
+    unsafe {
+        let whole = |tree: *mut Node| {
+            node::walk(
+                tree,
+                &mut |item, depth| match node::cast::<pg_sys::Var>(item) {
+                    Some(var)
+                        if (*var).varno == target
+                            && (*var).varlevelsup == depth
+                            && (*var).varattno == 0 =>
+                    {
+                        Step::Stop
+                    }
+                    _ => Step::Into,
+                },
+            )
+        };
+        whole((*query).returningList.cast()) || whole((*query).withCheckOptions.cast())
+    }
+}
+
+impl Reading {
+    /// A column of the joining level, one level above.
+    unsafe fn above(&mut self, var: *mut pg_sys::Var) -> *mut Node {
+        unsafe {
+            let attno = self.column(var.cast());
+            expr::var(1, attno, expr::signature(var.cast())).cast()
+        }
+    }
+}
+
+/// The row as RETURNING and checks see it, over the columns of the level below them.
+struct NewRow<'a> {
+    relid: pg_sys::Oid,
+    target: i32,
+    update: bool,
+    below: *mut Query,
+    assigned: &'a [Assigned],
+    generated: &'a [(i16, *mut Node)],
+}
+
+impl NewRow<'_> {
+    unsafe fn value(&self, reading: &mut Reading, var: *mut pg_sys::Var) -> Result<*mut Node> {
+        unsafe {
+            if (*var).varno != self.target || !self.update {
+                return Ok(reading.above(var));
+            }
+            if (*var).varattno == 0 {
+                return self.row(reading, var);
+            }
+            self.column(reading, (*var).varattno, var)
+        }
+    }
+
+    unsafe fn column(
+        &self,
+        reading: &mut Reading,
+        attno: i16,
+        var: *mut pg_sys::Var,
+    ) -> Result<*mut Node> {
+        unsafe {
+            if let Some((_, position)) = self.assigned.iter().find(|(a, _)| *a == attno) {
+                let entry = list::nth::<pg_sys::TargetEntry>((*self.below).targetList, *position);
+                let signature = expr::signature((*entry).expr.cast());
+                return Ok(expr::var(1, *position as i16 + 1, signature).cast());
+            }
+            if let Some((_, value)) = self.generated.iter().find(|(a, _)| *a == attno) {
+                return reading::lifted(*value, &mut |var| self.value(reading, var));
+            }
+            Ok(reading.above(var))
+        }
+    }
+
+    /// The whole row, of the table's type.
+    unsafe fn row(&self, reading: &mut Reading, var: *mut pg_sys::Var) -> Result<*mut Node> {
+        unsafe {
+            let row = node::make::<pg_sys::RowExpr>();
+            let mut values = Vec::new();
+            let mut names = Vec::new();
+            for attno in 1..=types::column_count(self.relid) {
+                if !types::has_column(self.relid, attno) {
+                    let null = pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid);
+                    values.push(null.cast::<Node>());
+                    names.push(pg_sys::makeString(node::pstrdup("dropped")));
+                    continue;
+                }
+                let (mut type_oid, mut typmod, mut collation) =
+                    (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+                pg_sys::get_atttypetypmodcoll(
+                    self.relid,
+                    attno,
+                    &mut type_oid,
+                    &mut typmod,
+                    &mut collation,
+                );
+                let column = expr::var(self.target, attno, (type_oid, typmod, collation));
+                values.push(self.column(reading, attno, column)?);
+                names.push(pg_sys::makeString(pg_sys::get_attname(
+                    self.relid, attno, false,
+                )));
+            }
+            (*row).args = list::from(values);
+            (*row).colnames = list::from(names);
+            (*row).row_typeid = (*var).vartype;
+            (*row).row_format = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+            (*row).location = -1;
+            Ok(row.cast())
+        }
+    }
+}
+
+/// `(a, b) = (SELECT …)`: the subquery as one value, a row, of which the level above takes the fields.
+struct MultipleAssignments {
+    /// Number of the subquery, and of the column that has its row.
+    rows: Vec<(i32, i16)>,
+}
+
+impl MultipleAssignments {
+    unsafe fn of(query: *mut Query, reading: *mut Query) -> MultipleAssignments {
+        unsafe {
+            let mut rows = Vec::new();
+            for entry in list::iter::<pg_sys::TargetEntry>((*query).targetList) {
+                let Some(link) = node::cast::<pg_sys::SubLink>((*entry).expr) else {
+                    continue;
+                };
+                if (*link).subLinkType != pg_sys::SubLinkType::MULTIEXPR_SUBLINK {
+                    continue;
+                }
+                let link = node::copy(link);
+                let number = (*link).subLinkId;
+                (*link).subLinkType = pg_sys::SubLinkType::EXPR_SUBLINK;
+                (*link).subLinkId = 0;
+                (*link).testexpr = std::ptr::null_mut();
+                (*link).subselect = as_row((*link).subselect.cast()).cast();
+                rows.push((number, reading::append(reading, link.cast())));
+            }
+            MultipleAssignments { rows }
+        }
+    }
+
+    /// The tree with fields in place of its `PARAM_MULTIEXPR` parameters.
+    unsafe fn resolve(&self, tree: *mut Node) -> *mut Node {
+        unsafe {
+            if tree.is_null() {
+                return tree;
+            }
+            if let Some(param) = node::cast::<pg_sys::Param>(tree) {
+                if (*param).paramkind == pg_sys::ParamKind::PARAM_MULTIEXPR {
+                    let number = (*param).paramid >> 16;
+                    let field = (*param).paramid & 0xFFFF;
+                    let row = self.rows.iter().find(|(n, _)| *n == number);
+                    let Some((_, column)) = row else { return tree };
+                    let select = pg_sys::palloc0(std::mem::size_of::<pg_sys::FieldSelect>())
+                        .cast::<pg_sys::FieldSelect>();
+                    (*select).xpr.type_ = NodeTag::T_FieldSelect;
+                    let record = (pg_sys::RECORDOID, -1, pg_sys::InvalidOid);
+                    (*select).arg = expr::var(1, *column, record).cast();
+                    (*select).fieldnum = field as i16;
+                    (*select).resulttype = (*param).paramtype;
+                    (*select).resulttypmod = (*param).paramtypmod;
+                    (*select).resultcollid = (*param).paramcollid;
+                    return select.cast();
+                }
+            }
+            node::map_children(tree, |child| self.resolve(child))
+        }
+    }
+}
+
+/// `SELECT ROW(a, b) FROM (SELECT a, b …)`
+unsafe fn as_row(below: *mut Query) -> *mut Query {
+    unsafe {
+        for (index, entry) in list::iter::<pg_sys::TargetEntry>((*below).targetList).enumerate() {
+            if (*entry).resname.is_null() {
+                (*entry).resname = node::pstrdup(&format!("f{}", index + 1));
+            }
+        }
+        let query = reading::level_above(below);
+        let mut fields = Vec::new();
+        let mut names = Vec::new();
+        for (index, entry) in list::iter::<pg_sys::TargetEntry>((*query).targetList).enumerate() {
+            fields.push((*entry).expr.cast::<Node>());
+            names.push(pg_sys::makeString(node::pstrdup(&format!(
+                "f{}",
+                index + 1
+            ))));
+        }
+        let row = node::make::<pg_sys::RowExpr>();
+        (*row).args = list::from(fields);
+        (*row).colnames = list::from(names);
+        (*row).row_typeid = pg_sys::RECORDOID;
+        (*row).row_format = pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
+        (*row).location = -1;
+        let entry = pg_sys::makeTargetEntry(row.cast(), 1, node::pstrdup("row"), false);
+        (*query).targetList = list::from([entry]);
+        query
+    }
+}
+
+unsafe fn reads_multiple(tree: *mut Node) -> bool {
+    unsafe {
+        node::walk(
+            tree,
+            &mut |item, _| match node::cast::<pg_sys::Param>(item) {
+                Some(param) if (*param).paramkind == pg_sys::ParamKind::PARAM_MULTIEXPR => {
+                    Step::Stop
+                }
+                _ => Step::Into,
+            },
+        )
+    }
+}
