@@ -279,8 +279,8 @@ class Bench:
                   + ", ".join(f"{s} {ms:.2f} ({n})" for s, (ms, n) in self.first_rows.items()) + ".", ""]
         lines += ["How it is measured: the head of `bench/bench.py`.", ""]
         path = pathlib.Path(self.o.output)
-        _, other, rest = (path.read_text() if path.exists() else "").partition("## TPC-H\n")  # bench/tpch.py's part stays
-        path.write_text("\n".join(lines) + ("\n" + other + rest if other else ""))
+        _, other, rest = (path.read_text() if path.exists() else "").partition("\n## ")  # the parts of other programs stay
+        path.write_text("\n".join(lines) + other + rest)
         print("\n".join(lines))
 
 
