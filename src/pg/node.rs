@@ -28,7 +28,7 @@ node_types! {
     FieldStore T_FieldStore, ConvertRowtypeExpr T_ConvertRowtypeExpr, WithCheckOption T_WithCheckOption,
     RowMarkClause T_RowMarkClause, CopyStmt T_CopyStmt, SetToDefault T_SetToDefault, ColumnRef T_ColumnRef, ResTarget T_ResTarget, SelectStmt T_SelectStmt, Alias T_Alias, BooleanTest T_BooleanTest,
     CaseExpr T_CaseExpr, CaseWhen T_CaseWhen, FieldSelect T_FieldSelect,
-    PlannerGlobal T_PlannerGlobal, PlannerInfo T_PlannerInfo,
+    PlannerGlobal T_PlannerGlobal, PlannerInfo T_PlannerInfo, CoalesceExpr T_CoalesceExpr,
 }
 
 /// The tag of a node.

@@ -257,7 +257,8 @@ pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<(
     }
 }
 
-unsafe fn level_estimate(level: &Level, items: &[usize]) -> f64 {
+/// How many rows items of the level give with the conditions that speak of them alone.
+pub unsafe fn level_estimate(level: &Level, items: &[usize]) -> f64 {
     unsafe {
         let part = level.part(items, true);
         // WITH queries that it reads come along
@@ -281,7 +282,7 @@ unsafe fn send(level: &mut Level, piece: &[usize], externals: &mut Externals) ->
         let columns: Vec<*mut pg_sys::TargetEntry> = list::iter((*subquery).targetList).collect();
         let cte = node::make::<pg_sys::CommonTableExpr>();
         split::transform(subquery)?;
-        let name = externals.add_with(level.query, cte);
+        externals.add_with(level.query, cte);
         (*cte).ctematerialized = pg_sys::CTEMaterialize::CTEMaterializeAlways;
         (*cte).ctequery = subquery.cast();
         (*cte).cterefcount = columns.len() as i32;
@@ -300,9 +301,24 @@ unsafe fn send(level: &mut Level, piece: &[usize], externals: &mut Externals) ->
         (*cte).ctecoltypes = list::from_oids(signatures.iter().map(|s| s.0));
         (*cte).ctecoltypmods = list::from_ints(signatures.iter().map(|s| s.1));
         (*cte).ctecolcollations = list::from_oids(signatures.iter().map(|s| s.2));
+        let entry = arrays_entry(cte, 1, externals);
+        level.put(entry, &units, &members, Place::Everywhere);
+        Ok(())
+    }
+}
+
+/// `unnest(columns of a WITH query)`, as a function in FROM of the level `levels - 1` below the one that has the query.
+pub unsafe fn arrays_entry(
+    cte: *mut pg_sys::CommonTableExpr,
+    levels: u32,
+    externals: &mut Externals,
+) -> *mut RangeTblEntry {
+    unsafe {
         let mut functions = Vec::new();
-        for (index, signature) in signatures.iter().enumerate() {
-            let array = externals.stand_in(array_of(cte, index, names()));
+        let targets = (*(*cte).ctequery.cast::<Query>()).targetList;
+        for (index, target) in list::iter::<pg_sys::TargetEntry>(targets).enumerate() {
+            let signature = expr::signature((*target).expr.cast());
+            let array = externals.stand_in(array_of(cte, index, levels));
             let call = pg_sys::makeFuncExpr(
                 pg_sys::F_UNNEST_ANYARRAY.into(),
                 signature.0,
@@ -321,24 +337,20 @@ unsafe fn send(level: &mut Level, piece: &[usize], externals: &mut Externals) ->
         (*entry).rtekind = RTEKind::RTE_FUNCTION;
         (*entry).functions = list::from(functions);
         (*entry).inFromCl = true;
-        (*entry).eref = pg_sys::makeAlias(name, names());
+        (*entry).eref = pg_sys::makeAlias((*cte).ctename, node::copy((*cte).ctecolnames));
         (*entry).alias = node::copy((*entry).eref);
-        level.put(entry, &units, &members, Place::Everywhere);
-        Ok(())
+        entry
     }
 }
 
-/// `ARRAY(SELECT column FROM cte)`, an expression of the level that has the WITH query.
-unsafe fn array_of(
-    cte: *mut pg_sys::CommonTableExpr,
-    column: usize,
-    names: *mut pg_sys::List,
-) -> *mut Node {
+/// `ARRAY(SELECT column FROM cte)`, an expression `levels - 1` below the level that has the WITH query.
+unsafe fn array_of(cte: *mut pg_sys::CommonTableExpr, column: usize, levels: u32) -> *mut Node {
     unsafe {
+        let names = node::copy((*cte).ctecolnames);
         let entry = node::make::<RangeTblEntry>();
         (*entry).rtekind = RTEKind::RTE_CTE;
         (*entry).ctename = (*cte).ctename;
-        (*entry).ctelevelsup = 1;
+        (*entry).ctelevelsup = levels;
         (*entry).coltypes = node::copy((*cte).ctecoltypes);
         (*entry).coltypmods = node::copy((*cte).ctecoltypmods);
         (*entry).colcollations = node::copy((*cte).ctecolcollations);

@@ -3,12 +3,23 @@
 
 use crate::pg::{expr, list, node};
 use pgrx::pg_sys::{self, Node, Query};
+use std::cell::Cell;
 
 /// No statement has so many parameters of its own.
 const FIRST: i32 = 1 << 20;
+/// From here on they are those of `early`.
+const END: i32 = 3 << 19;
+
+thread_local! {
+    /// Levels are split within others: no two of them use the same numbers. They may be used again when all are done,
+    /// which nobody tells, so they go round.
+    static NEXT: Cell<i32> = const { Cell::new(FIRST) };
+}
 
 #[derive(Default)]
 pub struct Externals {
+    /// The numbers of the values.
+    numbers: Vec<i32>,
     /// Expressions of the level being split.
     values: Vec<*mut Node>,
     /// WITH queries that they read.
@@ -27,8 +38,10 @@ impl Externals {
     pub unsafe fn stand_in(&mut self, value: *mut Node) -> *mut Node {
         unsafe {
             let (type_oid, typmod, collation) = expr::signature(value);
+            let number = NEXT.get();
+            NEXT.set(if number + 1 < END { number + 1 } else { FIRST });
             self.values.push(value);
-            let number = FIRST + self.values.len() as i32 - 1;
+            self.numbers.push(number);
             expr::param(number, type_oid, typmod, collation).cast()
         }
     }
@@ -95,11 +108,9 @@ impl Externals {
                 return item;
             }
             if let Some(param) = node::cast::<pg_sys::Param>(item) {
-                let number = (*param).paramid - FIRST;
                 let is_ours = (*param).paramkind == pg_sys::ParamKind::PARAM_EXTERN;
-                let known = usize::try_from(number)
-                    .ok()
-                    .and_then(|n| self.values.get(n));
+                let place = self.numbers.iter().position(|n| *n == (*param).paramid);
+                let known = place.and_then(|place| self.values.get(place));
                 return match known {
                     Some(value) if is_ours => {
                         let value: *mut Node = node::copy(*value);

@@ -269,7 +269,11 @@ pub unsafe fn placeholder(remote: Remote, sorted: bool) -> *mut pg_sys::RangeTbl
 }
 
 /// Oid of `shard_ext.leaf`.
-unsafe fn leaf_function() -> Oid {
+/// The placeholder function.
+///
+/// # Safety
+/// Reads catalogs.
+pub unsafe fn leaf_function() -> Oid {
     unsafe {
         let name = list::from([
             pg_sys::makeString(node::pstrdup("shard_ext")),

@@ -7,6 +7,7 @@ mod analysis;
 mod apply;
 mod broadcast;
 mod conflict;
+mod decorrelate;
 mod early;
 mod estimate;
 mod externals;

@@ -170,7 +170,7 @@ impl Level {
     }
 
     /// The conditions that speak of these items only and that a node can evaluate.
-    unsafe fn conditions(&self, items: &[usize], sublinks: bool) -> Vec<usize> {
+    pub unsafe fn conditions(&self, items: &[usize], sublinks: bool) -> Vec<usize> {
         unsafe {
             let members = self.members(items);
             (0..self.quals.len())
@@ -539,7 +539,10 @@ impl Level {
 }
 
 /// May this Query run on each shard, or on one, with its rows appended?
-unsafe fn sendable(query: *mut Query) -> Result<bool> {
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn sendable(query: *mut Query) -> Result<bool> {
     unsafe {
         if split::is_correlated(query) || split::reads_outer_cte(query) {
             return Ok(false);

@@ -7,6 +7,7 @@ use crate::pg::{expr, list, node};
 use crate::planner::aggregate;
 use crate::planner::analysis::Analysis;
 use crate::planner::broadcast;
+use crate::planner::decorrelate;
 use crate::planner::early;
 use crate::planner::externals::Externals;
 use crate::planner::insert_select;
@@ -42,6 +43,8 @@ pub unsafe fn transform(query: *mut Query) -> Result<()> {
         if split_level(query, Mode::Plain)?.is_some() {
             if can_be_taken_apart(query) {
                 split_joins(query)?;
+            } else if decorrelate::concerns(query) {
+                take_subqueries_out(query)?;
             }
             transform_children(query)?;
         }
@@ -125,6 +128,10 @@ unsafe fn split_joins(query: *mut Query) -> Result<()> {
         let mut done = !externals.is_empty() && split_whole(query)?;
         if !done {
             if let Some(mut level) = Level::of(query)? {
+                if decorrelate::subqueries(&mut level, &mut externals)? {
+                    externals.restore(query);
+                    return Ok(());
+                }
                 broadcast::operands(&mut level, &mut externals)?;
                 level.rebuild();
                 done = level.is_one_piece() && split_whole(query)?;
@@ -132,6 +139,18 @@ unsafe fn split_joins(query: *mut Query) -> Result<()> {
                     level.make_subqueries()?;
                 }
             }
+        }
+        externals.restore(query);
+        Ok(())
+    }
+}
+
+/// Has subqueries that read distributed tables answer for all rows of a level that is here.
+unsafe fn take_subqueries_out(query: *mut Query) -> Result<()> {
+    unsafe {
+        let mut externals = Externals::default();
+        if let Some(mut level) = Level::of(query)? {
+            decorrelate::subqueries(&mut level, &mut externals)?;
         }
         externals.restore(query);
         Ok(())
@@ -244,9 +263,9 @@ unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
         if mode == Mode::Locking && limited && !route.single {
             return refuse("LIMIT takes some of the rows of all shards");
         }
-        if !route.single
-            && (node::has_sublink((*query).limitCount) || node::has_sublink((*query).limitOffset))
-        {
+        let limited_by_subquery =
+            node::has_sublink((*query).limitCount) || node::has_sublink((*query).limitOffset);
+        if !route.single && limited_by_subquery {
             return refuse("the coordinator computes LIMIT by a subquery");
         }
         if !(*query).setOperations.is_null() {
@@ -257,6 +276,9 @@ unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
         }
         if shippable_above(query) && (route.single || keeps_groups_whole(query, &analysis)) {
             return whole(query, &route, mode);
+        }
+        if limited_by_subquery {
+            return refuse("the coordinator computes LIMIT by a subquery");
         }
         if !route.single && aggregate::shows_order_of_subquery(query) {
             return refuse("an aggregate takes its rows in the order of a subquery");

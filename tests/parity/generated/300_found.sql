@@ -63,3 +63,4 @@ SELECT s1, row_to_json(s1) FROM pairs s1 WHERE id = 3;
 SELECT count(s1), count(DISTINCT s1) FROM pairs s1;
 SELECT s1.id FROM a s1 JOIN (SELECT s5.id AS x1 FROM a s5 TABLESAMPLE SYSTEM (100)) s2 ON s1.id = s2.x1;
 SELECT s1.id, s2.x1 FROM a s1 LEFT JOIN LATERAL (SELECT s5.n AS x1 FROM u s4 JOIN a s5 TABLESAMPLE BERNOULLI (100) USING (id) WHERE s4.v = s1.n) s2 ON true;
+SELECT twice(s1.id) AS c1, s1.id AS c2, s1.id AS c3, s1.id AS c4 FROM a s1 WHERE (s1.id = (SELECT max(s2.id) FROM a s2 LEFT JOIN c s3 ON s2.id = s3.id) AND s1.n IN (11, 1, 1, 1)) ORDER BY 1, 2, 3, 4 LIMIT (SELECT count(*) / 9 FROM ref);

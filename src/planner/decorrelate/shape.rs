@@ -1,0 +1,490 @@
+//! The trees that correlated subqueries are found in, and those that they become.
+
+use super::Subquery;
+use crate::error::Result;
+use crate::pg::node::Step;
+use crate::pg::{expr, list, node};
+use crate::planner::externals::Externals;
+use crate::planner::pieces::trees;
+use crate::planner::{broadcast, split};
+use pgrx::pg_sys::{self, CmdType, Node, NodeTag, Query, RTEKind, RangeTblEntry, SubLinkType};
+
+/// Does the level return all its rows, each once, so that its output is computed for all?
+pub unsafe fn gives_all_rows(query: *mut Query) -> bool {
+    unsafe {
+        !(*query).hasAggs
+            && (*query).groupClause.is_null()
+            && (*query).groupingSets.is_null()
+            && (*query).havingQual.is_null()
+            && (*query).limitCount.is_null()
+            && (*query).limitOffset.is_null()
+    }
+}
+
+/// Does LIMIT end the level before all its rows are looked at?
+pub unsafe fn wants_few_rows(query: *mut Query) -> bool {
+    unsafe {
+        !(*query).limitCount.is_null()
+            && (*query).sortClause.is_null()
+            && !(*query).hasAggs
+            && (*query).groupClause.is_null()
+            && (*query).distinctClause.is_null()
+            && (*query).windowClause.is_null()
+    }
+}
+
+/// A correlated subquery of one value, or of EXISTS, without anything between its rows and its aggregates.
+pub unsafe fn subquery(sublink: *mut pg_sys::SubLink) -> Option<Subquery> {
+    unsafe {
+        let exists = (*sublink).subLinkType == SubLinkType::EXISTS_SUBLINK;
+        if !exists && (*sublink).subLinkType != SubLinkType::EXPR_SUBLINK {
+            return None;
+        }
+        let query = node::cast::<Query>((*sublink).subselect)?;
+        let simple = (*query).commandType == CmdType::CMD_SELECT
+            && (*query).groupClause.is_null()
+            && (*query).groupingSets.is_null()
+            && (*query).havingQual.is_null()
+            && (*query).distinctClause.is_null()
+            && (*query).windowClause.is_null()
+            && (*query).limitOffset.is_null()
+            && ((*query).limitCount.is_null() || exists && is_some_rows((*query).limitCount))
+            && (*query).setOperations.is_null()
+            && (*query).cteList.is_null()
+            && (*query).rowMarks.is_null()
+            && !(*query).hasTargetSRFs
+            && !(*query).hasSubLinks
+            && (*query).hasAggs != exists;
+        if !simple || !crate::planner::mentions_distributed(query) {
+            return None;
+        }
+        let mut keys: Vec<*mut pg_sys::Var> = Vec::new();
+        let mut aggregates: Vec<*mut pg_sys::Aggref> = Vec::new();
+        let odd = node::walk(query.cast(), &mut |item, level| match node::tag(item) {
+            NodeTag::T_Var => {
+                let var = item.cast::<pg_sys::Var>();
+                if (*var).varlevelsup > level {
+                    return Step::Stop;
+                }
+                if level > 0 && (*var).varlevelsup == level {
+                    let key = node::copy(var);
+                    (*key).varlevelsup = 0;
+                    if !keys
+                        .iter()
+                        .any(|known| trees::same_column((*known).cast(), key))
+                    {
+                        keys.push(key);
+                    }
+                }
+                Step::Into
+            }
+            NodeTag::T_Aggref if level == 1 => {
+                let aggregate = item.cast::<pg_sys::Aggref>();
+                if !aggregates
+                    .iter()
+                    .any(|known| node::equal(*known, aggregate))
+                {
+                    aggregates.push(aggregate);
+                }
+                Step::Into
+            }
+            NodeTag::T_Aggref if (*item.cast::<pg_sys::Aggref>()).agglevelsup >= level => {
+                Step::Stop
+            }
+            NodeTag::T_GroupingFunc | NodeTag::T_SubLink => Step::Stop,
+            _ => Step::Into,
+        });
+        if odd || keys.is_empty() || has_odd_sources(query) {
+            return None;
+        }
+        if exists {
+            aggregates.clear();
+        }
+        Some(Subquery {
+            query,
+            keys,
+            aggregates,
+            exists,
+        })
+    }
+}
+
+/// A LIMIT of a number that is not zero.
+unsafe fn is_some_rows(limit: *mut Node) -> bool {
+    unsafe {
+        node::cast::<pg_sys::Const>(limit)
+            .is_some_and(|c| !(*c).constisnull && (*c).constvalue.value() as i64 > 0)
+    }
+}
+
+/// Is something in FROM that is not a table, or refers to what is around the subquery?
+unsafe fn has_odd_sources(query: *mut Query) -> bool {
+    unsafe {
+        let outside = |tree: *mut Node| {
+            node::walk(
+                tree,
+                &mut |item, level| match node::cast::<pg_sys::Var>(item) {
+                    Some(var) if (*var).varlevelsup > level => Step::Stop,
+                    _ => Step::Into,
+                },
+            )
+        };
+        let all_tables = list::iter::<RangeTblEntry>((*query).rtable).all(|entry| {
+            (*entry).rtekind == RTEKind::RTE_JOIN
+                || (*entry).rtekind == RTEKind::RTE_RELATION
+                    && (*entry).tablesample.is_null()
+                    && (*entry).securityQuals.is_null()
+        });
+        !all_tables || list::iter::<Node>((*(*query).jointree).fromlist).any(outside)
+    }
+}
+
+/// The subquery with the conditions that do not depend on what is around it, for an estimate.
+pub unsafe fn without_correlation(query: *mut Query) -> *mut Query {
+    unsafe {
+        let copy: *mut Query = node::copy(query);
+        let own: Vec<*mut Node> = expr::conjuncts((*(*copy).jointree).quals)
+            .into_iter()
+            .filter(|qual| !pg_sys::contain_vars_of_level(*qual, 1))
+            .collect();
+        (*(*copy).jointree).quals = split::conjunction(&own);
+        let one = pg_sys::makeTargetEntry(expr::int4(1).cast(), 1, node::pstrdup("one"), false);
+        (*copy).targetList = list::from([one]);
+        (*copy).hasAggs = false;
+        (*copy).limitCount = std::ptr::null_mut();
+        (*copy).sortClause = std::ptr::null_mut();
+        copy
+    }
+}
+
+/// A WITH query of no name yet.
+pub unsafe fn with_query(query: *mut Query) -> *mut pg_sys::CommonTableExpr {
+    unsafe {
+        let signatures: Vec<_> = list::iter::<pg_sys::TargetEntry>((*query).targetList)
+            .map(|column| expr::signature((*column).expr.cast()))
+            .collect();
+        let cte = node::make::<pg_sys::CommonTableExpr>();
+        (*cte).ctematerialized = pg_sys::CTEMaterialize::CTEMaterializeAlways;
+        (*cte).ctequery = query.cast();
+        (*cte).cterefcount = 2;
+        (*cte).location = -1;
+        (*cte).ctecolnames = names(query);
+        (*cte).ctecoltypes = list::from_oids(signatures.iter().map(|s| s.0));
+        (*cte).ctecoltypmods = list::from_ints(signatures.iter().map(|s| s.1));
+        (*cte).ctecolcollations = list::from_oids(signatures.iter().map(|s| s.2));
+        cte
+    }
+}
+
+unsafe fn names(query: *mut Query) -> *mut pg_sys::List {
+    unsafe {
+        let names = list::iter::<pg_sys::TargetEntry>((*query).targetList)
+            .map(|column| pg_sys::makeString((*column).resname));
+        list::from(names.collect::<Vec<_>>())
+    }
+}
+
+/// The entry of a level `levels` below the one that has the WITH query.
+pub unsafe fn with_entry(cte: *mut pg_sys::CommonTableExpr, levels: u32) -> *mut RangeTblEntry {
+    unsafe {
+        let entry = node::make::<RangeTblEntry>();
+        (*entry).rtekind = RTEKind::RTE_CTE;
+        (*entry).ctename = (*cte).ctename;
+        (*entry).ctelevelsup = levels;
+        (*entry).coltypes = node::copy((*cte).ctecoltypes);
+        (*entry).coltypmods = node::copy((*cte).ctecoltypmods);
+        (*entry).colcollations = node::copy((*cte).ctecolcollations);
+        (*entry).inFromCl = true;
+        (*entry).eref = pg_sys::makeAlias((*cte).ctename, node::copy((*cte).ctecolnames));
+        entry
+    }
+}
+
+unsafe fn reference(rtindex: i32) -> *mut Node {
+    unsafe {
+        let reference = node::make::<pg_sys::RangeTblRef>();
+        (*reference).rtindex = rtindex;
+        reference.cast()
+    }
+}
+
+/// Makes `columns` what the query groups by.
+unsafe fn clauses(columns: &[*mut pg_sys::TargetEntry]) -> *mut pg_sys::List {
+    unsafe {
+        let mut clauses = Vec::new();
+        for (index, column) in columns.iter().enumerate() {
+            let type_oid = pg_sys::exprType((**column).expr.cast());
+            let wanted =
+                pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_HASH_PROC;
+            let cache = pg_sys::lookup_type_cache(type_oid, wanted as i32);
+            (**column).ressortgroupref = index as u32 + 1;
+            let clause = node::make::<pg_sys::SortGroupClause>();
+            (*clause).tleSortGroupRef = index as u32 + 1;
+            (*clause).eqop = (*cache).eq_opr;
+            (*clause).sortop = (*cache).lt_opr;
+            (*clause).hashable = (*cache).hash_proc != pg_sys::InvalidOid;
+            clauses.push(clause);
+        }
+        list::from(clauses)
+    }
+}
+
+/// `SELECT DISTINCT keys FROM cte`, a WITH query beside it.
+pub unsafe fn distinct(cte: *mut pg_sys::CommonTableExpr, keys: &[*mut pg_sys::Var]) -> *mut Query {
+    unsafe {
+        let query = node::make::<Query>();
+        (*query).commandType = CmdType::CMD_SELECT;
+        (*query).canSetTag = true;
+        (*query).stmt_location = -1;
+        (*query).rtable = list::from([with_entry(cte, 1)]);
+        (*query).jointree = pg_sys::makeFromExpr(list::from([reference(1)]), std::ptr::null_mut());
+        let columns: Vec<*mut pg_sys::TargetEntry> = keys
+            .iter()
+            .enumerate()
+            .map(|(index, key)| {
+                let var = expr::var(1, (**key).varattno, expr::signature((*key).cast()));
+                let name = node::pstrdup(&format!("k{}", index + 1));
+                pg_sys::makeTargetEntry(var.cast(), index as i16 + 1, name, false)
+            })
+            .collect();
+        (*query).distinctClause = clauses(&columns);
+        (*query).targetList = list::from(columns);
+        query
+    }
+}
+
+/// What the subquery gives for each of the keys, as a subquery of the level that has the WITH query of keys.
+pub unsafe fn answers(
+    subquery: &Subquery,
+    keys: *mut pg_sys::CommonTableExpr,
+) -> Result<*mut Query> {
+    unsafe {
+        let mut externals = Externals::default();
+        let query: *mut Query = node::copy(subquery.query);
+        // the keys come first
+        for rtindex in (1..=list::len((*query).rtable) as i32).rev() {
+            node::renumber(query.cast(), rtindex, rtindex + 1);
+        }
+        let entry = broadcast::arrays_entry(keys, 2, &mut externals);
+        (*query).rtable = pg_sys::lcons(entry.cast(), (*query).rtable);
+        (*(*query).jointree).fromlist =
+            pg_sys::lcons(reference(1).cast(), (*(*query).jointree).fromlist);
+        node::map_query(query, |child| lowered(child, 0, &subquery.keys));
+
+        let columns: Vec<*mut pg_sys::TargetEntry> = subquery
+            .keys
+            .iter()
+            .enumerate()
+            .map(|(index, key)| {
+                let column = index as i16 + 1;
+                let var = expr::var(1, column, expr::signature((*key).cast()));
+                let name = node::pstrdup(&format!("k{column}"));
+                pg_sys::makeTargetEntry(var.cast(), column, name, false)
+            })
+            .collect();
+        let mut targets = columns.clone();
+        for (index, aggregate) in subquery.aggregates.iter().enumerate() {
+            let aggregate: *mut Node = node::copy(*aggregate).cast();
+            let holder = list::from([aggregate]);
+            for rtindex in (1..=list::len((*query).rtable) as i32 - 1).rev() {
+                node::renumber(holder.cast(), rtindex, rtindex + 1);
+            }
+            let aggregate = lowered(list::nth(holder, 0), 0, &subquery.keys);
+            let name = node::pstrdup(&format!("a{}", index + 1));
+            let number = targets.len() as i16 + 1;
+            targets.push(pg_sys::makeTargetEntry(
+                aggregate.cast(),
+                number,
+                name,
+                false,
+            ));
+        }
+        (*query).groupClause = clauses(&columns);
+        (*query).targetList = list::from(targets);
+        (*query).sortClause = std::ptr::null_mut();
+        (*query).limitCount = std::ptr::null_mut();
+        split::transform(query)?;
+        externals.restore(query);
+        Ok(query)
+    }
+}
+
+/// Columns around the subquery become those of its first entry.
+unsafe fn lowered(item: *mut Node, depth: u32, keys: &[*mut pg_sys::Var]) -> *mut Node {
+    unsafe {
+        if item.is_null() {
+            return item;
+        }
+        if let Some(query) = node::cast::<Query>(item) {
+            node::map_query(query, |child| lowered(child, depth + 1, keys));
+            return item;
+        }
+        if let Some(var) = node::cast::<pg_sys::Var>(item) {
+            let place = keys
+                .iter()
+                .position(|key| trees::same_column((*key).cast(), var));
+            if let (true, Some(place)) = ((*var).varlevelsup == depth + 1, place) {
+                let column = expr::var(1, place as i16 + 1, expr::signature(item));
+                (*column).varlevelsup = depth;
+                return column.cast();
+            }
+            return item;
+        }
+        node::map_children(item, |child| lowered(child, depth, keys))
+    }
+}
+
+/// `from LEFT JOIN answers ON answers.key = key AND …`
+pub unsafe fn left_join(
+    query: *mut Query,
+    from: *mut Node,
+    rtindex: i32,
+    keys: &[*mut pg_sys::Var],
+) -> *mut Node {
+    unsafe {
+        let mut quals: *mut Node = std::ptr::null_mut();
+        for (index, key) in keys.iter().enumerate() {
+            let signature = expr::signature((*key).cast());
+            let cache = pg_sys::lookup_type_cache(signature.0, pg_sys::TYPECACHE_EQ_OPR as i32);
+            let equal = pg_sys::make_opclause(
+                (*cache).eq_opr,
+                pg_sys::BOOLOID,
+                false,
+                expr::var(rtindex, index as i16 + 1, signature).cast(),
+                node::copy(*key).cast(),
+                pg_sys::InvalidOid,
+                signature.2,
+            );
+            pg_sys::set_opfuncid(equal.cast());
+            quals = expr::and(quals, equal.cast());
+        }
+        let join = node::make::<pg_sys::JoinExpr>();
+        (*join).jointype = pg_sys::JoinType::JOIN_LEFT;
+        (*join).larg = from;
+        (*join).rarg = reference(rtindex);
+        (*join).quals = quals;
+        (*query).rtable = pg_sys::lappend((*query).rtable, join_entry(query, from, rtindex).cast());
+        (*join).rtindex = list::len((*query).rtable) as i32;
+        join.cast()
+    }
+}
+
+/// The entry of a join, whose columns nobody names.
+unsafe fn join_entry(query: *mut Query, from: *mut Node, right: i32) -> *mut RangeTblEntry {
+    unsafe {
+        let left = match node::cast::<pg_sys::JoinExpr>(from) {
+            Some(join) => (*join).rtindex,
+            None => (*from.cast::<pg_sys::RangeTblRef>()).rtindex,
+        };
+        let entry = node::make::<RangeTblEntry>();
+        (*entry).rtekind = RTEKind::RTE_JOIN;
+        (*entry).jointype = pg_sys::JoinType::JOIN_LEFT;
+        (*entry).inFromCl = true;
+        let (mut vars, mut names) = (Vec::new(), Vec::new());
+        let (mut left_columns, mut right_columns) = (Vec::new(), Vec::new());
+        for (rtindex, columns) in [(left, &mut left_columns), (right, &mut right_columns)] {
+            let side = list::nth::<RangeTblEntry>((*query).rtable, rtindex as usize - 1);
+            let aliases: Vec<*mut Node> = match (*side).rtekind {
+                RTEKind::RTE_JOIN => list::iter((*side).joinaliasvars)
+                    .map(|var: *mut Node| node::copy(var))
+                    .collect(),
+                RTEKind::RTE_SUBQUERY => {
+                    list::iter::<pg_sys::TargetEntry>((*(*side).subquery).targetList)
+                        .filter(|column| !(**column).resjunk)
+                        .map(|column| {
+                            let signature = expr::signature((*column).expr.cast());
+                            expr::var(rtindex, (*column).resno, signature).cast()
+                        })
+                        .collect()
+                }
+                _ => {
+                    let types = list::oids((*side).coltypes);
+                    let typmods = list::ints((*side).coltypmods);
+                    let collations = list::oids((*side).colcollations);
+                    (0..types.len())
+                        .map(|i| {
+                            let signature = (types[i], typmods[i], collations[i]);
+                            expr::var(rtindex, i as i16 + 1, signature).cast()
+                        })
+                        .collect()
+                }
+            };
+            for (index, var) in aliases.into_iter().enumerate() {
+                columns.push(index as i32 + 1);
+                names.push(pg_sys::makeString(node::pstrdup(&format!(
+                    "j{}",
+                    names.len() + 1
+                ))));
+                vars.push(var);
+            }
+        }
+        (*entry).joinaliasvars = list::from(vars);
+        (*entry).joinleftcols = list::from_ints(left_columns);
+        (*entry).joinrightcols = list::from_ints(right_columns);
+        (*entry).eref = pg_sys::makeAlias(c"answered".as_ptr(), list::from(names));
+        entry
+    }
+}
+
+/// The value of the subquery for a row, from what was answered for its keys.
+pub unsafe fn value(subquery: &Subquery, rtindex: i32, keys: &[*mut pg_sys::Var]) -> *mut Node {
+    unsafe {
+        if subquery.exists {
+            let test = node::make::<pg_sys::NullTest>();
+            let key = expr::var(rtindex, 1, expr::signature(keys[0].cast()));
+            (*test).arg = key.cast();
+            (*test).nulltesttype = pg_sys::NullTestType::IS_NOT_NULL;
+            (*test).location = -1;
+            return test.cast();
+        }
+        let target = list::iter::<pg_sys::TargetEntry>((*subquery.query).targetList)
+            .find(|target| !(**target).resjunk);
+        let value: *mut Node = target.map_or(std::ptr::null_mut(), |t| (*t).expr.cast());
+        valued(value, subquery, rtindex, keys)
+    }
+}
+
+unsafe fn valued(
+    item: *mut Node,
+    subquery: &Subquery,
+    rtindex: i32,
+    keys: &[*mut pg_sys::Var],
+) -> *mut Node {
+    unsafe {
+        if item.is_null() {
+            return item;
+        }
+        let place = subquery
+            .aggregates
+            .iter()
+            .position(|aggregate| node::equal(*aggregate, item));
+        if let Some(place) = place {
+            let aggregate = item.cast::<pg_sys::Aggref>();
+            let column = (subquery.keys.len() + place) as i16 + 1;
+            let answer = expr::var(rtindex, column, expr::signature(item));
+            let counts = matches!(
+                (*aggregate).aggfnoid.to_u32(),
+                pg_sys::F_COUNT_ | pg_sys::F_COUNT_ANY
+            );
+            if !counts {
+                return answer.cast();
+            }
+            let coalesce = node::make::<pg_sys::CoalesceExpr>();
+            (*coalesce).coalescetype = pg_sys::INT8OID;
+            (*coalesce).args = list::from([answer.cast::<Node>(), expr::int8(0).cast()]);
+            (*coalesce).location = -1;
+            return coalesce.cast();
+        }
+        if let Some(var) = node::cast::<pg_sys::Var>(item) {
+            let place = subquery
+                .keys
+                .iter()
+                .position(|key| trees::same_column((*key).cast(), var));
+            return match place {
+                Some(place) if (*var).varlevelsup == 1 => node::copy(keys[place]).cast(),
+                _ => item,
+            };
+        }
+        node::map_children(item, |child| valued(child, subquery, rtindex, keys))
+    }
+}
