@@ -42,6 +42,7 @@ pub extern "C-unwind" fn _PG_init() {
     catalog::init();
     remote::init();
     transaction::init();
+    planner::init();
     executor::init();
     hooks::init();
     maintenance::init();

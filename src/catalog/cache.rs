@@ -101,7 +101,7 @@ extern "C-unwind" fn syscache_changed(_argument: pg_sys::Datum, id: i32, _hash: 
 }
 
 /// Counts what may have changed what is read here.
-pub(super) fn generation() -> u64 {
+pub fn generation() -> u64 {
     cache().generation.get()
 }
 

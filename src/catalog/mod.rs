@@ -8,7 +8,6 @@ mod cache;
 mod commit_records;
 mod key;
 mod known_schemas;
-mod memory;
 mod names;
 mod on_nodes;
 mod read;
@@ -25,7 +24,7 @@ use pgrx::pg_sys;
 
 use crate::error::{sqlstate, Error, Result};
 
-pub use cache::{colocation, group_node, init, node, node_named, nodes, table};
+pub use cache::{colocation, generation, group_node, init, node, node_named, nodes, table};
 pub use commit_records::{
     commit_record_exists, commit_records, delete_commit_record,
     delete_commit_records_of_removed_nodes, insert_commit_record, lock_recovery,

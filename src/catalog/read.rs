@@ -5,12 +5,12 @@ use std::ffi::CString;
 use std::rc::Rc;
 
 use super::key::{self, Key};
-use super::memory::Owned;
 use super::relations::Relations;
 use super::scan::{scan, Equal, Row};
 use super::shard_map::{HashRanges, ListMap, RangeMap};
 use super::types::*;
 use crate::error::{sqlstate, Error, Result};
+use crate::pg::memory::Owned;
 
 const READ: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 
@@ -336,7 +336,7 @@ pub fn colocation(relations: &Relations, id: ColocationId) -> Result<Colocation>
         .ok_or_else(|| broken("shard_group"))?;
     rows.sort_by_key(|row| (row.hash, row.ordinal, row.id));
 
-    let memory = Owned::new();
+    let memory = Owned::new(c"shard_ext colocation group");
     let mut groups = Vec::with_capacity(rows.len());
     for group in rows {
         groups.push(ShardGroup {

@@ -129,7 +129,7 @@ pub struct Colocation {
     pub(super) key: Key,
     pub(super) map: Map,
     /// Keeps the bounds' Datums.
-    pub(super) _memory: super::memory::Owned,
+    pub(super) _memory: crate::pg::memory::Owned,
 }
 
 pub(super) enum Map {

@@ -64,6 +64,14 @@ pub unsafe fn nth<T>(list: *const pg_sys::List, index: usize) -> *mut T {
     unsafe { cells(list)[index].ptr_value.cast() }
 }
 
+/// Puts another element at `index` of a pointer list.
+///
+/// # Safety
+/// `list` has more than `index` elements, and is the caller's.
+pub unsafe fn set<T>(list: *mut pg_sys::List, index: usize, item: *mut T) {
+    unsafe { (*(*list).elements.add(index)).ptr_value = item.cast() }
+}
+
 /// A new pointer list, in the current memory context; NIL when there is nothing.
 ///
 /// # Safety

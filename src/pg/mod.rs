@@ -4,6 +4,7 @@ pub mod copyfrom;
 pub mod expr;
 pub mod levels;
 pub mod list;
+pub mod memory;
 pub mod node;
 pub mod spi;
 pub mod sql;

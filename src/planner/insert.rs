@@ -49,7 +49,10 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
 }
 
 /// `INSERT … VALUES (one row)` whose values do not read tables.
-unsafe fn is_single_row(query: *mut Query) -> bool {
+///
+/// # Safety
+/// `query` is an INSERT.
+pub unsafe fn is_single_row(query: *mut Query) -> bool {
     unsafe {
         list::len((*(*query).jointree).fromlist) == 0
             && (*(*query).jointree).quals.is_null()

@@ -22,6 +22,7 @@ pub mod plan;
 mod pull;
 mod reading;
 mod remote;
+mod repeated;
 mod returning;
 pub mod route;
 mod rowmarks;
@@ -45,6 +46,7 @@ pub use conflict::condition_of as conflict_condition;
 pub use estimate::set_size;
 pub use leaf::{column_statistics, set_paths};
 pub use remote::SHARDS;
+pub use repeated::init;
 pub use statement::make_scrollable;
 
 /// PostgreSQL's planner, or the next extension's.
@@ -66,12 +68,35 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut P
                 None if !inlined.is_empty() => Some(standard(query)),
                 planned => planned,
             },
-            Interest::Distributed => Some(plan_distributed(query, standard)?),
+            Interest::Distributed => {
+                let make = |form: *mut Query| plan_form(form, standard);
+                match repeated::plan(query, &make) {
+                    Some(statement) => Some(statement),
+                    None => Some(plan_distributed(query, standard)?),
+                }
+            }
         };
         if let Some(statement) = planned {
             inlined.note(statement);
         }
         Ok(planned)
+    }
+}
+
+/// A statement that may be routed and come again with other constants.
+unsafe fn plan_form(query: *mut Query, standard: Planner) -> Result<Option<*mut PlannedStmt>> {
+    unsafe {
+        tableoid::replace(query)?;
+        match (*query).commandType {
+            pg_sys::CmdType::CMD_SELECT => plan_routed(query),
+            pg_sys::CmdType::CMD_INSERT if insert::is_single_row(query) => {
+                insert::plan(query, standard).map(Some)
+            }
+            pg_sys::CmdType::CMD_UPDATE | pg_sys::CmdType::CMD_DELETE => {
+                modify::plan(query, standard).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 }
 

@@ -118,6 +118,25 @@ pub struct CachedPlan {
     pub texts: RefCell<HashMap<Vec<i64>, Rc<str>>>,
 }
 
+impl CachedPlan {
+    fn new(plan: RemotePlan) -> CachedPlan {
+        CachedPlan {
+            plan,
+            texts: RefCell::default(),
+        }
+    }
+}
+
+fn remember(id: i32, plan: Rc<CachedPlan>) {
+    KNOWN.with(|known| {
+        let mut known = known.borrow_mut();
+        if known.len() >= KNOWN_PLANS {
+            known.clear();
+        }
+        known.insert(id, plan);
+    });
+}
+
 /// Plans kept parsed; past that all are forgotten and parsed again from their text.
 const KNOWN_PLANS: usize = 1000;
 
@@ -397,7 +416,7 @@ impl RemotePlan {
             next.set(id.wrapping_add(1).max(1));
             id
         });
-        KNOWN.with(|known| known.borrow_mut().remove(&id));
+        remember(id, Rc::new(CachedPlan::new(self.clone())));
         unsafe {
             let id_node: *mut pg_sys::Node = pg_sys::makeInteger(id).cast();
             let text: *mut pg_sys::Node = pg_sys::makeString(node::pstrdup(&json)).cast();
@@ -423,17 +442,8 @@ impl RemotePlan {
         }
         let plan: RemotePlan = serde_json::from_slice(json.to_bytes())
             .map_err(|e| Error::internal(format!("plan from JSON: {e}")))?;
-        let plan = Rc::new(CachedPlan {
-            plan,
-            texts: RefCell::default(),
-        });
-        KNOWN.with(|known| {
-            let mut known = known.borrow_mut();
-            if known.len() >= KNOWN_PLANS {
-                known.clear();
-            }
-            known.insert(id, plan.clone());
-        });
+        let plan = Rc::new(CachedPlan::new(plan));
+        remember(id, plan.clone());
         Ok(plan)
     }
 }

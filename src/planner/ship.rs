@@ -511,36 +511,40 @@ impl Parameters {
     /// `column op constant`: the constant as a parameter.
     unsafe fn lift_constants(&mut self, item: *mut Node) -> Option<*mut Node> {
         unsafe {
-            let op = node::cast::<pg_sys::OpExpr>(item)?;
-            let args: Vec<*mut Node> = list::iter((*op).args).collect();
-            if args.len() != 2
-                || !args
-                    .iter()
-                    .any(|a| node::cast::<pg_sys::Const>(*a).is_some_and(|c| liftable(c)))
-            {
-                return None;
-            }
-            if !args
-                .iter()
-                .any(|a| node::cast::<pg_sys::Var>(expr::strip_relabel(*a)).is_some())
-            {
-                return None;
-            }
-            let changed = node::copy(op);
-            let new_args: Vec<*mut Node> = args
-                .iter()
-                .map(|arg| match node::cast::<pg_sys::Const>(*arg) {
-                    Some(constant) if liftable(constant) => self.parameter(*arg),
-                    _ => self.change(*arg, true),
-                })
-                .collect();
-            (*changed).args = list::from(new_args);
+            let (_, index, constant) = compared_constant(item)?;
+            let changed = node::copy(item.cast::<pg_sys::OpExpr>());
+            list::set((*changed).args, index, self.parameter(constant.cast()));
             Some(changed.cast())
         }
     }
 }
 
-unsafe fn liftable(constant: *mut pg_sys::Const) -> bool {
+/// The constant that `item` compares with a column: the list of arguments that it is in, and its place there.
+///
+/// # Safety
+/// `item` is a valid node.
+pub unsafe fn compared_constant(
+    item: *mut Node,
+) -> Option<(*mut pg_sys::List, usize, *mut pg_sys::Const)> {
+    unsafe {
+        let op = node::cast::<pg_sys::OpExpr>(item)?;
+        if list::len((*op).args) != 2 {
+            return None;
+        }
+        let argument = |index| list::nth::<Node>((*op).args, index);
+        let index = (0..2).find(|index| {
+            node::cast::<pg_sys::Const>(argument(*index)).is_some_and(|c| liftable(c))
+        })?;
+        node::cast::<pg_sys::Var>(expr::strip_relabel(argument(1 - index)))?;
+        Some(((*op).args, index, argument(index).cast()))
+    }
+}
+
+/// May the constant be a parameter of a remote statement?
+///
+/// # Safety
+/// `constant` is valid.
+pub unsafe fn liftable(constant: *mut pg_sys::Const) -> bool {
     unsafe {
         !(*constant).constisnull
             && types::is_builtin((*constant).consttype)

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
+use std::ffi::CStr;
 
 thread_local! {
     /// Contexts whose owners are gone, until it is safe to call the server.
@@ -13,7 +14,8 @@ thread_local! {
 pub struct Owned(pg_sys::MemoryContext);
 
 impl Owned {
-    pub fn new() -> Owned {
+    /// `name` shows in memory dumps.
+    pub fn new(name: &'static CStr) -> Owned {
         let graves = GRAVES.with(|graves| std::mem::take(&mut *graves.borrow_mut()));
         // SAFETY: each grave is a live context that nothing refers to any more. The name is a literal,
         // as PostgreSQL demands, and CacheMemoryContext lives as long as the backend.
@@ -23,7 +25,7 @@ impl Owned {
             }
             Owned(pg_sys::AllocSetContextCreateInternal(
                 pg_sys::CacheMemoryContext,
-                c"shard_ext colocation group".as_ptr(),
+                name.as_ptr(),
                 pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
                 pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
                 pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
