@@ -28,6 +28,8 @@ pub struct Planning {
     locks: Vec<Locking>,
     strength: Option<pg_sys::LockClauseStrength::Type>,
     reads_identity: bool,
+    /// Locked rows may be missing: those of MERGE.
+    optional_locks: bool,
     /// The subqueries whose rows a WITH clause inserts.
     inserts: Vec<Inserting>,
     /// The next to start a session shares this one.
@@ -160,6 +162,16 @@ pub unsafe fn read_row_identity() -> Result<()> {
 /// The same for a statement that was asked before, and that now reads ctid for the extension itself.
 pub fn give_row_identity() {
     current(|planning| planning.reads_identity = true);
+}
+
+/// From now on locked rows may be on the side of an outer join that may be missing.
+pub fn lock_optional_rows() {
+    current(|planning| planning.optional_locks = true);
+}
+
+/// May they?
+pub fn locks_optional_rows() -> bool {
+    current(|planning| planning.optional_locks).unwrap_or(false)
 }
 
 /// Fails when a statement names a system column (other than `tableoid`) of its tables.

@@ -16,6 +16,7 @@ mod insert;
 mod insert_select;
 mod leaf;
 mod locks;
+mod merge;
 mod modify;
 mod pieces;
 pub mod plan;

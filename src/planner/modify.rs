@@ -7,7 +7,7 @@ use crate::pg::node::Step;
 use crate::pg::{list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::remote::{self, Order, Remote};
-use crate::planner::{pull, route, ship, split, statement, writing, Planner};
+use crate::planner::{merge, pull, route, ship, split, statement, writing, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query};
 use std::rc::Rc;
 
@@ -35,6 +35,10 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
             // A local table changed by what distributed tables say.
             return super::plan_select(query, standard);
         };
+        let merges = (*query).commandType == CmdType::CMD_MERGE;
+        if merges && matches!(target.kind, TableKind::Distributed { .. }) {
+            return merge::plan(query, &target, standard);
+        }
         match change(query, &target)? {
             Change::Pushed(remote, returning) => statement::planned(query, *remote, returning),
             Change::Pulled(reason) => pull::plan(query, &target, reason, standard),
@@ -61,7 +65,7 @@ pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Chang
     unsafe {
         if (*query).commandType == CmdType::CMD_MERGE {
             return Err(Error::refused(
-                "MERGE on a distributed or reference table is not supported yet",
+                "MERGE into a reference table is not supported yet",
                 "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
             ));
         }
@@ -243,7 +247,7 @@ pub unsafe fn plan_reference(
             CmdType::CMD_INSERT => super::insert::plan_reference(query, standard).map(Some),
             CmdType::CMD_UPDATE | CmdType::CMD_DELETE => replicate(query, standard).map(Some),
             _ => Err(Error::refused(
-                "MERGE on a distributed or reference table is not supported yet",
+                "MERGE into a reference table is not supported yet",
                 "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
             )),
         }
@@ -263,7 +267,7 @@ unsafe fn plan_rest_of_reference(query: *mut Query, standard: Planner) -> Result
             (_, CmdType::CMD_INSERT) => super::insert::plan_reference(query, standard),
             (_, CmdType::CMD_UPDATE | CmdType::CMD_DELETE) => replicate(query, standard),
             _ => Err(Error::refused(
-                "MERGE on a distributed or reference table is not supported yet",
+                "MERGE into a reference table is not supported yet",
                 "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
             )),
         }

@@ -308,6 +308,8 @@ pub enum CheckKind {
     FoundRow,
     /// The same by the WHERE clause of a view.
     FoundRowOfView,
+    /// The row that MERGE changes, by a policy.
+    TargetRow,
 }
 
 impl RowCheck {
@@ -327,6 +329,10 @@ impl RowCheck {
         match self.kind {
             CheckKind::NewRow => by_policy(""),
             CheckKind::FoundRow => by_policy(" (USING expression)"),
+            CheckKind::TargetRow => Error::new(
+                sqlstate::INSUFFICIENT_PRIVILEGE,
+                format!("target row violates row-level security policy{policy} (USING expression) for table \"{relation}\""),
+            ),
             CheckKind::NewRowOfView => Error::new(
                 sqlstate::WITH_CHECK_OPTION_VIOLATION,
                 format!("new row violates check option for view \"{relation}\""),

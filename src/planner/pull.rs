@@ -7,7 +7,7 @@ use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
 use crate::planner::apply::{self, Assigned};
 use crate::planner::insert::row_checks;
-use crate::planner::plan::{Action, Command, ModifyPlan, Private, Repeats};
+use crate::planner::plan::{Action, Command, ModifyPlan, Private, Repeats, RowCheck};
 use crate::planner::reading::{self, Reading};
 use crate::planner::{leaf, statement, Planner};
 use pgrx::pg_sys::{self, CmdType, LockClauseStrength, Node, NodeTag, PlannedStmt, Query};
@@ -197,10 +197,10 @@ unsafe fn read(query: *mut Query, target: &Target) -> Result<Read> {
         }
 
         let mut top = reading.query;
-        let mut height = 0;
+        let mut levels = vec![top];
         if !late.is_empty() {
             top = reading::level_above(top);
-            height += 1;
+            levels.push(top);
             for (attno, value) in late {
                 let value = reading::lifted(value, &mut |var| Ok(reading.above(var)))?;
                 let value = rows.resolve(value);
@@ -212,11 +212,12 @@ unsafe fn read(query: *mut Query, target: &Target) -> Result<Read> {
         if above {
             let below = top;
             top = reading::level_above(top);
-            height += 1;
+            levels.push(top);
             let new_row = NewRow {
                 relid: target.relid,
                 target: reading.target,
-                update,
+                changed: update,
+                inserted: false,
                 below,
                 assigned: &assigned,
                 generated: &generated,
@@ -241,34 +242,10 @@ unsafe fn read(query: *mut Query, target: &Target) -> Result<Read> {
                 row_checks.push((reading::append(top, value) as usize - 1, check));
             }
         }
-        reading::share_with(reading.query, top, height);
+        reading::share_with(&levels);
 
         let action = if update {
-            let (remove, insert) = if moves {
-                let mut row = Vec::new();
-                for attno in apply::stored_columns(target.relid) {
-                    let new = assigned.iter().find(|(a, _)| *a == attno).map(|(_, p)| *p);
-                    let position = match new {
-                        Some(position) => position,
-                        None => reading.target_column(target.relid, attno) as usize - 1,
-                    };
-                    row.push((attno, position));
-                }
-                (
-                    Some(apply::delete(target.relid)?),
-                    Some(apply::insert(target.relid, &row)?),
-                )
-            } else {
-                (None, None)
-            };
-            Action {
-                command: Command::Update,
-                in_place: Some(apply::update(target.relid, target.key, &assigned)?),
-                new_key: target.new_key(&assigned),
-                remove,
-                insert,
-                checks: row_checks,
-            }
+            self::update(target, &mut reading, &assigned, row_checks)?
         } else {
             Action {
                 command: Command::Delete,
@@ -290,6 +267,43 @@ unsafe fn read(query: *mut Query, target: &Target) -> Result<Read> {
             } else {
                 Vec::new()
             },
+        })
+    }
+}
+
+/// UPDATE of rows that are given as these columns.
+///
+/// # Safety
+/// The reading has all columns of the target where its key is assigned.
+pub unsafe fn update(
+    target: &Target,
+    reading: &mut Reading,
+    assigned: &[Assigned],
+    checks: Vec<(usize, RowCheck)>,
+) -> Result<Action> {
+    unsafe {
+        let new_key = target.new_key(assigned);
+        let (mut remove, mut insert) = (None, None);
+        if new_key.is_some() {
+            let mut row = Vec::new();
+            for attno in apply::stored_columns(target.relid) {
+                let new = assigned.iter().find(|(a, _)| *a == attno).map(|(_, p)| *p);
+                let position = match new {
+                    Some(position) => position,
+                    None => reading.target_column(target.relid, attno) as usize - 1,
+                };
+                row.push((attno, position));
+            }
+            remove = Some(apply::delete(target.relid)?);
+            insert = Some(apply::insert(target.relid, &row)?);
+        }
+        Ok(Action {
+            command: Command::Update,
+            in_place: Some(apply::update(target.relid, target.key, assigned)?),
+            new_key,
+            remove,
+            insert,
+            checks,
         })
     }
 }
@@ -369,8 +383,11 @@ unsafe fn reads_whole_row(query: *mut Query, target: i32) -> bool {
 }
 
 impl Reading {
-    /// A column of the joining level, one level above.
-    unsafe fn above(&mut self, var: *mut pg_sys::Var) -> *mut Node {
+    /// A column of the joining level, in the levels above.
+    ///
+    /// # Safety
+    /// `var` is a Var of the joining level.
+    pub unsafe fn above(&mut self, var: *mut pg_sys::Var) -> *mut Node {
         unsafe {
             let attno = self.column(var.cast());
             expr::var(1, attno, expr::signature(var.cast())).cast()
@@ -379,19 +396,27 @@ impl Reading {
 }
 
 /// The row as RETURNING and checks see it, over the columns of the level below them.
-struct NewRow<'a> {
-    relid: pg_sys::Oid,
-    target: i32,
-    update: bool,
-    below: *mut Query,
-    assigned: &'a [Assigned],
-    generated: &'a [(i16, *mut Node)],
+pub struct NewRow<'a> {
+    pub relid: pg_sys::Oid,
+    /// The changed table in the joining level.
+    pub target: i32,
+    /// It is the row after the change; otherwise the one that is there.
+    pub changed: bool,
+    /// There was none before: columns without a value are NULL.
+    pub inserted: bool,
+    pub below: *mut Query,
+    pub assigned: &'a [Assigned],
+    pub generated: &'a [(i16, *mut Node)],
 }
 
 impl NewRow<'_> {
-    unsafe fn value(&self, reading: &mut Reading, var: *mut pg_sys::Var) -> Result<*mut Node> {
+    /// What a column of the joining level is for the level above the values.
+    ///
+    /// # Safety
+    /// `var` is a Var of the joining level.
+    pub unsafe fn value(&self, reading: &mut Reading, var: *mut pg_sys::Var) -> Result<*mut Node> {
         unsafe {
-            if (*var).varno != self.target || !self.update {
+            if (*var).varno != self.target || !self.changed {
                 return Ok(reading.above(var));
             }
             if (*var).varattno == 0 {
@@ -415,6 +440,10 @@ impl NewRow<'_> {
             }
             if let Some((_, value)) = self.generated.iter().find(|(a, _)| *a == attno) {
                 return reading::lifted(*value, &mut |var| self.value(reading, var));
+            }
+            if self.inserted {
+                let (type_oid, typmod, collation) = expr::signature(var.cast());
+                return Ok(pg_sys::makeNullConst(type_oid, typmod, collation).cast());
             }
             Ok(reading.above(var))
         }
@@ -546,7 +575,11 @@ unsafe fn as_row(below: *mut Query) -> *mut Query {
     }
 }
 
-unsafe fn reads_multiple(tree: *mut Node) -> bool {
+/// Does a tree have values of `(a, b) = (SELECT …)`?
+///
+/// # Safety
+/// `tree` is null, a list or an expression.
+pub unsafe fn reads_multiple(tree: *mut Node) -> bool {
     unsafe {
         node::walk(
             tree,

@@ -225,38 +225,53 @@ unsafe fn lift(
     }
 }
 
-/// WITH queries move from the joining level to the top, when what stands there reads them.
+/// WITH queries move from the joining level to the top, when what stands in a level above reads them.
 ///
 /// # Safety
-/// `bottom` is the joining level, `height` levels below `top`; `trees` are what was added to the top.
-pub unsafe fn share_with(bottom: *mut Query, top: *mut Query, height: u32) {
+/// `levels` are the levels from the joining one up to the top.
+pub unsafe fn share_with(levels: &[*mut Query]) {
     unsafe {
-        if height == 0 || (*bottom).cteList.is_null() {
+        let [bottom, above @ ..] = levels else { return };
+        let (bottom, Some(top)) = (*bottom, above.last().copied()) else {
+            return;
+        };
+        if (*bottom).cteList.is_null() {
             return;
         }
-        let read = node::walk((*top).targetList.cast(), &mut |item, depth| {
-            let Some(query) = node::cast::<Query>(item) else {
-                return Step::Into;
-            };
-            let reads = list::iter::<pg_sys::RangeTblEntry>((*query).rtable)
-                .any(|rte| (*rte).rtekind == RTEKind::RTE_CTE && (*rte).ctelevelsup == depth + 1);
-            if reads {
-                Step::Stop
-            } else {
-                Step::Into
-            }
-        });
+        let mut read = false;
+        for level in above {
+            with_references((**level).targetList.cast(), 1, &mut |_| read = true);
+        }
         if !read {
             return;
         }
         (*top).cteList = std::mem::replace(&mut (*bottom).cteList, std::ptr::null_mut());
         (*top).hasRecursive = std::mem::replace(&mut (*bottom).hasRecursive, false);
         (*top).hasModifyingCTE = std::mem::replace(&mut (*bottom).hasModifyingCTE, false);
-        node::walk(bottom.cast(), &mut |item, depth| {
+        let height = above.len() as u32;
+        with_references(bottom.cast(), 0, &mut |rte| (*rte).ctelevelsup += height);
+        for (index, level) in above.iter().enumerate() {
+            let below_top = height - 1 - index as u32;
+            with_references((**level).targetList.cast(), 1, &mut |rte| {
+                (*rte).ctelevelsup += below_top;
+            });
+        }
+    }
+}
+
+/// Visits what reads a WITH query of a level in one of its trees; `first`: how many levels below it the Queries of
+/// the tree stand.
+unsafe fn with_references(
+    tree: *mut Node,
+    first: u32,
+    visit: &mut dyn FnMut(*mut pg_sys::RangeTblEntry),
+) {
+    unsafe {
+        node::walk(tree, &mut |item, depth| {
             if let Some(query) = node::cast::<Query>(item) {
                 for rte in list::iter::<pg_sys::RangeTblEntry>((*query).rtable) {
-                    if (*rte).rtekind == RTEKind::RTE_CTE && (*rte).ctelevelsup == depth {
-                        (*rte).ctelevelsup += height;
+                    if (*rte).rtekind == RTEKind::RTE_CTE && (*rte).ctelevelsup == depth + first {
+                        visit(rte);
                     }
                 }
             }

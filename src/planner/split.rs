@@ -13,6 +13,7 @@ use crate::planner::externals::Externals;
 use crate::planner::insert_select;
 use crate::planner::leaf;
 use crate::planner::locks;
+use crate::planner::merge;
 use crate::planner::pieces::{trees, Level};
 use crate::planner::plan::SortKey;
 use crate::planner::remote::{self, Order};
@@ -33,6 +34,9 @@ pub unsafe fn transform(query: *mut Query) -> Result<()> {
         }
         if locks::concern(query)? {
             locks::make_explicit(query);
+            if leaf::locks_optional_rows() && merge::locks_optional_rows(query) {
+                return locks::lock_above(query);
+            }
             return match split_level(query, Mode::Locking)? {
                 None => Ok(()),
                 Some(_) => locks::lock_above(query),

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::pg::{list, node};
+use crate::planner::{leaf, merge};
 use pgrx::pg_sys::{self, NodeTag, Query, RTEKind};
 use std::ffi::CStr;
 
@@ -47,7 +48,8 @@ pub unsafe fn obstacle(query: *mut Query) -> Option<String> {
     unsafe {
         let marked = list::iter::<pg_sys::RangeTblEntry>((*query).rtable)
             .any(|rte| (*rte).rtekind == RTEKind::RTE_SUBQUERY && !(*rte).enrname.is_null());
-        marked.then(|| "rows are changed or locked on the way".to_owned())
+        let optional = leaf::locks_optional_rows() && merge::locks_optional_rows(query);
+        (marked || optional).then(|| "rows are changed or locked on the way".to_owned())
     }
 }
 

@@ -1,0 +1,77 @@
+-- MERGE: into distributed and local tables, from sources of every kind.
+MERGE INTO a USING c ON c.id = a.k WHEN MATCHED THEN UPDATE SET v = c.v + 100, t = a.t || c.t;
+MERGE INTO a USING c ON c.id + 30 = a.k WHEN MATCHED AND c.v = 1 THEN DELETE WHEN MATCHED AND a.v > 100 THEN UPDATE SET v = a.v - 100 WHEN MATCHED THEN DO NOTHING WHEN NOT MATCHED AND c.v = 2 THEN DO NOTHING WHEN NOT MATCHED THEN INSERT (k, v, t) VALUES (c.id + 30, c.v, c.t);
+MERGE INTO a USING b ON a.k = b.k AND b.id < 30 WHEN MATCHED AND b.id < 20 THEN UPDATE SET t = b.t WHEN NOT MATCHED AND b.id < 5 THEN INSERT VALUES (b.id + 2000, b.v);
+MERGE INTO a USING loc ON loc.id = a.k WHEN MATCHED THEN UPDATE SET n = loc.v WHEN NOT MATCHED THEN INSERT (k, t) VALUES (loc.id, loc.t);
+MERGE INTO a USING ref ON ref.id = a.k WHEN MATCHED AND ref.v = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET t = ref.name, v = DEFAULT WHEN NOT MATCHED THEN INSERT DEFAULT VALUES;
+MERGE INTO a USING (VALUES (1, 'one'), (500, 'five hundred'), (501, NULL)) s(i, x) ON s.i = a.k WHEN MATCHED THEN UPDATE SET t = s.x WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.i, s.x);
+MERGE INTO a USING (VALUES (500), (501), (502)) s(i) ON s.i = a.k WHEN MATCHED AND a.t IS NULL THEN DELETE WHEN MATCHED THEN UPDATE SET t = 'again', n = DEFAULT WHEN NOT MATCHED THEN INSERT (t, k) VALUES (DEFAULT, s.i);
+MERGE INTO a USING (SELECT k, sum(v) AS v FROM c GROUP BY k) s ON s.k = a.k WHEN MATCHED AND s.v > 3 THEN UPDATE SET v = s.v WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+WITH w AS (SELECT id, v FROM c WHERE v > 1) MERGE INTO a USING w ON w.id = a.k WHEN MATCHED THEN UPDATE SET v = w.v * 2, n = (SELECT max(v) FROM w) WHEN NOT MATCHED AND w.id > (SELECT min(id) FROM w) THEN INSERT (k, v) VALUES (w.id, (SELECT count(*) FROM c));
+MERGE INTO a USING c ON c.k = a.k WHEN MATCHED THEN UPDATE SET v = c.v;
+MERGE INTO a USING c ON c.k = a.k WHEN MATCHED THEN DELETE;
+MERGE INTO a USING (VALUES (1), (1)) s(i) ON s.i = a.k WHEN MATCHED THEN DO NOTHING WHEN NOT MATCHED THEN INSERT VALUES (s.i);
+MERGE INTO a USING (VALUES (900), (900)) s(i) ON s.i = a.k WHEN NOT MATCHED THEN INSERT (k) VALUES (s.i);
+MERGE INTO a USING (VALUES (NULL::int)) s(i) ON s.i = a.k WHEN NOT MATCHED THEN INSERT (k) VALUES (s.i);
+MERGE INTO a USING (VALUES (1), (2)) s(i) ON false WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND s.i > 5 THEN INSERT (k) VALUES (s.i);
+MERGE INTO a USING (SELECT 1 WHERE false) s(i) ON s.i = a.k WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (k) VALUES (s.i);
+MERGE INTO a USING empty ON empty.k = a.k WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (k) VALUES (1);
+MERGE INTO empty USING c ON c.id = empty.k WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND c.id < 4 THEN INSERT VALUES (c.id, c.v);
+MERGE INTO empty e USING c ON c.id = e.k WHEN MATCHED AND e.v = c.v AND c.id = 1 THEN UPDATE SET v = e.v + plus_one(c.v) WHEN MATCHED THEN DELETE;
+TABLE empty;
+MERGE INTO a USING c ON c.id = a.k AND a.k < 10 WHEN MATCHED THEN UPDATE SET u = gen_random_uuid(), v = plus_one(a.k);
+SELECT count(DISTINCT u), sum(v) FROM a;
+UPDATE a SET u = NULL;
+MERGE INTO b USING a ON a.k = b.k AND b.id < 40 WHEN MATCHED AND b.id % 2 = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET t = a.t;
+MERGE INTO b USING a ON a.k = b.k WHEN NOT MATCHED THEN INSERT (k, id, t) VALUES (a.k, a.v, a.t);
+-- the key changes
+MERGE INTO a USING c ON c.id = a.k AND c.v = 2 WHEN MATCHED AND a.k % 2 = 0 THEN UPDATE SET k = a.k + 5000, t = c.t WHEN MATCHED THEN UPDATE SET t = 'odd', k = a.k;
+MERGE INTO a USING c ON c.id = a.k AND c.v = 1 WHEN MATCHED THEN UPDATE SET k = 1;
+MERGE INTO p USING q ON q.k = p.k AND q.id IN (1, 2) WHEN MATCHED THEN UPDATE SET k = 500 + q.id;
+MERGE INTO n USING (SELECT DISTINCT v FROM c) s ON s.v = n.v WHEN MATCHED THEN UPDATE SET k = 'merged ' || s.v, d = NULL WHEN NOT MATCHED THEN INSERT (v) VALUES (s.v);
+MERGE INTO n USING n AS m ON m.k = n.k AND m.v = n.v AND m.v > 50 WHEN MATCHED THEN UPDATE SET k = NULL;
+MERGE INTO r USING c ON c.id = r.k WHEN MATCHED THEN UPDATE SET k = r.k + 20 WHEN NOT MATCHED THEN INSERT VALUES (c.id + 60, c.v, c.t);
+MERGE INTO l USING (VALUES ('de'), ('xx'), (NULL)) s(x) ON s.x = l.k WHEN MATCHED AND l.v > 15 THEN UPDATE SET k = NULL WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.x, 99);
+-- odd names, identity, generated columns
+MERGE INTO "Odd Table" o USING c ON c.id = o.d WHEN MATCHED AND c.v = 1 THEN UPDATE SET "a""b" = o."a""b" || '!', d = o.d, twice = DEFAULT, "VALUE" = NULL WHEN MATCHED AND c.v = 2 THEN DELETE WHEN NOT MATCHED THEN INSERT ("Key 1", "a""b", d, m, p) VALUES (c.k, 'new ' || c.id, c.id, 'ok', ROW(c.id, NULL)::pair);
+MERGE INTO "Odd Table" o USING c ON c.id + 100 = o.d WHEN NOT MATCHED THEN INSERT ("Key 1", "a""b", d) VALUES (c.id, DEFAULT, c.id + 100);
+MERGE INTO "Odd Table" o USING c ON c.id + 300 = o.d WHEN NOT MATCHED THEN INSERT ("Key 1", seq, "a""b") OVERRIDING SYSTEM VALUE VALUES (c.id, 7000 + c.id, 'seq ' || c.id);
+MERGE INTO "Odd Table" o USING c ON c.id + 300 = o.d WHEN NOT MATCHED THEN INSERT ("Key 1", seq) OVERRIDING USER VALUE VALUES (c.id + 600, 1);
+MERGE INTO "Odd Table" o USING c ON c.id + 300 = o.d WHEN NOT MATCHED THEN INSERT ("Key 1", seq) VALUES (c.id + 900, 1);
+MERGE INTO "Odd Table" o USING c ON c.id = o.d WHEN MATCHED THEN UPDATE SET "VALUE" = 'much too long';
+MERGE INTO "Odd Table" o USING c ON c.id = o.d WHEN MATCHED THEN UPDATE SET d = -o.d;
+SELECT "Key 1", "a""b", m, p, l, d, twice, "VALUE", seq > 40, late FROM "Odd Table";
+-- which row gets which number is up to the order of the join
+DELETE FROM "Odd Table" WHERE seq BETWEEN 41 AND 6000;
+-- local tables, from distributed ones
+MERGE INTO loc USING c ON c.id = loc.id WHEN MATCHED AND c.v = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET t = c.t, v = loc.v + c.v WHEN NOT MATCHED THEN INSERT VALUES (c.id, c.v, c.t);
+MERGE INTO loc USING (SELECT a.k, count(*) AS n FROM a JOIN c ON c.k = a.k GROUP BY a.k) s ON s.k = loc.id WHEN MATCHED THEN UPDATE SET v = s.n WHEN NOT MATCHED THEN INSERT (id, v) VALUES (s.k + 1000, s.n);
+MERGE INTO loc USING a JOIN b USING (k) ON b.id = loc.id WHEN MATCHED AND a.v > 2 THEN DELETE WHEN MATCHED THEN UPDATE SET t = 'ab ' || a.k;
+MERGE INTO loc USING n ON n.v = loc.id AND n.k = 'same' WHEN MATCHED THEN UPDATE SET v = 1;
+-- in transactions
+BEGIN;
+MERGE INTO a USING loc ON loc.id = a.k WHEN MATCHED THEN UPDATE SET v = 1 WHEN NOT MATCHED THEN INSERT (k) VALUES (loc.id + 3000);
+SAVEPOINT x;
+MERGE INTO a USING loc ON loc.id = a.k WHEN MATCHED THEN DELETE;
+SELECT count(*) FROM a;
+ROLLBACK TO x;
+MERGE INTO a USING c ON c.k = a.k WHEN MATCHED THEN UPDATE SET v = 1 / c.v;
+ROLLBACK TO x;
+SELECT count(*), sum(v) FROM a;
+COMMIT;
+BEGIN;
+MERGE INTO a USING c ON c.id = a.k WHEN MATCHED THEN UPDATE SET k = a.k + 100000 WHEN NOT MATCHED THEN INSERT (k) VALUES (c.id);
+SELECT count(*), max(k) FROM a;
+ROLLBACK;
+PREPARE m(int, text) AS MERGE INTO a USING c ON c.id = a.k AND c.v = $1 WHEN MATCHED THEN UPDATE SET t = $2 || c.t WHEN NOT MATCHED AND c.v = $1 THEN INSERT (k, t) VALUES (c.id, $2);
+EXECUTE m(1, 'p');
+EXECUTE m(2, NULL);
+EXECUTE m(0, 'q');
+EXECUTE m(NULL, 'q');
+EXECUTE m(3, 'r');
+EXECUTE m(1, 'r');
+EXECUTE m(2, 's');
+DEALLOCATE m;
+INSERT INTO n SELECT 'many ' || i % 1000, i + 1000000 FROM generate_series(1, 5000) i;
+MERGE INTO n USING (SELECT 'many ' || i % 1000 AS k, i + 1000000 AS v FROM generate_series(2001, 8000) i) s ON s.v = n.v AND s.k = n.k WHEN MATCHED AND n.v % 2 = 0 THEN UPDATE SET k = n.k || '+' WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.k, s.v);
+SELECT count(*), count(DISTINCT k), sum(v) FROM n;
