@@ -34,6 +34,7 @@ pub mod sqlstate {
     pub const INSUFFICIENT_PRIVILEGE: SqlState = *b"42501";
     pub const INVALID_OBJECT_DEFINITION: SqlState = *b"42P17";
     pub const NULL_VALUE_NOT_ALLOWED: SqlState = *b"22004";
+    pub const PROGRAM_LIMIT_EXCEEDED: SqlState = *b"54000";
     pub const WITH_CHECK_OPTION_VIOLATION: SqlState = *b"44000";
     pub const WARNING: SqlState = *b"01000";
     pub const INTERNAL_ERROR: SqlState = *b"XX000";

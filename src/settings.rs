@@ -93,6 +93,7 @@ pub enum JoinStrategy {
 static JOIN_STRATEGY: GucSetting<JoinStrategy> =
     GucSetting::<JoinStrategy>::new(JoinStrategy::Auto);
 static BROADCAST_ROWS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static BROADCAST_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 
 pub fn join_strategy() -> JoinStrategy {
     JOIN_STRATEGY.get()
@@ -101,6 +102,11 @@ pub fn join_strategy() -> JoinStrategy {
 /// The most rows that the planner, by its estimates, sends to the shards for a join.
 pub fn broadcast_rows() -> i32 {
     BROADCAST_ROWS.get()
+}
+
+/// The memory that a column of such rows may take, in bytes.
+pub fn broadcast_memory() -> usize {
+    BROADCAST_MEMORY.get() as usize * 1024
 }
 
 pub fn init() {
@@ -203,6 +209,16 @@ fn define_planner_settings() {
         10_000_000,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"shard_ext.broadcast_memory",
+        c"Memory that one column of the rows sent to the shards may take.",
+        c"A statement whose rows take more, because estimates were wrong, fails.",
+        &BROADCAST_MEMORY,
+        64,
+        1_048_576,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
     );
     GucRegistry::define_bool_guc(
         c"shard_ext.explain_all_tasks",

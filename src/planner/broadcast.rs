@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::pg::{expr, list, node, types};
 use crate::planner::analysis::Analysis;
 use crate::planner::externals::Externals;
+use crate::planner::gathered::gathered;
 use crate::planner::pieces::{trees, Level, Place};
 use crate::planner::{estimate, ship, split};
 use crate::settings::{self, JoinStrategy};
@@ -123,7 +124,7 @@ unsafe fn element_of(
             return Ok(None);
         }
         split::transform((*array).subselect.cast())?;
-        (*any).args = list::from([left, externals.stand_in(array.cast())]);
+        (*any).args = list::from([left, externals.stand_in(gathered(array))]);
         Ok(Some(any.cast()))
     }
 }
@@ -377,6 +378,6 @@ unsafe fn array_of(cte: *mut pg_sys::CommonTableExpr, column: usize, levels: u32
         (*sublink).subLinkType = pg_sys::SubLinkType::ARRAY_SUBLINK;
         (*sublink).subselect = query.cast();
         (*sublink).location = -1;
-        sublink.cast()
+        gathered(sublink)
     }
 }

@@ -251,8 +251,6 @@ unsafe fn take_apart(
         marks::replace(query, &values);
         let quals = (*(*query).jointree).quals;
         (*query).jointree = pg_sys::makeFromExpr(list::from([from]), quals);
-        (*query).hasSubLinks =
-            node::has_sublink(quals) || node::has_sublink((*query).targetList.cast());
         Ok(())
     }
 }

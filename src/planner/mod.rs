@@ -11,6 +11,7 @@ mod decorrelate;
 mod early;
 mod estimate;
 mod externals;
+mod gathered;
 mod inline;
 mod insert;
 mod insert_select;

@@ -133,13 +133,27 @@ unsafe fn cannot_fail(subquery: &Subquery) -> bool {
         }
         trees.into_iter().all(|tree| {
             !node::walk(tree, &mut |item, _| {
-                if is_harmless(item) {
+                if is_constant(item) {
+                    Step::Over
+                } else if is_harmless(item) {
                     Step::Into
                 } else {
                     Step::Stop
                 }
             })
         })
+    }
+}
+
+/// PostgreSQL's planner evaluates it, whoever would ask for it.
+unsafe fn is_constant(item: *mut Node) -> bool {
+    unsafe {
+        matches!(node::tag(item), NodeTag::T_OpExpr | NodeTag::T_FuncExpr)
+            && !pg_sys::contain_mutable_functions(item)
+            && !node::walk(item, &mut |part, _| match node::tag(part) {
+                NodeTag::T_Var | NodeTag::T_Param => Step::Stop,
+                _ => Step::Into,
+            })
     }
 }
 

@@ -42,3 +42,23 @@ SET plan_cache_mode = force_generic_plan;
 EXECUTE found (2);
 RESET plan_cache_mode;
 DEALLOCATE found;
+SELECT s1.id AS c1 FROM a s1 WHERE EXISTS (SELECT FROM c s2 WHERE s2.d = s1.d) AND s1.id = 1 ORDER BY 1 LIMIT (SELECT count(*) / 9 FROM ref);
+SELECT a.id, (SELECT sum(c.v) FROM c WHERE c.n = a.n AND c.d < date '2024-01-03' + interval '5 days') FROM a ORDER BY 1, 2;
+SELECT a.id FROM a WHERE a.n IN (SELECT c.n FROM c WHERE c.n < 0) OR a.id NOT IN (SELECT l.v FROM l WHERE l.v > 1000) ORDER BY 1;
+-- statistics that are wrong: what is sent to the shards has a bound
+CREATE TABLE wide (k int, j int);
+-- only: distributed
+SELECT create_distributed_table('wide', 'k');
+ANALYZE wide;
+INSERT INTO wide SELECT i, i FROM generate_series(1, 60000) i;
+SELECT count(*) FROM a JOIN wide ON a.n = wide.j;
+SET shard_ext.broadcast_memory = '256kB';
+-- refused: 54000
+SELECT count(*) FROM a JOIN wide ON a.n = wide.j;
+-- refused: 54000
+SELECT count(*) FROM a WHERE a.n IN (SELECT j FROM wide);
+SET shard_ext.join_strategy = pull;
+SELECT count(*) FROM a JOIN wide ON a.n = wide.j;
+RESET shard_ext.join_strategy;
+RESET shard_ext.broadcast_memory;
+DROP TABLE wide;
