@@ -175,6 +175,10 @@ pub unsafe fn as_array(
 /// Can values of the expression be sent in an array, and mean there what they mean here?
 unsafe fn travels(value: *mut Node) -> bool {
     unsafe {
+        // Rows that are locked after they were read may have to be read again: what was sent would stay as it was.
+        if pg_sys::exprType(value) == pg_sys::TIDOID {
+            return false;
+        }
         let (type_oid, _, collation) = expr::signature(value);
         types::is_builtin(type_oid)
             && pg_sys::get_array_type(type_oid) != pg_sys::InvalidOid
