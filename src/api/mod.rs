@@ -1,6 +1,7 @@
 //! The SQL functions: arguments checked, then one call into the folders below.
 
 mod citus_nodes;
+mod copies;
 mod maintenance;
 mod nodes;
 mod sizes;

@@ -5,6 +5,7 @@
 
 mod add;
 mod check;
+mod copies;
 mod identity;
 mod remove;
 mod server;
@@ -14,6 +15,7 @@ mod wrapper;
 
 pub use add::add_node;
 pub use check::{check_node, Check, Outcome};
+pub use copies::check_reference_table;
 pub use remove::remove_node;
 pub use server::{current_database, endpoint, NewServer};
 pub use sizes::{relation_size, shard_sizes, text_array, Measure};

@@ -204,7 +204,7 @@ fn measure_on(node: &Node, names: &[String], measure: Measure) -> Result<i64> {
     Ok(first.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
-fn quoted(name: &str) -> String {
+pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
@@ -217,7 +217,7 @@ pub fn text_array<'a>(values: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// Schema and name of a relation; none if it was dropped meanwhile.
-fn qualified_name(relid: pg_sys::Oid) -> Option<(String, String)> {
+pub fn qualified_name(relid: pg_sys::Oid) -> Option<(String, String)> {
     // SAFETY: syscache look-ups that return palloc'd strings or NULL.
     unsafe {
         let name = pg_sys::get_rel_name(relid);

@@ -173,10 +173,15 @@ unsafe fn walk_level(
             Step::Stop => true,
             Step::Over => false,
             Step::Into => {
-                if let Some(query) = cast::<pg_sys::Query>(node) {
-                    query_children(query, 0, |child| walk_level(child, level + 1, visit))
-                } else {
-                    children(node, |child| walk_level(child, level, visit))
+                // Lists and leaves are most of a large statement: they need no help of the server's.
+                match tag(node) {
+                    NodeTag::T_Query => query_children(node.cast(), 0, |child| {
+                        walk_level(child, level + 1, visit)
+                    }),
+                    NodeTag::T_List => super::list::iter::<Node>(node.cast())
+                        .any(|item| walk_level(item, level, visit)),
+                    NodeTag::T_Const | NodeTag::T_Var | NodeTag::T_Param => false,
+                    _ => children(node, |child| walk_level(child, level, visit)),
                 }
             }
         }

@@ -283,6 +283,13 @@ unsafe extern "C-unwind" fn function_is_unshippable(function: Oid, context: *mut
 
 /// The function that this node itself calls and workers should not.
 unsafe fn unshippable_function(item: *mut Node) -> Option<Oid> {
+    // SAFETY: item is a valid node.
+    if matches!(
+        unsafe { node::tag(item) },
+        NodeTag::T_Const | NodeTag::T_Var | NodeTag::T_Param | NodeTag::T_List
+    ) {
+        return None;
+    }
     let mut found = pg_sys::InvalidOid;
     // SAFETY: item is a valid node; the callback writes the cell on this stack.
     unsafe {
