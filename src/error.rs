@@ -36,6 +36,7 @@ pub mod sqlstate {
     pub const NULL_VALUE_NOT_ALLOWED: SqlState = *b"22004";
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = *b"54000";
     pub const WITH_CHECK_OPTION_VIOLATION: SqlState = *b"44000";
+    pub const SERIALIZATION_FAILURE: SqlState = *b"40001";
     pub const WARNING: SqlState = *b"01000";
     pub const INTERNAL_ERROR: SqlState = *b"XX000";
 }

@@ -9,6 +9,7 @@ use crate::executor::changes;
 use crate::executor::decode::Decoder;
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
+use crate::executor::replicate::{self, Company};
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
@@ -104,7 +105,19 @@ unsafe extern "C-unwind" fn begin(
         let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
         state::init_child(node, scan, estate, flags);
         match Insert::new(node, scan) {
-            Ok(insert) => state::set_body(node, estate, insert),
+            Ok(insert) => {
+                let runs = flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY == 0;
+                if runs && insert.plan.tee {
+                    // A row that ON CONFLICT finds here must be there on every copy.
+                    let company = if insert.plan.conflict {
+                        Company::None
+                    } else {
+                        Company::ByRow
+                    };
+                    replicate::lock_targets(estate, company);
+                }
+                state::set_body(node, estate, insert)
+            }
             Err(error) => error.raise(),
         }
     }
@@ -272,10 +285,11 @@ impl Insert {
                 }
                 return Ok(slot);
             }
-            self.take(node, slot)?;
+            // The rows before this one are in the table here: no other session can have them on a node only.
             if self.waiting_bytes > BATCH_BYTES {
                 self.flush()?;
             }
+            self.take(node, slot)?;
             Ok(slot)
         }
     }

@@ -175,9 +175,9 @@ unsafe fn walk_level(
             Step::Into => {
                 // Lists and leaves are most of a large statement: they need no help of the server's.
                 match tag(node) {
-                    NodeTag::T_Query => query_children(node.cast(), 0, |child| {
-                        walk_level(child, level + 1, visit)
-                    }),
+                    NodeTag::T_Query => {
+                        query_children(node.cast(), 0, |child| walk_level(child, level + 1, visit))
+                    }
                     NodeTag::T_List => super::list::iter::<Node>(node.cast())
                         .any(|item| walk_level(item, level, visit)),
                     NodeTag::T_Const | NodeTag::T_Var | NodeTag::T_Param => false,

@@ -19,6 +19,7 @@ mod leaf;
 mod locks;
 mod merge;
 mod modify;
+mod one_row;
 mod pieces;
 pub mod plan;
 mod pull;

@@ -308,7 +308,8 @@ pub unsafe fn with_clause_obstacle(body: *mut Query) -> Result<Option<ship::Reas
 /// copy afterwards. Its values must be the same everywhere.
 unsafe fn replicate(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
     unsafe {
-        let remote = repeated(query)?;
+        let mut remote = repeated(query)?;
+        remote.plan.one_row = super::one_row::is_pinned(query);
         let statement = standard(query);
         super::insert::above(statement, remote)?;
         Ok(statement)

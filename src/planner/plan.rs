@@ -38,6 +38,8 @@ pub struct RemotePlan {
     pub serial: bool,
     /// The part of the statement that this change is, when it is one of several.
     pub part: Option<u32>,
+    /// Of a reference table: the row of a primary key. Its lock here is all that orders concurrent changes.
+    pub one_row: bool,
     /// Rows stay locked or change: the statement needs a transaction on the node.
     pub writes: bool,
     /// Many rows are expected, and the text has no parameters: they may come by COPY.
