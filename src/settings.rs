@@ -88,6 +88,9 @@ pub enum JoinStrategy {
     /// Operands of up to `shard_ext.broadcast_rows` rows go to the shards.
     #[name = c"broadcast"]
     Broadcast,
+    /// Operands of any size go to temporary tables beside the shards of another.
+    #[name = c"repartition"]
+    Repartition,
 }
 
 static JOIN_STRATEGY: GucSetting<JoinStrategy> =
@@ -181,7 +184,7 @@ pub fn init() {
     );
     GucRegistry::define_int_guc(
         c"shard_ext.copy_buffer_size",
-        c"Memory in which COPY FROM gathers rows by shard group.",
+        c"Memory in which COPY FROM, and joins that move rows, gather rows by shard group.",
         c"Half of it for rows being gathered, half for batches on their way to the nodes.",
         &COPY_BUFFER_SIZE,
         256,
@@ -195,7 +198,7 @@ fn define_planner_settings() {
     GucRegistry::define_enum_guc(
         c"shard_ext.join_strategy",
         c"How tables are joined that are not colocated and tied by their distribution columns.",
-        c"auto chooses by estimates; pull joins rows on the coordinator; broadcast sends operands to the shards.",
+        c"auto chooses by estimates; pull joins rows on the coordinator; broadcast sends small operands to all shards; repartition moves the rows of one operand to the shards of another, by the column that joins them.",
         &JOIN_STRATEGY,
         GucContext::Userset,
         GucFlags::default(),

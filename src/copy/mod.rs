@@ -10,7 +10,7 @@
 
 mod columns;
 mod distribute;
-mod encode;
+pub mod encode;
 mod form;
 mod input;
 mod lines;
@@ -18,6 +18,8 @@ mod output;
 mod replicate;
 mod statement;
 mod user_code;
+
+pub use columns::PortableOutput;
 
 use crate::catalog::{self, TableKind};
 use crate::error::Result;

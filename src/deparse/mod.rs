@@ -1,6 +1,7 @@
 //! From a Query to SQL text for one shard group: PostgreSQL deparses, the names of our tables become holes.
 
 mod joins;
+pub mod moved;
 mod querydef;
 mod template;
 

@@ -28,8 +28,9 @@ pub unsafe fn template_edited(
         // The text is read with the setting's default, here and on the nodes.
         let _standard = StandardStrings::on();
         super::joins::without_using(query);
+        let moved = super::moved::AsNames::of(query);
         let text = edit(on_one_line(&deparse(query)?))?;
-        let holes = find_holes(&text)?;
+        let holes = find_holes(&text, moved.names())?;
         Ok(SqlTemplate::new(text, holes))
     }
 }
@@ -77,7 +78,7 @@ unsafe fn deparse(query: *mut pg_sys::Query) -> Result<String> {
     }
 }
 
-unsafe fn find_holes(text: &str) -> Result<Vec<Hole>> {
+unsafe fn find_holes(text: &str, moved: &[String]) -> Result<Vec<Hole>> {
     let c_text =
         CString::new(text).map_err(|_| Error::internal("deparsed text with a NUL byte"))?;
     let mut names: Vec<(usize, String, String)> = Vec::new();
@@ -90,7 +91,12 @@ unsafe fn find_holes(text: &str) -> Result<Vec<Hole>> {
         }
         let mut holes = Vec::with_capacity(names.len());
         for (start, schema, name) in names {
-            if let Some(place) = place_of(&schema, &name)? {
+            let place = if schema.is_empty() {
+                moved.contains(&name).then_some(Place::Moved)
+            } else {
+                place_of(&schema, &name)?
+            };
+            if let Some(place) = place {
                 let end = start + qualified_name_length(&text[start..]);
                 holes.push(Hole {
                     start,
@@ -192,12 +198,17 @@ unsafe fn collect_names(raw: *mut Node, names: &mut Vec<(usize, String, String)>
             return false;
         }
         if let Some(relation) = node::cast::<pg_sys::RangeVar>(raw) {
-            if !(*relation).schemaname.is_null() && (*relation).location >= 0 {
-                names.push((
-                    (*relation).location as usize,
+            if (*relation).location >= 0 {
+                let schema = if (*relation).schemaname.is_null() {
+                    String::new()
+                } else {
                     CStr::from_ptr((*relation).schemaname)
                         .to_string_lossy()
-                        .into_owned(),
+                        .into_owned()
+                };
+                names.push((
+                    (*relation).location as usize,
+                    schema,
                     CStr::from_ptr((*relation).relname)
                         .to_string_lossy()
                         .into_owned(),

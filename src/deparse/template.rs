@@ -27,6 +27,8 @@ pub enum Place {
     ShardGroup,
     /// In the schema of the reference tables' copies.
     Reference,
+    /// A table of moved rows beside the shard group's; it has no schema here.
+    Moved,
 }
 
 impl SqlTemplate {
@@ -35,15 +37,20 @@ impl SqlTemplate {
         SqlTemplate { text, holes }
     }
 
-    /// The text with each hole's schema replaced by what `schema` answers.
+    /// The text with each hole's schema replaced by what `schema` answers, and each table of moved rows by its name and
+    /// schema in one.
     pub fn render(&self, mut schema: impl FnMut(&Hole) -> String) -> String {
         let mut sql = String::with_capacity(self.text.len() + self.holes.len() * 16);
         let mut from = 0;
         for hole in &self.holes {
             sql.push_str(&self.text[from..hole.start]);
-            sql.push_str(&quote_identifier(&schema(hole)));
-            sql.push('.');
-            sql.push_str(&quote_identifier(&hole.name));
+            if hole.place == Place::Moved {
+                sql.push_str(&schema(hole));
+            } else {
+                sql.push_str(&quote_identifier(&schema(hole)));
+                sql.push('.');
+                sql.push_str(&quote_identifier(&hole.name));
+            }
             from = hole.end;
         }
         sql.push_str(&self.text[from..]);
@@ -102,7 +109,7 @@ mod tests {
         );
         let sql = template.render(|hole| match hole.place {
             Place::ShardGroup => format!("{}_7", hole.schema),
-            Place::Reference => hole.schema.clone(),
+            Place::Reference | Place::Moved => hole.schema.clone(),
         });
         assert_eq!(
             sql,

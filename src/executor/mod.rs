@@ -9,6 +9,8 @@ mod insert;
 mod lock;
 mod merge;
 mod modify;
+mod moved;
+mod movement;
 mod replicate;
 mod scan;
 mod state;
@@ -22,6 +24,7 @@ pub use decode::Decoder;
 pub use insert::insert_methods;
 pub use lock::lock_methods;
 pub use modify::modify_methods;
+pub use movement::move_methods;
 pub use replicate::replicate_methods;
 pub use scan::scan_methods;
 
@@ -41,5 +44,6 @@ pub fn init() {
         pg_sys::RegisterCustomScanMethods(lock_methods());
         pg_sys::RegisterCustomScanMethods(changes_methods());
         pg_sys::RegisterCustomScanMethods(modify_methods());
+        pg_sys::RegisterCustomScanMethods(move_methods());
     }
 }

@@ -1,8 +1,9 @@
 //! From a plan and the values of its parameters to requests: which shard groups, on which nodes, with what text.
 
 use crate::catalog::{self, Colocation, ShardGroupId};
-use crate::deparse::{Place, SqlTemplate};
+use crate::deparse::{quote_identifier, Place, SqlTemplate};
 use crate::error::Result;
+use crate::executor::moved::{self, Moved};
 use crate::planner::plan::{CachedPlan, Command, Kind, RemotePlan, ALL_NODES};
 use crate::planner::route;
 use crate::remote::{Access, Format, Params, Request, Statement};
@@ -27,13 +28,16 @@ pub struct Tasks {
     pub groups: Vec<usize>,
     /// None: every node.
     pub colocation: Option<Rc<Colocation>>,
+    moved: Tables,
 }
 
 impl Tasks {
     /// The first shard group's task alone, for EXPLAIN.
     pub fn sample(&self, plan: &CachedPlan) -> Result<Option<Task>> {
         match (&self.colocation, self.groups.first()) {
-            (Some(colocation), Some(first)) => Ok(per_group(plan, colocation, &[*first])?.pop()),
+            (Some(colocation), Some(first)) => {
+                Ok(per_group(plan, colocation, &[*first], &self.moved)?.pop())
+            }
             _ => Ok(self.tasks.first().cloned()),
         }
     }
@@ -53,15 +57,17 @@ pub fn plan_tasks(plan: &CachedPlan, values: &[(Oid, Option<Datum>)]) -> Result<
         chosen.push(0);
     }
     let several = plan.plan.command == Command::Select && chosen.len() > 1;
+    let moved = Tables::of(&plan.plan, values)?;
     let tasks = if several {
-        per_node(plan, &colocation, &chosen)?
+        per_node(plan, &colocation, &chosen, &moved)?
     } else {
-        per_group(plan, &colocation, &chosen)?
+        per_group(plan, &colocation, &chosen, &moved)?
     };
     Ok(Tasks {
         tasks,
         groups: chosen,
         colocation: Some(colocation),
+        moved,
     })
 }
 
@@ -84,20 +90,59 @@ fn require_shard(
 
 /// The text of a template for a shard group of a node.
 pub fn render(template: &SqlTemplate, group: Option<ShardGroupId>, node: &catalog::Node) -> String {
+    render_with(template, group, node, &Tables::default())
+}
+
+/// The tables of moved rows, by their names in the template.
+#[derive(Default)]
+struct Tables(Vec<(String, Rc<Moved>)>);
+
+impl Tables {
+    /// Those that the values of a plan name by their handles. None while the plan is only explained.
+    fn of(plan: &RemotePlan, values: &[(Oid, Option<Datum>)]) -> Result<Tables> {
+        let mut tables = Vec::new();
+        for moved in &plan.moved {
+            if let Some((_, Some(handle))) = values.get(moved.handle) {
+                tables.push((moved.name.clone(), moved::of_handle(handle.value() as i32)?));
+            }
+        }
+        Ok(Tables(tables))
+    }
+
+    fn name(&self, name: &str, group: ShardGroupId) -> String {
+        match self.0.iter().find(|(known, _)| known == name) {
+            Some((_, moved)) => moved.table(group),
+            None => quote_identifier(name),
+        }
+    }
+}
+
+fn render_with(
+    template: &SqlTemplate,
+    group: Option<ShardGroupId>,
+    node: &catalog::Node,
+    tables: &Tables,
+) -> String {
     template.render(|hole| match (hole.place, group) {
         (Place::ShardGroup, Some(group)) => catalog::shard_schema(&hole.schema, group),
+        (Place::Moved, Some(group)) => tables.name(&hole.name, group),
         _ => catalog::reference_schema(&hole.schema, node),
     })
 }
 
-fn per_group(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Result<Vec<Task>> {
+fn per_group(
+    plan: &CachedPlan,
+    colocation: &Colocation,
+    chosen: &[usize],
+    moved: &Tables,
+) -> Result<Vec<Task>> {
     chosen
         .iter()
         .map(|index| {
             let group = &colocation.groups[*index];
             let groups: Rc<[ShardGroupId]> = Rc::new([group.id]);
             let sql = cached(plan, group.node, &groups, |node| {
-                let arm = render(&plan.plan.template, Some(group.id), node);
+                let arm = render_with(&plan.plan.template, Some(group.id), node, moved);
                 plan.plan.statement(&[arm])
             })?;
             Ok(Task {
@@ -110,7 +155,12 @@ fn per_group(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Re
 }
 
 /// One statement per node that appends its shard groups' rows: fewer messages, parses and plans than one each.
-fn per_node(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Result<Vec<Task>> {
+fn per_node(
+    plan: &CachedPlan,
+    colocation: &Colocation,
+    chosen: &[usize],
+    moved: &Tables,
+) -> Result<Vec<Task>> {
     let mut by_node: BTreeMap<catalog::NodeId, Vec<ShardGroupId>> = BTreeMap::new();
     for index in chosen {
         let group = &colocation.groups[*index];
@@ -123,7 +173,7 @@ fn per_node(plan: &CachedPlan, colocation: &Colocation, chosen: &[usize]) -> Res
             let sql = cached(plan, node, &groups, |node| {
                 let arms: Vec<String> = part
                     .iter()
-                    .map(|group| render(&plan.plan.template, Some(*group), node))
+                    .map(|group| render_with(&plan.plan.template, Some(*group), node, moved))
                     .collect();
                 plan.plan.statement(&arms)
             })?;
@@ -147,6 +197,7 @@ fn every_node(plan: &CachedPlan) -> Result<Tasks> {
         tasks,
         groups: Vec::new(),
         colocation: None,
+        moved: Tables::default(),
     })
 }
 
@@ -160,6 +211,10 @@ fn cached(
     let mut key = Vec::with_capacity(groups.len() + 1);
     key.push(i64::from(node));
     key.extend_from_slice(groups);
+    if !plan.plan.moved.is_empty() {
+        // the tables have other names next time
+        return Ok(make(&*catalog::node(node)?).into());
+    }
     if let Some(text) = plan.texts.borrow().get(&key) {
         return Ok(text.clone());
     }

@@ -15,6 +15,7 @@ use crate::catalog::{self, Colocation, TableKind};
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
+use crate::planner::moved;
 use crate::planner::ship::Reason;
 use pgrx::pg_sys::{self, JoinType, Node, NodeTag, Oid, Query, RTEKind};
 use std::collections::HashMap;
@@ -655,6 +656,18 @@ impl Analysis {
                     Ok(level.sharded)
                 }
                 RTEKind::RTE_CTE => self.visit_cte(rte, rtindex, region, frames),
+                RTEKind::RTE_NAMEDTUPLESTORE => {
+                    let Some(moving) = moved::of_entry(rte) else {
+                        self.cannot_ship("a transition table is read");
+                        return Ok(false);
+                    };
+                    let key = self.point(id, rtindex, moving.key, region);
+                    self.distributed.push(Distributed {
+                        colocation: moving.colocation.clone(),
+                        key,
+                    });
+                    Ok(true)
+                }
                 RTEKind::RTE_FUNCTION
                 | RTEKind::RTE_VALUES
                 | RTEKind::RTE_TABLEFUNC
@@ -665,7 +678,7 @@ impl Analysis {
                     Ok(false)
                 }
                 _ => {
-                    self.cannot_ship("a transition table is read");
+                    self.cannot_ship("an unknown kind of FROM item");
                     Ok(false)
                 }
             }

@@ -192,7 +192,7 @@ unsafe fn travels(value: *mut Node) -> bool {
 fn is_small(rows: f64, others: f64) -> bool {
     let most = f64::from(settings::broadcast_rows());
     match settings::join_strategy() {
-        JoinStrategy::Pull => false,
+        JoinStrategy::Pull | JoinStrategy::Repartition => false,
         JoinStrategy::Broadcast => rows <= most,
         JoinStrategy::Auto => rows <= most && (rows <= FEW_ROWS || rows * 4.0 <= others),
     }
@@ -204,7 +204,10 @@ fn is_small(rows: f64, others: f64) -> bool {
 /// The level's query is owned by the caller.
 pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<()> {
     unsafe {
-        if level.pieces.is_empty() || settings::join_strategy() == JoinStrategy::Pull {
+        let strategy = settings::join_strategy();
+        if level.pieces.is_empty()
+            || matches!(strategy, JoinStrategy::Pull | JoinStrategy::Repartition)
+        {
             return Ok(());
         }
         let mut sizes = Vec::new();
@@ -262,7 +265,11 @@ pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<(
     }
 }
 
-/// How many rows items of the level give with the conditions that speak of them alone.
+/// How many rows some items of the level give together, with the conditions that speak of them alone; infinitely many when
+/// they cannot be looked at apart from the rest of the statement.
+///
+/// # Safety
+/// The level's query is valid.
 pub unsafe fn level_estimate(level: &Level, items: &[usize]) -> f64 {
     unsafe {
         let part = level.part(items, true);

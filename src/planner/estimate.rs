@@ -96,6 +96,28 @@ unsafe fn best_path(query: *mut Query) -> *mut pg_sys::Path {
     }
 }
 
+/// The table columns that a query's columns show unchanged, for their statistics.
+///
+/// # Safety
+/// As `rows_of`.
+pub unsafe fn origins_of(query: *mut Query) -> Vec<Option<Origin>> {
+    unsafe {
+        let global = node::make::<pg_sys::PlannerGlobal>();
+        (*global).maxParallelHazard = pg_sys::PROPARALLEL_UNSAFE as std::ffi::c_char;
+        let flag = Flag::raise();
+        let copy = node::copy(query);
+        let planned = pg_sys::subquery_planner(global, copy, std::ptr::null_mut(), false, 0.0);
+        drop(flag);
+        let origins = list::iter::<pg_sys::TargetEntry>((*planned).processed_tlist)
+            .map(|entry| origin_of(planned, (*entry).expr.cast(), false))
+            .collect();
+        if !(*global).partition_directory.is_null() {
+            pg_sys::DestroyPartitionDirectory((*global).partition_directory);
+        }
+        origins
+    }
+}
+
 /// Rows assumed to come back from a change.
 const CHANGED_ROWS: f64 = 100.0;
 
@@ -260,6 +282,9 @@ unsafe fn is_key(query: *mut Query, expr: *mut Node) -> bool {
                 }
                 _ => false,
             },
+            RTEKind::RTE_NAMEDTUPLESTORE => {
+                super::moved::of_entry(rte).is_some_and(|moving| moving.key == (*var).varattno)
+            }
             RTEKind::RTE_SUBQUERY if (*var).varattno > 0 => {
                 let sub = (*rte).subquery;
                 list::iter::<pg_sys::TargetEntry>((*sub).targetList)

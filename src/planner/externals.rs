@@ -114,6 +114,9 @@ impl Externals {
                 return match known {
                     Some(value) if is_ours => {
                         let value: *mut Node = node::copy(*value);
+                        // rows that are moved may have been joined with rows that were moved before
+                        let value =
+                            node::map_children(value, |child| self.put_back(child, 0, sublinks));
                         if depth > 0 {
                             node::shift_levels(value, depth, 0);
                         }

@@ -7,6 +7,7 @@ use crate::pg::{expr, list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::estimate::{self, Estimate};
 use crate::planner::locks::{self, Locking};
+use crate::planner::moved::{self, Moving};
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::{self, Route};
 use crate::planner::ship;
@@ -32,6 +33,10 @@ pub struct Planning {
     optional_locks: bool,
     /// The subqueries whose rows a WITH clause inserts.
     inserts: Vec<Inserting>,
+    /// Rows that go to tables beside shards.
+    moves: Vec<Rc<Moving>>,
+    /// The statement writes nothing, and nothing that it calls could.
+    quiet: bool,
     /// The next to start a session shares this one.
     shared: bool,
 }
@@ -62,6 +67,8 @@ impl Session {
         }
         let planning = Planning {
             query: Some(query),
+            // SAFETY: the statement is valid.
+            quiet: unsafe { moved::is_quiet(query) },
             ..Planning::default()
         };
         PLANNING.with(|stack| stack.borrow_mut().push(planning));
@@ -138,6 +145,25 @@ pub fn with_insert<T>(number: usize, ask: impl FnOnce(&Inserting) -> Result<T>) 
     current(|planning| planning.inserts.get(number).map(ask))
         .flatten()
         .unwrap_or_else(|| Err(Error::internal("an insert without its plan")))
+}
+
+/// How many sets of rows the statement moves.
+pub fn move_count() -> usize {
+    current(|planning| planning.moves.len()).unwrap_or(0)
+}
+
+pub fn add_move(moving: Moving) {
+    current(|planning| planning.moves.push(Rc::new(moving)));
+}
+
+/// The move of this number.
+pub fn move_of(number: usize) -> Option<Rc<Moving>> {
+    current(|planning| planning.moves.get(number).cloned()).flatten()
+}
+
+/// May nothing in the statement write?
+pub fn is_quiet() -> bool {
+    current(|planning| planning.quiet).unwrap_or(false)
 }
 
 /// From now on leaves give ctid and xmin where they are asked for; fails when the statement itself asks.
@@ -353,6 +379,9 @@ pub unsafe fn set_paths(
         if let Some(number) = writing::number(rte) {
             return writing::set_paths(rel, number);
         }
+        if let Some(number) = moved::number(rte) {
+            return moved::set_paths(rel, number);
+        }
         if (*rte).rtekind == RTEKind::RTE_FUNCTION {
             if let Some(leaf) = leaf_of(rte) {
                 let estimate = leaf.estimate(root)?;
@@ -448,13 +477,20 @@ pub unsafe fn column_statistics(
     data: *mut pg_sys::VariableStatData,
 ) -> bool {
     unsafe {
-        if (*rte).rtekind != RTEKind::RTE_FUNCTION || attnum <= 0 {
+        if attnum <= 0 {
             return false;
         }
-        let origin = leaf_of(rte).and_then(|leaf| {
-            let origins = &leaf.estimate.get()?.origins;
-            origins.get(attnum as usize - 1).copied().flatten()
-        });
+        let index = attnum as usize - 1;
+        let origin = match (*rte).rtekind {
+            RTEKind::RTE_FUNCTION => leaf_of(rte).and_then(|leaf| {
+                let origins = &leaf.estimate.get()?.origins;
+                origins.get(index).copied().flatten()
+            }),
+            RTEKind::RTE_NAMEDTUPLESTORE => {
+                moved::of_entry(rte).and_then(|moving| moving.origins.get(index).copied().flatten())
+            }
+            _ => return false,
+        };
         match origin {
             Some(origin) => estimate::give_statistics(&origin, data),
             None => return false,

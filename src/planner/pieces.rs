@@ -16,6 +16,7 @@ use trees::{
 };
 
 /// An operand of the level's inner join.
+#[derive(Clone)]
 pub struct Item {
     /// A RangeTblRef, or the JoinExpr of an outer join.
     pub node: *mut Node,
@@ -44,6 +45,13 @@ pub struct Level {
     pub quals: Vec<*mut Node>,
     /// Sets of items that run on the shards together, by index.
     pub pieces: Vec<Vec<usize>>,
+}
+
+/// A level as it was.
+pub struct Saved {
+    query: *mut Query,
+    items: Vec<Item>,
+    pieces: Vec<Vec<usize>>,
 }
 
 impl Level {
@@ -197,6 +205,14 @@ impl Level {
         }
     }
 
+    /// The same with a target list of the items' columns.
+    pub unsafe fn part_of(&self, items: &[usize], targets: *mut pg_sys::List) -> *mut Query {
+        unsafe {
+            let conditions = self.conditions(items, false);
+            self.part_with(items, &conditions, targets)
+        }
+    }
+
     /// A Query of some items, conditions (by index) and a target list, all copied.
     pub unsafe fn part_with(
         &self,
@@ -245,10 +261,12 @@ impl Level {
     }
 
     /// Unites items of shards whose rows are neighbours, then adds what is on every node and joined with them.
-    unsafe fn merge(&mut self) -> Result<()> {
+    pub unsafe fn merge(&mut self) -> Result<()> {
         unsafe {
             let mut pieces: Vec<Vec<usize>> = (0..self.items.len())
-                .filter(|item| self.items[*item].place == Place::Shards)
+                .filter(|item| {
+                    self.items[*item].place == Place::Shards && !self.items[*item].node.is_null()
+                })
                 .map(|item| vec![item])
                 .collect();
             'again: loop {
@@ -491,6 +509,35 @@ impl Level {
             replace_columns(self.query, members, units, rtindex);
             self.reread();
             item
+        }
+    }
+
+    /// The level as it is now.
+    ///
+    /// # Safety
+    /// As `make_subqueries`.
+    pub unsafe fn save(&mut self) -> Saved {
+        unsafe {
+            self.rebuild();
+            Saved {
+                query: node::copy(self.query),
+                items: self.items.clone(),
+                pieces: self.pieces.clone(),
+            }
+        }
+    }
+
+    /// Makes the level what it was when it was saved.
+    ///
+    /// # Safety
+    /// As `make_subqueries`; the level is the one that was saved.
+    pub unsafe fn bring_back(&mut self, saved: &Saved) {
+        unsafe {
+            let copy: *mut Query = node::copy(saved.query);
+            std::ptr::copy_nonoverlapping(copy, self.query, 1);
+            self.items.clone_from(&saved.items);
+            self.pieces.clone_from(&saved.pieces);
+            self.reread();
         }
     }
 

@@ -48,8 +48,18 @@ pub struct RemotePlan {
     pub as_others: bool,
     /// Conditions on the rows that come back, the last of `custom_exprs`: new rows that a policy or view forbids.
     pub checks: Vec<RowCheck>,
+    /// Tables of moved rows that the text names.
+    pub moved: Vec<MovedName>,
     /// Why the statement was not routed, for EXPLAIN.
     pub reason: String,
+}
+
+/// A table of moved rows as a template names it.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct MovedName {
+    pub name: String,
+    /// Index into `custom_exprs` of the handle under which the executor knows the tables.
+    pub handle: usize,
 }
 
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +190,36 @@ pub struct ChangesPlan {
     pub order: Vec<(u32, usize)>,
     /// Schema and name of the tables that they change.
     pub tables: Vec<(String, String)>,
+}
+
+/// Rows of the plan below that go to tables beside the shards of a colocation group.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct MovePlan {
+    pub colocation: i32,
+    /// A schema whose shard schemas can hold the tables.
+    pub schema: String,
+    /// Where the rows below have the value that chooses the shard group, and its type.
+    pub key: usize,
+    pub key_type: u32,
+    pub columns: Vec<MoveColumn>,
+    /// Where this node's only row has the handle.
+    pub handle: usize,
+    /// The statement writes nothing, and nothing that it calls could.
+    pub quiet: bool,
+    /// What EXPLAIN says: the column, the table whose shard groups are the rows' places, and why.
+    pub by: String,
+    pub target: String,
+    pub reason: String,
+}
+
+/// A column of moved rows.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct MoveColumn {
+    /// Where the rows below have it.
+    pub source: usize,
+    pub value: u32,
+    /// Name and type, as `CREATE TABLE` takes them.
+    pub definition: String,
 }
 
 /// Rows that are locked on their shards after the plan below has read them.
@@ -376,6 +416,7 @@ pub trait Private: Serialize + serde::de::DeserializeOwned {
 
 impl Private for InsertPlan {}
 impl Private for LockPlan {}
+impl Private for MovePlan {}
 impl Private for ChangesPlan {}
 impl Private for ModifyPlan {}
 

@@ -4,7 +4,8 @@ use crate::deparse;
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
-use crate::planner::plan::{Command, Kind, Prune, RemotePlan, SortKey, ALL_NODES};
+use crate::planner::moved;
+use crate::planner::plan::{Command, Kind, MovedName, Prune, RemotePlan, SortKey, ALL_NODES};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
 use pgrx::pg_sys::{self, Node, NodeTag, Query, RTEKind};
@@ -166,6 +167,16 @@ pub unsafe fn finish_with(
                 })
             })
             .collect();
+        let moved = moved::named_in(query)
+            .into_iter()
+            .map(|(name, handle)| {
+                exprs.push(node::copy(handle));
+                MovedName {
+                    name,
+                    handle: exprs.len() - 1,
+                }
+            })
+            .collect();
         let exprs = own(exprs);
         let command = match (*query).commandType {
             pg_sys::CmdType::CMD_INSERT if selects => Command::InsertSelect,
@@ -205,6 +216,7 @@ pub unsafe fn finish_with(
             bulk,
             as_others: relations.iter().any(|rte| applies_policies_of_others(*rte)),
             checks: Vec::new(),
+            moved,
             reason,
         };
         Ok(Remote {
@@ -629,6 +641,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             bulk: false,
             as_others: false,
             checks: Vec::new(),
+            moved: Vec::new(),
             reason: String::new(),
         };
         let exprs = own(parameters.exprs);

@@ -264,6 +264,14 @@ fn equal_groups(colocation: &Colocation, type_oid: Oid, value: Datum) -> Vec<usi
     }
 }
 
+/// The shard group of the rows whose key equals a value, of a type for which `becomes_key` is true; none: no key does.
+pub fn group_of(colocation: &Colocation, type_oid: Oid, value: Datum) -> Option<usize> {
+    match key_value(colocation.key_type, types::base_type(type_oid), value) {
+        KeyValue::Exact(value) => colocation.group_for(Some(value)),
+        _ => None,
+    }
+}
+
 /// A value seen as a key of the distribution column's type.
 enum KeyValue {
     Exact(Datum),
@@ -273,7 +281,7 @@ enum KeyValue {
 }
 
 /// Does a value of the type, compared with a key, say which key that is?
-fn becomes_key(key_type: Oid, type_oid: Oid) -> bool {
+pub fn becomes_key(key_type: Oid, type_oid: Oid) -> bool {
     let is_text = |t: Oid| t == pg_sys::TEXTOID || t == pg_sys::VARCHAROID;
     let is_integer = |t: Oid| matches!(t, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID);
     type_oid == key_type

@@ -17,6 +17,7 @@ use crate::planner::merge;
 use crate::planner::pieces::{trees, Level};
 use crate::planner::plan::SortKey;
 use crate::planner::remote::{self, Order};
+use crate::planner::repartition;
 use crate::planner::route::{self, Route};
 use crate::planner::rowmarks;
 use crate::planner::ship::{self, Reason};
@@ -138,7 +139,8 @@ unsafe fn split_joins(query: *mut Query) -> Result<()> {
                 }
                 broadcast::operands(&mut level, &mut externals)?;
                 level.rebuild();
-                done = level.is_one_piece() && split_whole(query)?;
+                done = level.is_one_piece() && split_whole(query)?
+                    || repartition::pieces(&mut level, &mut externals)?;
                 if !done {
                     level.make_subqueries()?;
                 }
@@ -162,7 +164,10 @@ unsafe fn take_subqueries_out(query: *mut Query) -> Result<()> {
 }
 
 /// `split_level`, with the WITH queries kept that values sent to the leaf may read.
-unsafe fn split_whole(query: *mut Query) -> Result<bool> {
+///
+/// # Safety
+/// As `transform`.
+pub unsafe fn split_whole(query: *mut Query) -> Result<bool> {
     unsafe {
         let with = (*query).cteList;
         let recursive = (*query).hasRecursive;

@@ -44,6 +44,7 @@ fn remedy(connection: &Connection, transaction_ends: bool) -> Remedy {
                 Remedy::None
             }
         }
+        Some(participation) if !transaction_ends && participation.is_needed() => Remedy::None,
         Some(_) if transaction_ends || has_snapshot_per_statement() => Remedy::Cancel,
         Some(_) => Remedy::None,
     }

@@ -61,11 +61,11 @@ impl Answer {
     }
 
     /// For a text of one or more statements.
-    pub fn of_text(sql: &str) -> Rc<Answer> {
+    pub fn of_text(sql: &str, access: Access) -> Rc<Answer> {
         let request = Request {
             node: NodeId::default(),
             groups: Rc::new([]),
-            access: Access::Write,
+            access,
             statement: Statement {
                 sql: sql.into(),
                 params: Rc::default(),

@@ -10,6 +10,7 @@ use super::connection::{Shared, Step};
 use super::gather::{report_notices, wait};
 use super::libpq::Flush;
 use super::pool;
+use super::request::Access;
 use super::simple::drain;
 use crate::catalog::NodeId;
 use crate::error::{Error, Result};
@@ -48,10 +49,12 @@ pub struct CopyQueue<T: Note> {
     queued: usize,
     /// Pieces for new batches.
     pub spare: Spare,
+    access: Access,
 }
 
 /// The batches of one node.
 struct Line<T> {
+    access: Access,
     node: NodeId,
     connection: Shared,
     waiting: VecDeque<Batch<T>>,
@@ -82,10 +85,16 @@ impl<T> From<Error> for FailedBatch<T> {
 
 impl<T: Note> CopyQueue<T> {
     pub fn new() -> CopyQueue<T> {
+        CopyQueue::with_access(Access::Write)
+    }
+
+    /// For tables that do not outlive the statement: `Access::Read`.
+    pub fn with_access(access: Access) -> CopyQueue<T> {
         CopyQueue {
             lines: Vec::new(),
             queued: 0,
             spare: Spare::default(),
+            access,
         }
     }
 
@@ -94,7 +103,7 @@ impl<T: Note> CopyQueue<T> {
         let index = match self.lines.iter().position(|line| line.node == node) {
             Some(index) => index,
             None => {
-                self.lines.push(Line::open(node)?);
+                self.lines.push(Line::open(node, self.access)?);
                 self.lines.len() - 1
             }
         };
@@ -146,13 +155,14 @@ impl<T: Note> CopyQueue<T> {
 }
 
 impl<T: Note> Line<T> {
-    fn open(node: NodeId) -> Result<Line<T>> {
+    fn open(node: NodeId, access: Access) -> Result<Line<T>> {
         let connection = pool::acquire(&[node])?
             .pop()
             .ok_or_else(|| Error::internal("a node has no connection"))?;
         drain(&connection)?;
         connection.borrow().check_not_aborted()?;
         Ok(Line {
+            access,
             node,
             connection,
             waiting: VecDeque::new(),
@@ -175,7 +185,7 @@ impl<T: Note> Line<T> {
                 let Some(batch) = self.waiting.pop_front() else {
                     return Ok(false);
                 };
-                let answer = Answer::of_text(&batch.command);
+                let answer = Answer::of_text(&batch.command, self.access);
                 self.connection.borrow_mut().send_text(answer.clone());
                 let Batch { data, note, .. } = batch;
                 self.running = Some(Running {

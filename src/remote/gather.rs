@@ -151,10 +151,10 @@ impl Gather {
                     continue;
                 }
                 Step::Resend => pool::resend(&connection.clone())?,
+                // a COPY of someone else's, who was given the connection after its answers to us were read
                 Step::CopyIn => {
-                    return Err(Error::internal(
-                        "COPY FROM STDIN was sent where a query was expected",
-                    ))
+                    place += 1;
+                    continue;
                 }
             }
             if self.progress.stored.get() > 0 {

@@ -33,9 +33,10 @@ pub use copy_queue::{CopyQueue, FailedBatch, Note};
 pub use gather::Gather;
 pub use lone::LoneConnection;
 pub use options::ConnectOptions;
+pub use pool::{hold, takes_part};
 pub use probe::{probe, NodeFacts, COLLATION_QUERY};
 pub use request::{Access, Format, Params, Received, Request, Statement};
 pub use row::Row;
-pub use simple::{execute, execute_all, query};
+pub use simple::{execute, execute_all, execute_for_statement, query};
 
 pub fn init() {}

@@ -108,6 +108,22 @@ fn find(node: NodeId, user: pg_sys::Oid) -> Option<(Shared, bool)> {
     })
 }
 
+/// The session has tables on the node that a statement under way reads, or (not `held`) has them no more.
+pub fn hold(node: NodeId, held: bool) {
+    // SAFETY: reads a variable.
+    let user = unsafe { pg_sys::GetSessionUserId() };
+    if let Some((connection, _)) = find(node, user) {
+        connection.borrow_mut().hold(held);
+    }
+}
+
+/// Has the node a part in the transaction?
+pub fn takes_part(node: NodeId) -> bool {
+    // SAFETY: reads a variable.
+    let user = unsafe { pg_sys::GetSessionUserId() };
+    find(node, user).is_some_and(|(connection, _)| connection.borrow().participation().is_some())
+}
+
 /// All connections of the session.
 pub fn all() -> Vec<Shared> {
     ENTRIES.with(|entries| match entries.try_borrow() {

@@ -9,7 +9,9 @@ thread_local! {
     static OPEN: RefCell<Vec<pg_sys::SubTransactionId>> = const { RefCell::new(Vec::new()) };
 }
 
-/// BEGIN with the characteristics of the local transaction.
+/// BEGIN with the characteristics of the local transaction. READ ONLY is for the coordinator to enforce, whose executor
+/// sees every statement: nodes may have to make tables for rows that are joined there. Only where it changes what is
+/// read, with DEFERRABLE, they are told.
 pub fn begin() -> Cow<'static, str> {
     // SAFETY: server variables.
     let (level, read_only, deferrable) = unsafe {
@@ -26,7 +28,7 @@ pub fn begin() -> Cow<'static, str> {
     };
     match (read_only, deferrable) {
         (false, false) => begin.into(),
-        (true, false) => format!("{begin} READ ONLY").into(),
+        (true, false) => begin.into(),
         (false, true) => format!("{begin} DEFERRABLE").into(),
         (true, true) => format!("{begin} READ ONLY DEFERRABLE").into(),
     }

@@ -27,6 +27,16 @@ struct Line {
 
 /// The same for many: in parallel over nodes, in order on each node. Answers are in the order of `work`.
 pub fn execute_all(work: &[(NodeId, String)]) -> Result<Vec<u64>> {
+    execute_as(work, Access::Write)
+}
+
+/// The same for what leaves nothing behind when the statement has ended: the nodes' transactions need not be prepared
+/// for it.
+pub fn execute_for_statement(work: &[(NodeId, String)]) -> Result<()> {
+    execute_as(work, Access::Read).map(drop)
+}
+
+fn execute_as(work: &[(NodeId, String)], access: Access) -> Result<Vec<u64>> {
     let nodes: Vec<NodeId> = work.iter().map(|(node, _)| *node).collect();
     abandoned::make_way()?;
     let connections = pool::acquire(&nodes)?;
@@ -53,7 +63,7 @@ pub fn execute_all(work: &[(NodeId, String)]) -> Result<Vec<u64>> {
         let mut blocked = Vec::new();
         let mut i = 0;
         while i < lines.len() {
-            if advance_line(&mut lines[i], work, &mut affected)? {
+            if advance_line(&mut lines[i], work, access, &mut affected)? {
                 blocked.push(lines[i].connection.clone());
                 i += 1;
             } else {
@@ -68,13 +78,18 @@ pub fn execute_all(work: &[(NodeId, String)]) -> Result<Vec<u64>> {
 }
 
 /// True when the line needs input; false when it is done.
-fn advance_line(line: &mut Line, work: &[(NodeId, String)], affected: &mut [u64]) -> Result<bool> {
+fn advance_line(
+    line: &mut Line,
+    work: &[(NodeId, String)],
+    access: Access,
+    affected: &mut [u64],
+) -> Result<bool> {
     loop {
         let Some((index, answer)) = &line.current else {
             let Some(next) = line.waiting.pop_front() else {
                 return Ok(false);
             };
-            let answer = Answer::of_text(&work[next].1);
+            let answer = Answer::of_text(&work[next].1, access);
             line.connection.borrow_mut().send_text(answer.clone());
             line.current = Some((next, answer));
             continue;

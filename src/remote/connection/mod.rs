@@ -64,6 +64,8 @@ pub struct Participation {
     /// Savepoints open on the node, outermost first.
     savepoints: Vec<pg_sys::SubTransactionId>,
     pub wrote: bool,
+    /// Tables there that statements under way still read: the transaction must go on.
+    holds: usize,
     /// The name under which the node has prepared, or may have prepared, its part.
     pub prepared: Option<Rc<str>>,
     /// Settings of the connection before the transaction changed them.
@@ -103,6 +105,13 @@ pub struct Connection {
     proven: bool,
     /// Nothing of the flight now under way has been answered.
     unanswered: bool,
+}
+
+impl Participation {
+    /// Would a ROLLBACK undo what the transaction still needs?
+    pub fn is_needed(&self) -> bool {
+        self.wrote || self.holds > 0
+    }
 }
 
 impl Connection {

@@ -30,6 +30,17 @@ impl Connection {
         }
     }
 
+    /// The node has tables that a statement under way reads, or (not `held`) has them no more.
+    pub fn hold(&mut self, held: bool) {
+        if let Some(participation) = self.participation.as_mut() {
+            participation.holds = if held {
+                participation.holds + 1
+            } else {
+                participation.holds.saturating_sub(1)
+            };
+        }
+    }
+
     /// Asks the node to prepare its part.
     pub fn prepare(&mut self, gid: &str) {
         if let Some(participation) = self.participation.as_mut() {

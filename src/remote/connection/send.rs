@@ -171,6 +171,7 @@ impl Connection {
             Participation {
                 savepoints: Vec::new(),
                 wrote: false,
+                holds: 0,
                 prepared: None,
                 settings_before: None,
             }
