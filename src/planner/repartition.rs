@@ -43,11 +43,13 @@ struct Choice {
 /// The level's query is owned by the caller.
 pub unsafe fn pieces(level: &mut Level, externals: &mut Externals) -> Result<bool> {
     unsafe {
-        if matches!(
-            settings::join_strategy(),
-            JoinStrategy::Pull | JoinStrategy::Broadcast
-        ) || nodes_only_read()
-        {
+        let allowed = match settings::join_strategy() {
+            JoinStrategy::Pull | JoinStrategy::Broadcast => false,
+            JoinStrategy::Repartition => true,
+            // In a block the tables are not temporary, and the login may lack the right to create others.
+            JoinStrategy::Auto => !pg_sys::IsTransactionBlock(),
+        };
+        if !allowed || nodes_only_read() {
             return Ok(false);
         }
         let saved = level.save();
