@@ -414,6 +414,7 @@ pub unsafe fn fence(query: *mut Query) {
                             (*(*q).jointree).quals = guarded(security, (*(*q).jointree).quals);
                         } else {
                             fence_relation(rte, index as i32 + 1, leaky);
+                            hand_on_system_columns(q, rte, index as i32 + 1);
                         }
                     } else if (*rte).rtekind == RTEKind::RTE_SUBQUERY
                         && (*rte).security_barrier
@@ -509,6 +510,56 @@ unsafe fn fence_relation(rte: *mut pg_sys::RangeTblEntry, varno: i32, leaky: boo
         if leaky {
             (*(*rte).subquery).limitOffset = expr::int8(0).cast();
         }
+    }
+}
+
+/// A relation that has become a subquery gives the system columns that the level uses, under their names.
+unsafe fn hand_on_system_columns(query: *mut Query, rte: *mut pg_sys::RangeTblEntry, varno: i32) {
+    unsafe {
+        let mut used: Vec<*mut pg_sys::Var> = Vec::new();
+        node::walk(query.cast(), &mut |item, level| {
+            if let Some(var) = node::cast::<pg_sys::Var>(item) {
+                // `level` counts the query itself
+                if (*var).varno == varno && (*var).varlevelsup + 1 == level && (*var).varattno < 0 {
+                    used.push(var);
+                }
+            }
+            Step::Into
+        });
+        let below = (*rte).subquery;
+        let mut given: Vec<(i16, i16)> = Vec::new();
+        for var in used {
+            let attno = (*var).varattno;
+            let known = given.iter().find(|(system, _)| *system == attno);
+            let resno = match known {
+                Some((_, resno)) => *resno,
+                None => {
+                    let resno = list::len((*below).targetList) as i16 + 1;
+                    let name = node::pstrdup(system_column_name(attno));
+                    let value = expr::var(1, attno, expr::signature(var.cast()));
+                    let entry = pg_sys::makeTargetEntry(value.cast(), resno, name, false);
+                    (*below).targetList = pg_sys::lappend((*below).targetList, entry.cast());
+                    let eref = (*rte).eref;
+                    (*eref).colnames =
+                        pg_sys::lappend((*eref).colnames, pg_sys::makeString(name).cast());
+                    given.push((attno, resno));
+                    resno
+                }
+            };
+            (*var).varattno = resno;
+            (*var).varattnosyn = resno;
+        }
+    }
+}
+
+fn system_column_name(attno: i16) -> &'static str {
+    match attno as i32 {
+        pg_sys::SelfItemPointerAttributeNumber => "ctid",
+        pg_sys::MinTransactionIdAttributeNumber => "xmin",
+        pg_sys::MinCommandIdAttributeNumber => "cmin",
+        pg_sys::MaxTransactionIdAttributeNumber => "xmax",
+        pg_sys::MaxCommandIdAttributeNumber => "cmax",
+        _ => "tableoid",
     }
 }
 

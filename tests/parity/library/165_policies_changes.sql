@@ -1,0 +1,22 @@
+-- Row level security where rows are read and locked before they change.
+GRANT SELECT, UPDATE, INSERT, DELETE ON documents, authors, loans TO parity_reader;
+SET ROLE parity_reader;
+UPDATE documents SET price = price + random() * 0 WHERE author_id < 12 AND kind <> 'poem';
+SELECT author_id, document_id FROM documents WHERE price IS NOT NULL ORDER BY price DESC, document_id LIMIT 3 FOR UPDATE;
+SELECT author_id, document_id FROM documents WHERE author_id = 3 ORDER BY document_id LIMIT 3 FOR UPDATE;
+SELECT count(ctid), count(xmin) FROM documents WHERE author_id = 3;
+BEGIN;
+UPDATE documents SET author_id = author_id + 1 WHERE author_id < 4 AND document_id % 5 = 0 AND document_id > 5;
+ROLLBACK;
+BEGIN;
+UPDATE documents SET author_id = 77 WHERE author_id = 3;
+ROLLBACK;
+BEGIN;
+DELETE FROM documents USING loans WHERE loans.document_id = documents.document_id AND documents.title > 'm' AND false;
+MERGE INTO documents USING (SELECT 4 AS a, 9005 AS d UNION ALL SELECT 40, 9006) s ON documents.author_id = s.a AND documents.document_id = s.d
+WHEN NOT MATCHED AND s.a < 10 THEN INSERT (author_id, document_id, title, kind) VALUES (s.a, s.d, 'merged', 'poem');
+SELECT title FROM documents WHERE author_id = 4 AND document_id = 9005;
+MERGE INTO documents USING (SELECT 40 AS a, 9006 AS d) s ON documents.author_id = s.a AND documents.document_id = s.d
+WHEN NOT MATCHED THEN INSERT (author_id, document_id, title, kind) VALUES (s.a, s.d, 'merged', 'poem');
+ROLLBACK;
+RESET ROLE;
