@@ -21,7 +21,7 @@ static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
         begin,
         exec,
         end,
-        rescan,
+        rescan: state::never_again,
         explain: explain_changes,
     },
 );
@@ -50,12 +50,10 @@ unsafe extern "C-unwind" fn begin(
 ) {
     // SAFETY: called by ExecInitCustomScan.
     unsafe {
-        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
-        state::init_child(node, scan, estate, flags);
-        match ChangesPlan::from_private((*scan).custom_private) {
-            Ok(plan) => state::set_body(node, estate, Changes { plan, done: false }),
-            Err(error) => error.raise(),
-        }
+        state::begin_above(node, estate, flags, |scan| {
+            let plan = ChangesPlan::from_private((*scan).custom_private)?;
+            Ok(Changes { plan, done: false })
+        })
     }
 }
 
@@ -82,11 +80,6 @@ unsafe extern "C-unwind" fn exec(
 unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
     // SAFETY: the child was made in begin.
     unsafe { state::end_child(node) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(_node: *mut pg_sys::CustomScanState) {
-    Error::internal("a change cannot be scanned again").raise()
 }
 
 #[pg_guard]

@@ -138,33 +138,18 @@ unsafe extern "C-unwind" fn exec(
                 Err(error) => error.raise(),
             };
         }
-        pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck))
+        state::scan_rows(node, access)
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: `ss` is the first field of the CustomScanState.
+    // SAFETY: ExecScan calls back with this node, whose body has this type.
     unsafe {
-        let custom = node.cast::<pg_sys::CustomScanState>();
-        let slot = (*node).ss_ScanTupleSlot;
-        state::clear_virtual(slot);
-        let Some(insert) = body::<Insert>(custom) else {
-            return slot;
-        };
-        match insert.next_returned(custom, slot) {
-            Ok(()) => slot,
-            Err(error) => error.raise(),
-        }
+        state::next_row(node, |insert: &mut Insert, custom, slot| {
+            insert.next_returned(custom, slot)
+        })
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn recheck(
-    _node: *mut pg_sys::ScanState,
-    _slot: *mut pg_sys::TupleTableSlot,
-) -> bool {
-    true
 }
 
 #[pg_guard]

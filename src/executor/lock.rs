@@ -87,14 +87,7 @@ unsafe extern "C-unwind" fn begin(
     flags: i32,
 ) {
     // SAFETY: called by ExecInitCustomScan.
-    unsafe {
-        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
-        state::init_child(node, scan, estate, flags);
-        match Lock::new(node, scan) {
-            Ok(lock) => state::set_body(node, estate, lock),
-            Err(error) => error.raise(),
-        }
-    }
+    unsafe { state::begin_above(node, estate, flags, |scan| Lock::new(node, scan)) }
 }
 
 #[pg_guard]
@@ -102,32 +95,17 @@ unsafe extern "C-unwind" fn exec(
     node: *mut pg_sys::CustomScanState,
 ) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: ExecScan calls back with the same node.
-    unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
+    unsafe { state::scan_rows(node, access) }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: `ss` is the first field of the CustomScanState.
+    // SAFETY: ExecScan calls back with this node, whose body has this type.
     unsafe {
-        let custom = node.cast::<pg_sys::CustomScanState>();
-        let slot = (*node).ss_ScanTupleSlot;
-        state::clear_virtual(slot);
-        let Some(lock) = body::<Lock>(custom) else {
-            return slot;
-        };
-        match lock.next(custom, slot) {
-            Ok(()) => slot,
-            Err(error) => error.raise(),
-        }
+        state::next_row(node, |lock: &mut Lock, custom, slot| {
+            lock.next(custom, slot)
+        })
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn recheck(
-    _node: *mut pg_sys::ScanState,
-    _slot: *mut pg_sys::TupleTableSlot,
-) -> bool {
-    true
 }
 
 #[pg_guard]

@@ -27,7 +27,7 @@ static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
         begin,
         exec,
         end,
-        rescan,
+        rescan: state::never_again,
         explain: explain_modify,
     },
 );
@@ -86,14 +86,7 @@ unsafe extern "C-unwind" fn begin(
     flags: i32,
 ) {
     // SAFETY: called by ExecInitCustomScan.
-    unsafe {
-        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
-        state::init_child(node, scan, estate, flags);
-        match Modify::new(node, scan) {
-            Ok(modify) => state::set_body(node, estate, modify),
-            Err(error) => error.raise(),
-        }
-    }
+    unsafe { state::begin_above(node, estate, flags, |scan| Modify::new(node, scan)) }
 }
 
 #[pg_guard]
@@ -101,32 +94,17 @@ unsafe extern "C-unwind" fn exec(
     node: *mut pg_sys::CustomScanState,
 ) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: ExecScan calls back with the same node.
-    unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
+    unsafe { state::scan_rows(node, access) }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: `ss` is the first field of the CustomScanState.
+    // SAFETY: ExecScan calls back with this node, whose body has this type.
     unsafe {
-        let custom = node.cast::<pg_sys::CustomScanState>();
-        let slot = (*node).ss_ScanTupleSlot;
-        state::clear_virtual(slot);
-        let Some(modify) = body::<Modify>(custom) else {
-            return slot;
-        };
-        match modify.next(custom, slot) {
-            Ok(()) => slot,
-            Err(error) => error.raise(),
-        }
+        state::next_row(node, |modify: &mut Modify, custom, slot| {
+            modify.next(custom, slot)
+        })
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn recheck(
-    _node: *mut pg_sys::ScanState,
-    _slot: *mut pg_sys::TupleTableSlot,
-) -> bool {
-    true
 }
 
 #[pg_guard]
@@ -141,11 +119,6 @@ unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
         }
         state::end_child(node)
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(_node: *mut pg_sys::CustomScanState) {
-    Error::internal("a change cannot be scanned again").raise()
 }
 
 #[pg_guard]

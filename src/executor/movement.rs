@@ -90,14 +90,7 @@ unsafe extern "C-unwind" fn begin(
     flags: i32,
 ) {
     // SAFETY: called by ExecInitCustomScan.
-    unsafe {
-        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
-        state::init_child(node, scan, estate, flags);
-        match Move::new(scan) {
-            Ok(movement) => state::set_body(node, estate, movement),
-            Err(error) => error.raise(),
-        }
-    }
+    unsafe { state::begin_above(node, estate, flags, |scan| Move::new(scan)) }
 }
 
 #[pg_guard]
@@ -105,44 +98,17 @@ unsafe extern "C-unwind" fn exec(
     node: *mut pg_sys::CustomScanState,
 ) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: ExecScan calls back with the same node.
-    unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
+    unsafe { state::scan_rows(node, access) }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: `ss` is the first field of the CustomScanState.
+    // SAFETY: ExecScan calls back with this node, whose body has this type.
     unsafe {
-        let custom = node.cast::<pg_sys::CustomScanState>();
-        let slot = (*node).ss_ScanTupleSlot;
-        state::clear_virtual(slot);
-        let Some(movement) = body::<Move>(custom) else {
-            return slot;
-        };
-        if std::mem::replace(&mut movement.given, true) {
-            return slot;
-        }
-        match movement.handle(custom) {
-            Ok(handle) => {
-                for column in 0..(*(*slot).tts_tupleDescriptor).natts as usize {
-                    *(*slot).tts_values.add(column) = Datum::null();
-                    *(*slot).tts_isnull.add(column) = true;
-                }
-                *(*slot).tts_values.add(movement.plan.handle) = Datum::from(handle);
-                *(*slot).tts_isnull.add(movement.plan.handle) = false;
-                state::store_virtual(slot);
-                slot
-            }
-            Err(error) => error.raise(),
-        }
+        state::next_row(node, |movement: &mut Move, custom, slot| {
+            movement.next(custom, slot)
+        })
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn recheck(
-    _node: *mut pg_sys::ScanState,
-    _slot: *mut pg_sys::TupleTableSlot,
-) -> bool {
-    true
 }
 
 #[pg_guard]
@@ -198,6 +164,28 @@ unsafe extern "C-unwind" fn explain_move(
 }
 
 impl Move {
+    /// One row, which says in the column for it by what handle the tables are known.
+    unsafe fn next(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
+        unsafe {
+            if std::mem::replace(&mut self.given, true) {
+                return Ok(());
+            }
+            let handle = self.handle(node)?;
+            for column in 0..(*(*slot).tts_tupleDescriptor).natts as usize {
+                *(*slot).tts_values.add(column) = Datum::null();
+                *(*slot).tts_isnull.add(column) = true;
+            }
+            *(*slot).tts_values.add(self.plan.handle) = Datum::from(handle);
+            *(*slot).tts_isnull.add(self.plan.handle) = false;
+            state::store_virtual(slot);
+            Ok(())
+        }
+    }
+
     unsafe fn new(scan: *mut pg_sys::CustomScan) -> Result<Move> {
         unsafe {
             let plan = MovePlan::from_private((*scan).custom_private)?;

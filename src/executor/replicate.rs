@@ -27,7 +27,7 @@ static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
         begin,
         exec,
         end,
-        rescan,
+        rescan: state::never_again,
         explain: explain_replicate,
     },
 );
@@ -159,11 +159,6 @@ unsafe extern "C-unwind" fn exec(
 unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
     // SAFETY: the child was made in begin.
     unsafe { state::end_child(node) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(_node: *mut pg_sys::CustomScanState) {
-    Error::internal("a change cannot be scanned again").raise()
 }
 
 #[pg_guard]

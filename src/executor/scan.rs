@@ -116,39 +116,24 @@ unsafe extern "C-unwind" fn exec(
     node: *mut pg_sys::CustomScanState,
 ) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: ExecScan calls back with the same node.
-    unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
+    unsafe { state::scan_rows(node, access) }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: `ss` is the first field of the CustomScanState.
+    // SAFETY: ExecScan calls back with this node, whose body has this type.
     unsafe {
-        let custom = node.cast::<pg_sys::CustomScanState>();
-        let slot = (*node).ss_ScanTupleSlot;
-        state::clear_virtual(slot);
-        let Some(scan) = body::<Scan>(custom) else {
-            return slot;
-        };
-        if scan.kept.is_some() {
-            scan.next_kept(slot);
-            return slot;
-        }
-        if scan.plan.plan.part.is_some() {
-            changes::too_early().raise();
-        }
-        match scan.next(custom, slot) {
-            Ok(()) => slot,
-            Err(error) => error.raise(),
-        }
+        state::next_row(node, |scan: &mut Scan, custom, slot| {
+            if scan.kept.is_some() {
+                scan.next_kept(slot);
+                return Ok(());
+            }
+            if scan.plan.plan.part.is_some() {
+                return Err(changes::too_early());
+            }
+            scan.next(custom, slot)
+        })
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn recheck(
-    _node: *mut pg_sys::ScanState,
-    _slot: *mut pg_sys::TupleTableSlot,
-) -> bool {
-    true
 }
 
 #[pg_guard]

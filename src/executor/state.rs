@@ -1,6 +1,8 @@
 //! The frame around every custom scan: a C struct that the executor sees, and Rust data that is dropped with the
 //! query's memory, whether it ends well or not.
 
+use crate::error::{Error, Result};
+use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag};
 use std::ffi::{c_void, CStr};
 
@@ -109,6 +111,73 @@ pub unsafe fn set_body<T>(
 /// `set_body::<T>` was called; no other reference to the body is alive.
 pub unsafe fn body<'a, T>(state: *mut pg_sys::CustomScanState) -> Option<&'a mut T> {
     unsafe { (*state.cast::<Frame<T>>()).body.as_mut() }
+}
+
+/// ExecCustomScan of a node that gives rows through a projection; `access` gives the next one.
+///
+/// # Safety
+/// Called from the node's `exec`.
+pub unsafe fn scan_rows(
+    node: *mut pg_sys::CustomScanState,
+    access: unsafe extern "C-unwind" fn(*mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot,
+) -> *mut pg_sys::TupleTableSlot {
+    unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn recheck(
+    _node: *mut pg_sys::ScanState,
+    _slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    true
+}
+
+/// The next row of a body, in the node's slot; `next` leaves the slot empty at the end.
+///
+/// # Safety
+/// Called from the node's `access`; `set_body::<T>` was called.
+pub unsafe fn next_row<T>(
+    node: *mut pg_sys::ScanState,
+    next: impl FnOnce(&mut T, *mut pg_sys::CustomScanState, *mut pg_sys::TupleTableSlot) -> Result<()>,
+) -> *mut pg_sys::TupleTableSlot {
+    unsafe {
+        // `ss` is the first field of the CustomScanState
+        let custom = node.cast::<pg_sys::CustomScanState>();
+        let slot = (*node).ss_ScanTupleSlot;
+        clear_virtual(slot);
+        if let Some(body) = body::<T>(custom) {
+            if let Err(error) = next(body, custom, slot) {
+                error.raise();
+            }
+        }
+        slot
+    }
+}
+
+/// BeginCustomScan of a node above another: initialises that one, and makes the body of the plan.
+///
+/// # Safety
+/// Called from the node's `begin`.
+pub unsafe fn begin_above<T>(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    flags: i32,
+    new: impl FnOnce(*mut pg_sys::CustomScan) -> Result<T>,
+) {
+    unsafe {
+        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+        init_child(node, scan, estate, flags);
+        match new(scan) {
+            Ok(body) => set_body(node, estate, body),
+            Err(error) => error.raise(),
+        }
+    }
+}
+
+/// ReScanCustomScan of a node that changes rows.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn never_again(_node: *mut pg_sys::CustomScanState) {
+    Error::internal("a change cannot be scanned again").raise()
 }
 
 /// Evaluates an expression; the value lives in the context's per-tuple memory.

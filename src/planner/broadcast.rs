@@ -355,10 +355,12 @@ pub unsafe fn arrays_entry(
     }
 }
 
-/// `ARRAY(SELECT column FROM cte)`, an expression `levels - 1` below the level that has the WITH query.
-unsafe fn array_of(cte: *mut pg_sys::CommonTableExpr, column: usize, levels: u32) -> *mut Node {
+/// The entry of a level `levels` below the one that has the WITH query.
+///
+/// # Safety
+/// `cte` is complete; allocates.
+pub unsafe fn with_entry(cte: *mut pg_sys::CommonTableExpr, levels: u32) -> *mut RangeTblEntry {
     unsafe {
-        let names = node::copy((*cte).ctecolnames);
         let entry = node::make::<RangeTblEntry>();
         (*entry).rtekind = RTEKind::RTE_CTE;
         (*entry).ctename = (*cte).ctename;
@@ -367,7 +369,15 @@ unsafe fn array_of(cte: *mut pg_sys::CommonTableExpr, column: usize, levels: u32
         (*entry).coltypmods = node::copy((*cte).ctecoltypmods);
         (*entry).colcollations = node::copy((*cte).ctecolcollations);
         (*entry).inFromCl = true;
-        (*entry).eref = pg_sys::makeAlias((*cte).ctename, names);
+        (*entry).eref = pg_sys::makeAlias((*cte).ctename, node::copy((*cte).ctecolnames));
+        entry
+    }
+}
+
+/// `ARRAY(SELECT column FROM cte)`, an expression `levels - 1` below the level that has the WITH query.
+unsafe fn array_of(cte: *mut pg_sys::CommonTableExpr, column: usize, levels: u32) -> *mut Node {
+    unsafe {
+        let entry = with_entry(cte, levels);
         let query = node::make::<Query>();
         (*query).commandType = CmdType::CMD_SELECT;
         (*query).canSetTag = true;

@@ -232,7 +232,7 @@ unsafe fn take_apart(
         split::transform(rows)?;
         let rows_with = shape::with_query(rows);
         externals.add_with(query, rows_with);
-        let entry = shape::with_entry(rows_with, 0);
+        let entry = broadcast::with_entry(rows_with, 0);
         let item = level.put(entry, &units, &members, Place::Here);
         let mut from: *mut Node = level.items[item].node;
         let mut values = Vec::new();

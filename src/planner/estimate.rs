@@ -81,18 +81,11 @@ pub unsafe fn grouping_of(query: *mut Query) -> (f64, f64) {
 
 unsafe fn best_path(query: *mut Query) -> *mut pg_sys::Path {
     unsafe {
-        let global = node::make::<pg_sys::PlannerGlobal>();
-        (*global).maxParallelHazard = pg_sys::PROPARALLEL_UNSAFE as std::ffi::c_char;
-        let flag = Flag::raise();
-        let copy = node::copy(query);
-        let planned = pg_sys::subquery_planner(global, copy, std::ptr::null_mut(), false, 0.0);
-        drop(flag);
-        let stage = pg_sys::UpperRelationKind::UPPERREL_FINAL;
-        let rel = pg_sys::fetch_upper_rel(planned, stage, std::ptr::null_mut());
-        if !(*global).partition_directory.is_null() {
-            pg_sys::DestroyPartitionDirectory((*global).partition_directory);
-        }
-        (*rel).cheapest_total_path
+        with_planned(query, |planned| {
+            let stage = pg_sys::UpperRelationKind::UPPERREL_FINAL;
+            let rel = pg_sys::fetch_upper_rel(planned, stage, std::ptr::null_mut());
+            (*rel).cheapest_total_path
+        })
     }
 }
 
@@ -102,19 +95,31 @@ unsafe fn best_path(query: *mut Query) -> *mut pg_sys::Path {
 /// As `rows_of`.
 pub unsafe fn origins_of(query: *mut Query) -> Vec<Option<Origin>> {
     unsafe {
+        with_planned(query, |planned| {
+            list::iter::<pg_sys::TargetEntry>((*planned).processed_tlist)
+                .map(|entry| origin_of(planned, (*entry).expr.cast(), false))
+                .collect()
+        })
+    }
+}
+
+/// Has a copy of the query planned and looks at what the planner found.
+unsafe fn with_planned<T>(
+    query: *mut Query,
+    look: impl FnOnce(*mut pg_sys::PlannerInfo) -> T,
+) -> T {
+    unsafe {
         let global = node::make::<pg_sys::PlannerGlobal>();
         (*global).maxParallelHazard = pg_sys::PROPARALLEL_UNSAFE as std::ffi::c_char;
         let flag = Flag::raise();
         let copy = node::copy(query);
         let planned = pg_sys::subquery_planner(global, copy, std::ptr::null_mut(), false, 0.0);
         drop(flag);
-        let origins = list::iter::<pg_sys::TargetEntry>((*planned).processed_tlist)
-            .map(|entry| origin_of(planned, (*entry).expr.cast(), false))
-            .collect();
+        let found = look(planned);
         if !(*global).partition_directory.is_null() {
             pg_sys::DestroyPartitionDirectory((*global).partition_directory);
         }
-        origins
+        found
     }
 }
 

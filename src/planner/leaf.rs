@@ -6,12 +6,13 @@ use crate::error::{Error, Result};
 use crate::pg::{expr, list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::estimate::{self, Estimate};
-use crate::planner::locks::{self, Locking};
+use crate::planner::locks::Locking;
 use crate::planner::moved::{self, Moving};
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::{self, Route};
 use crate::planner::ship;
-use crate::planner::writing::{self, Inserting};
+use crate::planner::wrapped;
+use crate::planner::writing::Inserting;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RTEKind};
 use pgrx::{pg_extern, pg_guard};
 use std::cell::{OnceCell, RefCell};
@@ -306,8 +307,7 @@ pub unsafe fn placeholder(remote: Remote, sorted: bool) -> *mut pg_sys::RangeTbl
     }
 }
 
-/// Oid of `shard_ext.leaf`.
-/// The placeholder function.
+/// Oid of `shard_ext.leaf`, the placeholder function.
 ///
 /// # Safety
 /// Reads catalogs.
@@ -373,14 +373,8 @@ pub unsafe fn set_paths(
         if estimate::under_way() {
             return Ok(());
         }
-        if let Some(number) = locks::number(rte) {
-            return locks::set_paths(rel, number);
-        }
-        if let Some(number) = writing::number(rte) {
-            return writing::set_paths(rel, number);
-        }
-        if let Some(number) = moved::number(rte) {
-            return moved::set_paths(rel, number);
+        if let Some(wrapped) = wrapped::of(rte) {
+            return wrapped::set_paths(rel, wrapped);
         }
         if (*rte).rtekind == RTEKind::RTE_FUNCTION {
             if let Some(leaf) = leaf_of(rte) {

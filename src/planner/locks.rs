@@ -9,7 +9,6 @@ use crate::pg::node::Step;
 use crate::pg::{expr, levels, list, node};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
 use crate::planner::{leaf, remote, rowmarks, split, whole_rows, wrapped};
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind};
 
 /// A level whose rows are locked after they were read: what the custom path becomes.
@@ -363,13 +362,10 @@ fn locked_relation(id: &RowId) -> Result<LockedRelation> {
     })
 }
 
-/// Marks the subqueries whose rows are to be locked.
-const MARK: &str = "shard_ext lock ";
-
 /// `SELECT columns FROM (inner) LIMIT …`
 unsafe fn read_from(query: *mut Query, inner: *mut Query, number: u32) {
     unsafe {
-        let rte = wrapped::entry(inner, MARK, number as usize, "locked");
+        let rte = wrapped::entry(inner, wrapped::Kind::Lock, number as usize, "locked");
         let mut outputs = Vec::new();
         let visible = list::iter::<pg_sys::TargetEntry>((*query).targetList)
             .filter(|target| !(**target).resjunk)
@@ -417,45 +413,11 @@ unsafe fn read_from(query: *mut Query, inner: *mut Query, number: u32) {
     }
 }
 
-/// The number of the lock that a range table entry stands for.
+/// The custom scan that a path of `wrapped` becomes.
 ///
 /// # Safety
-/// `rte` is a valid entry.
-pub unsafe fn number(rte: *mut pg_sys::RangeTblEntry) -> Option<usize> {
-    unsafe { wrapped::number(rte, MARK) }
-}
-
-/// Puts the locking path above the cheapest of the subquery's.
-///
-/// # Safety
-/// Called by the path hook; `number` is of this relation.
-pub unsafe fn set_paths(rel: *mut pg_sys::RelOptInfo, number: usize) -> Result<()> {
-    unsafe { wrapped::set_paths(rel, number, &raw const PATH_METHODS.0) }
-}
-
-static PATH_METHODS: leaf::Methods = leaf::Methods(pg_sys::CustomPathMethods {
-    CustomName: c"shard_ext lock".as_ptr(),
-    PlanCustomPath: Some(plan_custom_path),
-    ReparameterizeCustomPathByChild: None,
-});
-
-#[pg_guard]
-unsafe extern "C-unwind" fn plan_custom_path(
-    _root: *mut pg_sys::PlannerInfo,
-    _rel: *mut pg_sys::RelOptInfo,
-    path: *mut pg_sys::CustomPath,
-    tlist: *mut pg_sys::List,
-    _clauses: *mut pg_sys::List,
-    plans: *mut pg_sys::List,
-) -> *mut pg_sys::Plan {
-    // SAFETY: called by create_customscan_plan with its own arguments.
-    match unsafe { plan_lock(path, tlist, plans) } {
-        Ok(plan) => plan,
-        Err(error) => error.raise(),
-    }
-}
-
-unsafe fn plan_lock(
+/// Called by PlanCustomPath with its arguments.
+pub unsafe fn plan_lock(
     path: *mut pg_sys::CustomPath,
     tlist: *mut pg_sys::List,
     plans: *mut pg_sys::List,

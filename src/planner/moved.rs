@@ -9,7 +9,6 @@ use crate::pg::{expr, levels, list, node, types};
 use crate::planner::estimate::Origin;
 use crate::planner::plan::{MoveColumn, MovePlan, Private};
 use crate::planner::{leaf, ship, wrapped};
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, CmdType, Node, Oid, Query, RTEKind, RangeTblEntry};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -26,19 +25,8 @@ pub struct Moving {
     pub origins: Vec<Option<Origin>>,
 }
 
-/// Marks the subqueries whose rows are moved.
-const MARK: &str = "shard_ext move ";
-
 /// The column that the handle comes in.
 const HANDLE: &str = "handle";
-
-/// The number of the move that a range table entry stands for.
-///
-/// # Safety
-/// `rte` is a valid entry.
-pub unsafe fn number(rte: *mut RangeTblEntry) -> Option<usize> {
-    unsafe { wrapped::number(rte, MARK) }
-}
 
 /// The move whose rows an entry stands for.
 ///
@@ -172,7 +160,7 @@ pub unsafe fn handle_of(rows: *mut Query, number: usize) -> *mut Node {
         (*read).querySource = pg_sys::QuerySource::QSRC_ORIGINAL;
         (*read).canSetTag = true;
         (*read).stmt_location = -1;
-        let entry = wrapped::entry(rows, MARK, number, "moved");
+        let entry = wrapped::entry(rows, wrapped::Kind::Move, number, "moved");
         leaf::from_leaf(read, entry, std::ptr::null_mut());
         let mut targets = Vec::new();
         for target in list::iter::<pg_sys::TargetEntry>((*rows).targetList).rev() {
@@ -220,37 +208,11 @@ pub unsafe fn entry(number: usize, units: &[*mut Node], rows: f64) -> *mut Range
     }
 }
 
-/// Puts the moving path above the cheapest of the subquery's.
+/// The custom scan that a path of `wrapped` becomes.
 ///
 /// # Safety
-/// Called by the path hook; `number` is of this relation.
-pub unsafe fn set_paths(rel: *mut pg_sys::RelOptInfo, number: usize) -> Result<()> {
-    unsafe { wrapped::set_paths(rel, number, &raw const PATH_METHODS.0) }
-}
-
-static PATH_METHODS: leaf::Methods = leaf::Methods(pg_sys::CustomPathMethods {
-    CustomName: c"shard_ext move".as_ptr(),
-    PlanCustomPath: Some(plan_custom_path),
-    ReparameterizeCustomPathByChild: None,
-});
-
-#[pg_guard]
-unsafe extern "C-unwind" fn plan_custom_path(
-    _root: *mut pg_sys::PlannerInfo,
-    _rel: *mut pg_sys::RelOptInfo,
-    path: *mut pg_sys::CustomPath,
-    tlist: *mut pg_sys::List,
-    _clauses: *mut pg_sys::List,
-    plans: *mut pg_sys::List,
-) -> *mut pg_sys::Plan {
-    // SAFETY: called by create_customscan_plan with its own arguments.
-    match unsafe { plan_move(path, tlist, plans) } {
-        Ok(plan) => plan,
-        Err(error) => error.raise(),
-    }
-}
-
-unsafe fn plan_move(
+/// Called by PlanCustomPath with its arguments.
+pub unsafe fn plan_move(
     path: *mut pg_sys::CustomPath,
     tlist: *mut pg_sys::List,
     plans: *mut pg_sys::List,

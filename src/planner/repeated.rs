@@ -73,6 +73,11 @@ extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) 
     CHANGES.set(CHANGES.get() + 1);
 }
 
+/// Counts what kept plans may depend on.
+fn generation() -> u64 {
+    catalog::generation() + CHANGES.get()
+}
+
 /// The plan of a statement whose form was planned before, or is planned by `make` now.
 ///
 /// # Safety
@@ -109,7 +114,7 @@ pub unsafe fn plan(query: *mut Query, make: Make) -> Option<*mut PlannedStmt> {
 impl Known {
     /// Has the jumble been seen before? Forgets what may not be true any more.
     fn comes_again(&mut self, key: u64) -> bool {
-        let generation = catalog::generation() + CHANGES.get();
+        let generation = generation();
         if self.generation != generation || self.count >= MOST_FORMS {
             self.generation = generation;
             self.forms.clear();
@@ -145,7 +150,7 @@ unsafe fn prepare(
     make: Make,
 ) -> Option<*mut PlannedStmt> {
     unsafe {
-        let before = catalog::generation() + CHANGES.get();
+        let before = generation();
         // a refusal is raised when the statement itself is planned
         let made = make(node::copy(lifted)).ok().flatten();
         let made = made.filter(|statement| is_routed(*statement));
@@ -157,7 +162,7 @@ unsafe fn prepare(
             )
         });
         KNOWN.with_borrow_mut(|known| {
-            if known.generation == before && catalog::generation() + CHANGES.get() == before {
+            if known.generation == before && generation() == before {
                 known.count += 1;
                 known.forms.entry(key).or_default().push(Form {
                     user,

@@ -3,9 +3,30 @@
 
 use crate::error::{Error, Result};
 use crate::pg::{list, node};
-use crate::planner::{leaf, merge};
+use crate::planner::{leaf, locks, merge, moved, writing};
+use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag, Query, RTEKind};
 use std::ffi::CStr;
+
+/// What the custom scan does.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Lock,
+    Insert,
+    Move,
+}
+
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Lock, Kind::Insert, Kind::Move];
+
+    fn mark(self) -> &'static str {
+        match self {
+            Kind::Lock => "shard_ext lock ",
+            Kind::Insert => "shard_ext insert ",
+            Kind::Move => "shard_ext move ",
+        }
+    }
+}
 
 /// `FROM (inner)`, marked; the number is the caller's.
 ///
@@ -13,7 +34,7 @@ use std::ffi::CStr;
 /// `inner` is a valid Query, of which every output column has a name.
 pub unsafe fn entry(
     inner: *mut Query,
-    mark: &str,
+    kind: Kind,
     number: usize,
     name: &str,
 ) -> *mut pg_sys::RangeTblEntry {
@@ -25,7 +46,7 @@ pub unsafe fn entry(
         (*rte).security_barrier = true;
         (*rte).inFromCl = true;
         // A field that subqueries do not use.
-        (*rte).enrname = node::pstrdup(&format!("{mark}{number}"));
+        (*rte).enrname = node::pstrdup(&format!("{}{number}", kind.mark()));
         let alias = node::make::<pg_sys::Alias>();
         (*alias).aliasname = node::pstrdup(name);
         for below in list::iter::<pg_sys::TargetEntry>((*inner).targetList) {
@@ -53,29 +74,28 @@ pub unsafe fn obstacle(query: *mut Query) -> Option<String> {
     }
 }
 
-/// The number that follows the mark.
+/// What stands above the subquery of an entry, and the caller's number.
 ///
 /// # Safety
 /// `rte` is a valid entry.
-pub unsafe fn number(rte: *mut pg_sys::RangeTblEntry, mark: &str) -> Option<usize> {
+pub unsafe fn of(rte: *mut pg_sys::RangeTblEntry) -> Option<(Kind, usize)> {
     unsafe {
         if (*rte).rtekind != RTEKind::RTE_SUBQUERY || (*rte).enrname.is_null() {
             return None;
         }
         let name = CStr::from_ptr((*rte).enrname).to_str().ok()?;
-        name.strip_prefix(mark)?.parse().ok()
+        Kind::ALL.into_iter().find_map(|kind| {
+            let number = name.strip_prefix(kind.mark())?.parse().ok()?;
+            Some((kind, number))
+        })
     }
 }
 
-/// Puts a custom path above the cheapest of the subquery's; its private data is the number.
+/// Puts a custom path above the cheapest of the subquery's; its private data are number and kind.
 ///
 /// # Safety
 /// Called by the path hook for the subquery's relation.
-pub unsafe fn set_paths(
-    rel: *mut pg_sys::RelOptInfo,
-    number: usize,
-    methods: *const pg_sys::CustomPathMethods,
-) -> Result<()> {
+pub unsafe fn set_paths(rel: *mut pg_sys::RelOptInfo, (kind, number): (Kind, usize)) -> Result<()> {
     unsafe {
         let best = list::iter::<pg_sys::Path>((*rel).pathlist)
             .min_by(|a, b| (**a).total_cost.total_cmp(&(**b).total_cost))
@@ -96,10 +116,42 @@ pub unsafe fn set_paths(
         (*path).path.pathkeys = (*best).pathkeys;
         (*path).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*path).custom_paths = list::from([best]);
-        (*path).custom_private = list::from_ints([number as i32]);
-        (*path).methods = methods;
+        (*path).custom_private = list::from_ints([number as i32, kind as i32]);
+        (*path).methods = &raw const PATH_METHODS.0;
         pg_sys::add_path(rel, path.cast());
         Ok(())
+    }
+}
+
+static PATH_METHODS: leaf::Methods = leaf::Methods(pg_sys::CustomPathMethods {
+    CustomName: c"shard_ext above a subquery".as_ptr(),
+    PlanCustomPath: Some(plan_custom_path),
+    ReparameterizeCustomPathByChild: None,
+});
+
+#[pg_guard]
+unsafe extern "C-unwind" fn plan_custom_path(
+    _root: *mut pg_sys::PlannerInfo,
+    _rel: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::CustomPath,
+    tlist: *mut pg_sys::List,
+    _clauses: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
+) -> *mut pg_sys::Plan {
+    // SAFETY: called by create_customscan_plan with its own arguments.
+    let planned = unsafe {
+        let kind = list::ints((*path).custom_private)[1];
+        if kind == Kind::Lock as i32 {
+            locks::plan_lock(path, tlist, plans)
+        } else if kind == Kind::Insert as i32 {
+            writing::plan_insert(path, tlist, plans)
+        } else {
+            moved::plan_move(path, tlist, plans)
+        }
+    };
+    match planned {
+        Ok(plan) => plan,
+        Err(error) => error.raise(),
     }
 }
 

@@ -11,7 +11,6 @@ use crate::planner::modify::Change;
 use crate::planner::plan::{ChangesPlan, Private};
 use crate::planner::remote::Remote;
 use crate::planner::{leaf, modify, statement, wrapped, Planner};
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, CmdType, NodeTag, PlannedStmt, Query};
 
 /// Rows of a subquery that are inserted on shards: what the custom path becomes.
@@ -169,9 +168,6 @@ unsafe fn new_select() -> *mut Query {
     }
 }
 
-/// Marks the subqueries whose rows are inserted.
-const MARK: &str = "shard_ext insert ";
-
 /// INSERT as a subquery that gives the rows, below the node that inserts them. Columns for what comes back stand behind
 /// those of the rows; the node fills them.
 unsafe fn inserted(body: *mut Query, key: i16, colocation: i32, part: u32) -> Result<*mut Query> {
@@ -201,7 +197,7 @@ unsafe fn inserted(body: *mut Query, key: i16, colocation: i32, part: u32) -> Re
         levels::push_down(rows);
         let read = new_select();
         let number = leaf::insert_count();
-        let entry = wrapped::entry(rows, MARK, number, "inserted");
+        let entry = wrapped::entry(rows, wrapped::Kind::Insert, number, "inserted");
         leaf::from_leaf(read, entry, std::ptr::null_mut());
         // A level below another is merged with it unless it locks.
         (*read).hasForUpdate = true;
@@ -249,45 +245,11 @@ unsafe fn over_returned(tree: *mut pg_sys::Node, returned: &[i16]) -> *mut pg_sy
     }
 }
 
-/// The number of the insert that a range table entry stands for.
+/// The custom scan that a path of `wrapped` becomes.
 ///
 /// # Safety
-/// `rte` is a valid entry.
-pub unsafe fn number(rte: *mut pg_sys::RangeTblEntry) -> Option<usize> {
-    unsafe { wrapped::number(rte, MARK) }
-}
-
-/// Puts the inserting path above the cheapest of the subquery's.
-///
-/// # Safety
-/// Called by the path hook; `number` is of this relation.
-pub unsafe fn set_paths(rel: *mut pg_sys::RelOptInfo, number: usize) -> Result<()> {
-    unsafe { wrapped::set_paths(rel, number, &raw const PATH_METHODS.0) }
-}
-
-static PATH_METHODS: leaf::Methods = leaf::Methods(pg_sys::CustomPathMethods {
-    CustomName: c"shard_ext insert".as_ptr(),
-    PlanCustomPath: Some(plan_custom_path),
-    ReparameterizeCustomPathByChild: None,
-});
-
-#[pg_guard]
-unsafe extern "C-unwind" fn plan_custom_path(
-    _root: *mut pg_sys::PlannerInfo,
-    _rel: *mut pg_sys::RelOptInfo,
-    path: *mut pg_sys::CustomPath,
-    tlist: *mut pg_sys::List,
-    _clauses: *mut pg_sys::List,
-    plans: *mut pg_sys::List,
-) -> *mut pg_sys::Plan {
-    // SAFETY: called by create_customscan_plan with its own arguments.
-    match unsafe { plan_insert(path, tlist, plans) } {
-        Ok(plan) => plan,
-        Err(error) => error.raise(),
-    }
-}
-
-unsafe fn plan_insert(
+/// Called by PlanCustomPath with its arguments.
+pub unsafe fn plan_insert(
     path: *mut pg_sys::CustomPath,
     tlist: *mut pg_sys::List,
     plans: *mut pg_sys::List,

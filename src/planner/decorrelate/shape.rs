@@ -184,22 +184,6 @@ unsafe fn names(query: *mut Query) -> *mut pg_sys::List {
     }
 }
 
-/// The entry of a level `levels` below the one that has the WITH query.
-pub unsafe fn with_entry(cte: *mut pg_sys::CommonTableExpr, levels: u32) -> *mut RangeTblEntry {
-    unsafe {
-        let entry = node::make::<RangeTblEntry>();
-        (*entry).rtekind = RTEKind::RTE_CTE;
-        (*entry).ctename = (*cte).ctename;
-        (*entry).ctelevelsup = levels;
-        (*entry).coltypes = node::copy((*cte).ctecoltypes);
-        (*entry).coltypmods = node::copy((*cte).ctecoltypmods);
-        (*entry).colcollations = node::copy((*cte).ctecolcollations);
-        (*entry).inFromCl = true;
-        (*entry).eref = pg_sys::makeAlias((*cte).ctename, node::copy((*cte).ctecolnames));
-        entry
-    }
-}
-
 unsafe fn reference(rtindex: i32) -> *mut Node {
     unsafe {
         let reference = node::make::<pg_sys::RangeTblRef>();
@@ -236,7 +220,7 @@ pub unsafe fn distinct(cte: *mut pg_sys::CommonTableExpr, keys: &[*mut pg_sys::V
         (*query).commandType = CmdType::CMD_SELECT;
         (*query).canSetTag = true;
         (*query).stmt_location = -1;
-        (*query).rtable = list::from([with_entry(cte, 1)]);
+        (*query).rtable = list::from([broadcast::with_entry(cte, 1)]);
         (*query).jointree = pg_sys::makeFromExpr(list::from([reference(1)]), std::ptr::null_mut());
         let columns: Vec<*mut pg_sys::TargetEntry> = keys
             .iter()
