@@ -117,8 +117,11 @@ impl Input {
                 pg_sys::MemoryContextReset(tuple_memory);
                 let before = pg_sys::MemoryContextSwitchTo(tuple_memory);
                 let state = self.state;
-                let more = with_line_context(state, || self.read());
-                let wanted = more && (self.filter.is_null() || self.passes_filter());
+                let (more, wanted) = with_line_context(state, || {
+                    let more = self.read();
+                    let wanted = more && (self.filter.is_null() || self.passes_filter());
+                    (more, wanted)
+                });
                 pg_sys::MemoryContextSwitchTo(before);
                 if wanted || !more {
                     return more;

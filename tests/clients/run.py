@@ -276,6 +276,173 @@ def failed_copy_leaves_nothing(cluster):
         assert c.execute("SELECT count(*) FROM people").fetchone() == (10,)
 
 
+# Inputs of COPY that fail, for a table (k int PRIMARY KEY, a int, b text NOT NULL CHECK (b <> 'bad'), d even, v varchar(5)).
+HEADER = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"
+ONE = b"\0\3\0\0\0\4\0\0\0\1\0\0\0\4\0\0\0\1\0\0\0\1x"  # a binary row
+MANY = b"".join(b"%d\t1\tx\n" % i for i in range(1, 3000))
+BAD_COPIES = [
+    ("(k, a, b)", "", b"1\t1\tx\n2\tx\ty\n"),
+    ("(k, a, b)", "", b"1\t1\tx\nz\t2\ty\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n\\N\t2\ty\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n3\t2\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n3\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n3\t2\ty\tmore\n"),
+    ("(k, a, b)", "", MANY + b"1500\t1\ttwice\n5000\t1\tx\n"),
+    ("(k, a, b)", "", MANY + b"3000\t1\tbad\n5000\t1\tx\n"),
+    ("(k, a, b)", "", MANY + b"3000\t1\t\\N\n5000\t1\tx\n"),
+    ("(k, b, d)", "", b"1\tx\t2\n2\tx\t3\n"),
+    ("(k, b, v)", "", b"1\tx\tshort\n2\tx\ttoo long\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n2\t99999999999\ty\n"),
+    ("(k, a, b)", "", b"1\t1\t" + b"x" * 500 + b"\n1\t1\t" + b"y" * 500 + b"\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n2\t" + b"9" * 500 + b"\ty\n"),
+    ("(k, a, b)", "", b"1\t1\tx\\\nwith a line\n2\tx\ty\n"),
+    ("(k, a, b)", "", b"1\t1\tx\r\n2\tx\ty\r\n"),
+    ("(k, a, b)", "", b"1\t1\tx\r\n2\t2\ty\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n2\t2\ty\r\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n2\t2\t\xff\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n2\t2\ta\0b\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n\\.x\n"),
+    ("(k, a, b)", "", b"1\t1\tx\n2\t2\ty\\.\n"),
+    ("(k, a, b)", " (HEADER)", b"anything\n1\t1\tx\n2\tx\ty\n"),
+    ("(k, a, b)", " (HEADER MATCH)", b"k\ta\tc\n1\t1\tx\n"),
+    ("(k, a, b)", " (DELIMITER '|', NULL '')", b"1|1|x\n2||y\n3|4|\n"),
+    ("(k, a, b)", " (ENCODING 'LATIN1')", b"1\t1\t\xe9\n2\tx\ty\n"),
+    ("(k, a, b)", " (FORMAT csv)", b'1,1,"two\nlines"\n2,x,y\n'),
+    ("(k, a, b)", " (FORMAT csv)", b'1,1,"two\nlines"\n2,1,"three\n\nlines"\n2,1,again\n3,1,x\n'),
+    ("(k, a, b)", " (FORMAT csv)", b'1,1,"two\r\nlines"\r\n2,1,"three\r\n\r\nlines"\r\n2,1,again\r\n3,1,x\r\n'),
+    ("(k, a, b)", " (FORMAT csv)", b'1,1,x\n2,1,"never closed\n3,1,x\n'),
+    ("(k, a, b)", " (FORMAT csv, HEADER)", b"k,a,b\n1,1,x\n2,1\n"),
+    ("(k, a, b)", " (FORMAT csv, HEADER MATCH)", b"k,b,a\n1,1,x\n"),
+    ("(k, a, b)", " (FORMAT csv, HEADER MATCH)", b"k,a,b\n1,1,x\n1,2,y\n"),
+    ("(k, a, b)", " (FORMAT csv, FORCE_NULL (b), NULL 'n')", b'1,1,x\n2,1,"n"\n'),
+    ("(k, a, b)", " (FORMAT csv, FORCE_NOT_NULL (a))", b"1,1,x\n2,,y\n"),
+    ("(k, a, b)", " (FORMAT csv, QUOTE '''', ESCAPE '!')", b"1,1,'x!'y'\n2,x,'z'\n"),
+    ("", "", b"1\t1\tx\t2\tv\n2\t1\tx\t2\tlonger\n"),
+    ("(b, k)", "", b"x\t1\nbad\t2\n"),
+    ("(k, b)", " WHERE k > 1 AND b <> 'w'", b"1\tbad\n2\tw\n3\tbad\n"),
+    ("(k, b)", " WHERE 10 / k > 0", b"1\tx\n0\ty\n"),
+    ("(a, k)", "", b"1\t2\n"),
+    ("(k, a, b)", " (FORMAT binary)", b"not binary at all, whatever it is"),
+    ("(k, a, b)", " (FORMAT binary)", HEADER + ONE + b"\0\2"),
+    ("(k, a, b)", " (FORMAT binary)", HEADER + b"\0\3\0\0\0\4\0\0\0\1\0\0\0\3\0\0\0\0\0\0\1x\xff\xff"),
+    ("(k, a, b)", " (FORMAT binary)", HEADER + ONE + ONE + b"\xff\xff"),
+    ("(k, a, b)", " (FORMAT binary)", HEADER + ONE[:-5] + b"\xff\xff\xff\xff\xff\xff"),
+    ("(k, a, b)", " (FORMAT binary)", HEADER + ONE[:-9]),
+]
+
+
+def copy_error(connection, sql, data):
+    """SQLSTATE, texts and fields of what COPY of the data says, with the CONTEXT up to the node's own."""
+    try:
+        with connection.cursor().copy(sql) as copy:
+            for start in range(0, len(data), 8192):
+                copy.write(data[start:start + 8192])
+    except psycopg.Error as e:
+        d = e.diag
+        context = (d.context or "").split("\nnode ")[0]
+        return d.sqlstate, d.message_primary, d.message_detail, d.message_hint, d.constraint_name, d.table_name, d.column_name, context
+    return ("no error",)
+
+
+@test
+def copy_errors_are_those_of_a_plain_table(cluster):
+    """With the line and column of the user's input, and nothing kept."""
+    with cluster.connect(autocommit=True) as c:
+        c.execute("CREATE DOMAIN even AS int CHECK (VALUE % 2 = 0)")
+        for schema in ("one", "many"):
+            c.execute(f"CREATE SCHEMA {schema}")
+            c.execute(f"CREATE TABLE {schema}.t (k int PRIMARY KEY, a int, b text NOT NULL CHECK (b <> 'bad'), d even, v varchar(5))")
+        c.execute("SELECT create_distributed_table('many.t', 'k', shard_count => 4)")
+        different = []
+        for columns, options, data in BAD_COPIES:
+            said = [copy_error(c, f"COPY {schema}.t {columns} FROM STDIN{options}", data) for schema in ("one", "many")]
+            if said[0] != said[1]:
+                different.append((columns, options, data[-80:], *said))
+            for schema in ("one", "many"):
+                rows = c.execute(f"SELECT count(*) FROM {schema}.t").fetchone()[0]
+                assert rows == 0 or said[0] == ("no error",), (schema, rows, columns, options, data[-80:])
+                c.execute(f"TRUNCATE {schema}.t")
+        assert not different, "\n".join(map(str, different))
+
+
+@test
+def copy_of_what_ends_oddly(cluster):
+    """End markers, missing last newlines, other line ends: the rows are those of a plain table."""
+    inputs = [
+        ("", b"1\ta"), ("", b"1\ta\n\\.\n"), ("", b"1\ta\n\\.\n2\tb\n"), ("", b"1\ta\r\n2\tb\r\n"), ("", b"1\ta\r2\tb\r"),
+        ("", b"1\ta\\"), ("", b"1\ta\\\\"), ("", b"1\ta\\\nb\n2\tc"), ("", b"1\t\\r\\n\\t\\b\\f\\v\\q\n"), ("", b""), ("", b"\\.\n"),
+        (" (FORMAT csv)", b'1,"a\nb"\n2,c'), (" (FORMAT csv)", b'1,"a\r\nb"\r\n2,c\r\n'), (" (FORMAT csv)", b"1,a\n\\.\n2,b\n"),
+        (" (FORMAT csv)", b'1,"\\."\n2,b\n'), (" (FORMAT csv)", b"1,\\.x\n2,b\\.\n"), (" (FORMAT csv)", b'1,"a""b"\n2,""\n3,\n'),
+        (" (FORMAT csv, HEADER)", b'k,"two\nlines"\n1,a\n'), (" (FORMAT csv, ESCAPE '\\')", b'1,"a\\"b\\\\"\n'),
+        (" (FORMAT csv, DELIMITER E'\\t', QUOTE '''')", b"1\t'a\tb'\n2\t''''\n"), (" (ENCODING 'LATIN1')", b"1\t\xe9\xff\n"),
+        (" (FORMAT csv, ENCODING 'UTF8')", "1,\u00e9\U0001f600\n".encode()), (" (DELIMITER ',', NULL 'x')", b"1,x\n2,\\x\n3,\\,\n"),
+        (" (FORMAT csv, FORCE_NULL (v))", b'1,""\n2,\n'), (" (FORMAT csv, FORCE_NOT_NULL (v))", b'1,""\n2,\n'),
+    ]
+    with cluster.connect(autocommit=True) as c:
+        for table in ("odd_plain", "odd"):
+            c.execute(f"CREATE TABLE {table} (k int, v text)")
+        c.execute("SELECT create_distributed_table('odd', 'k', shard_count => 4)")
+        for options, data in inputs:
+            said = []
+            for table in ("odd_plain", "odd"):
+                c.execute(f"TRUNCATE {table}")
+                error = copy_error(c, f"COPY {table} FROM STDIN{options}", data)
+                said.append((error[:2], c.execute(f"SELECT k, v FROM {table} ORDER BY k, v").fetchall()))
+            assert said[0] == said[1], (options, data, *said)
+
+
+@test
+def copy_of_huge_fields(cluster):
+    """100 MB in one field, in each format."""
+    huge = 100_000_000
+    with cluster.connect(autocommit=True) as c:
+        c.execute("CREATE TABLE huge (k int PRIMARY KEY, v text)")
+        c.execute("SELECT create_distributed_table('huge', 'k', shard_count => 4)")
+        for number, (options, before, after) in enumerate((
+            ("", b"%d\t", b"\\\n\n"), (" (FORMAT csv)", b'%d,"', b'\n"\n'),
+            (" (FORMAT binary)", HEADER + b"\0\2\0\0\0\4\0\0\0%c" + (huge + 1).to_bytes(4, "big"), b"\n\xff\xff"),
+        ), 1):
+            with c.cursor().copy(f"COPY huge FROM STDIN{options}") as copy:
+                copy.write(before % number)
+                for _ in range(100):
+                    copy.write(b"x" * (huge // 100))
+                copy.write(after)
+            assert c.execute("SELECT length(v), right(v, 2) FROM huge WHERE k = %s", (number,)).fetchone() == (huge + 1, "x\n")
+        c.execute("DROP TABLE huge")
+
+
+def memory(connection):
+    """Bytes that are its backend's own."""
+    with open(f"/proc/{connection.info.backend_pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+
+@test
+def copy_takes_bounded_memory_and_tells_its_progress(cluster):
+    """128 shards, far more rows than the buffer holds."""
+    rows, buffer = 400_000, 4 << 20
+    with cluster.connect(autocommit=True) as c, cluster.connect(autocommit=True) as watcher:
+        c.execute("CREATE TABLE spread (k int, v text)")
+        c.execute("SELECT create_distributed_table('spread', 'k', shard_count => 128)")
+        c.execute("SET shard_ext.copy_buffer_size = '4MB'")
+        with c.cursor().copy("COPY spread FROM STDIN WHERE k >= 0") as copy:
+            copy.write(b"-1\tleft out\n")
+            copy.write(b"".join(b"%d\tv\n" % i for i in range(1000)))
+            before, most, done = memory(c), 0, 0
+            for start in range(1000, rows, 1000):
+                copy.write(b"".join(b"%d\t%s\n" % (i, b"x" * 100) for i in range(start, start + 1000)))
+                if start % 20_000 == 0:
+                    most = max(most, memory(c))
+                    done, *others = watcher.execute("""SELECT tuples_processed, tuples_excluded, command, type
+                                                       FROM pg_stat_progress_copy WHERE relid = 'spread'::regclass""").fetchone()
+                    assert 0 <= done <= start + 1000 and others == [1, "COPY FROM", "PIPE"], (done, others)
+        assert done > rows // 2, done
+        assert most - before < 3 * buffer, f"{(most - before) >> 20} MB"
+        assert c.execute("SELECT count(*), sum(k) FROM spread").fetchone() == (rows, rows * (rows - 1) // 2)
+        c.execute("DROP TABLE spread")
+
+
 @test
 def transactions_and_savepoints(cluster):
     with cluster.connect() as c:
