@@ -8,7 +8,7 @@ static SHARD_COUNT: GucSetting<i32> = GucSetting::<i32>::new(32);
 
 static COPY_BUFFER_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
-/// Bytes of rows that one COPY FROM keeps in memory.
+/// Bytes of rows that COPY FROM, or a statement that moves rows, keeps in memory.
 pub fn copy_buffer_size() -> usize {
     COPY_BUFFER_SIZE.get() as usize * 1024
 }
@@ -184,7 +184,7 @@ pub fn init() {
     );
     GucRegistry::define_int_guc(
         c"shard_ext.copy_buffer_size",
-        c"Memory in which COPY FROM, and joins that move rows, gather rows by shard group.",
+        c"Memory in which COPY FROM, INSERT ... SELECT, and joins that move rows, gather rows by shard group.",
         c"Half of it for rows being gathered, half for batches on their way to the nodes.",
         &COPY_BUFFER_SIZE,
         256,

@@ -20,6 +20,7 @@ mod statement;
 mod user_code;
 
 pub use columns::PortableOutput;
+pub use user_code::calls_user_code;
 
 use crate::catalog::{self, TableKind};
 use crate::error::Result;

@@ -17,9 +17,18 @@ pub unsafe fn may_run_statements(expression: *mut pg_sys::Node) -> bool {
     // SAFETY: as the caller promises; so are its children.
     unsafe {
         !expression.is_null()
-            && (pg_sys::check_functions_in_node(expression, Some(is_in_a_language), null_mut())
+            && (calls_user_code(expression)
                 || node::children(expression, |child| may_run_statements(child)))
     }
+}
+
+/// Whether a node of an expression itself calls such a function.
+///
+/// # Safety
+/// `item` is a valid node.
+pub unsafe fn calls_user_code(item: *mut pg_sys::Node) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { pg_sys::check_functions_in_node(item, Some(is_in_a_language), null_mut()) }
 }
 
 #[pg_guard]

@@ -1,21 +1,27 @@
-//! The custom scan that inserts rows on workers: pulls rows from the plan below, computes each row's shard group,
-//! and sends arrays of columns, one statement per shard group and batch. As a tee (for reference tables) it sends
-//! the rows to every node and hands them on to the ModifyTable above.
+//! The custom scan that inserts rows on workers: takes rows from the plan below, or from VALUES lists of its own, computes
+//! each row's shard group, and sends arrays of columns, one statement per shard group and batch. When there are many
+//! rows, and nothing but rows, they go by COPY after the first batch. As a tee (for reference tables) it sends the rows
+//! to every node and hands them on to the ModifyTable above.
 
 use crate::catalog::{self, Colocation};
-use crate::deparse::Place;
+use crate::deparse::{quote_identifier, Place};
 use crate::error::{Error, Result};
 use crate::executor::changes;
 use crate::executor::decode::Decoder;
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
+use crate::executor::kept::Kept;
 use crate::executor::replicate::{self, Company};
+use crate::executor::scan;
+use crate::executor::shard_copy::ShardCopy;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
+use crate::executor::value_rows::ValueRows;
 use crate::pg::list;
 use crate::planner::conflict_condition;
 use crate::planner::plan::{InsertPlan, ParamType, Private, ALL_NODES};
-use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use crate::remote::{self, Access, Format, Gather, Params, Request, Statement};
+use crate::settings;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::BTreeMap;
@@ -64,7 +70,9 @@ struct Batch {
 }
 
 /// Bytes of rows held before they are sent.
-const BATCH_BYTES: usize = 4 << 20;
+fn batch_bytes() -> usize {
+    settings::copy_buffer_size() / 4
+}
 
 /// One execution of an insert.
 pub struct Insert {
@@ -75,6 +83,16 @@ pub struct Insert {
     params: Vec<(*mut pg_sys::ExprState, ParamType, Encoder)>,
     /// Their values, which are the same for all rows: computed with the first.
     values: Option<Params>,
+    /// The rows, when there is no plan below.
+    lists: Option<ValueRows>,
+    /// Rows of the plan below that had to be read before the first were sent.
+    rest: Option<Kept>,
+    /// What was to be read goes its own way: rows may be sent before the last is read.
+    parted: bool,
+    /// The current row.
+    row: Vec<Option<Datum>>,
+    /// Where the rows go after the first batch.
+    copy: Option<ShardCopy>,
     /// Keyed by shard group index; 0 for every node.
     batches: BTreeMap<usize, Batch>,
     waiting_bytes: usize,
@@ -103,7 +121,9 @@ unsafe extern "C-unwind" fn begin(
     // SAFETY: called by ExecInitCustomScan.
     unsafe {
         let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
-        state::init_child(node, scan, estate, flags);
+        if !(*scan).custom_plans.is_null() {
+            state::init_child(node, scan, estate, flags);
+        }
         match Insert::new(node, scan) {
             Ok(insert) => {
                 let runs = flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY == 0;
@@ -155,7 +175,12 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
 #[pg_guard]
 unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
     // SAFETY: the child was made in begin.
-    unsafe { state::end_child(node) }
+    unsafe {
+        state::end_child(node);
+        if let Some(rest) = body::<Insert>(node).and_then(|insert| insert.rest.take()) {
+            rest.end();
+        }
+    }
 }
 
 #[pg_guard]
@@ -195,6 +220,9 @@ unsafe extern "C-unwind" fn explain_insert(
                     ),
                 );
             }
+            if let Some(lists) = &insert.lists {
+                explainer.integer("Rows", None, lists.len() as i64);
+            }
             explainer.text("Remote SQL", insert.plan.template.text());
         }
     }
@@ -225,15 +253,20 @@ impl Insert {
                 .collect();
             let mut checks = Vec::new();
             let mut params = Vec::new();
+            let mut computed = Vec::new();
             for (index, expr) in list::iter::<pg_sys::Expr>((*scan).custom_exprs).enumerate() {
                 let state = pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps);
                 if index < plan.checks.len() {
                     checks.push(state);
+                } else if let Some(param) = plan.params.get(index - plan.checks.len()) {
+                    params.push((state, *param, Encoder::new(param)));
                 } else {
-                    let param = plan.params[index - plan.checks.len()];
-                    params.push((state, param, Encoder::new(&param)));
+                    computed.push(state);
                 }
             }
+            let private = (*scan).custom_private;
+            let lists = (list::len(private) > 1)
+                .then(|| ValueRows::new(list::nth::<pg_sys::List>(private, 1), computed));
             let decoder = Decoder::new(&plan.returned);
             Ok(Insert {
                 plan,
@@ -242,6 +275,11 @@ impl Insert {
                 checks,
                 params,
                 values: None,
+                lists,
+                rest: None,
+                parted: false,
+                row: Vec::new(),
+                copy: None,
                 batches: BTreeMap::new(),
                 waiting_bytes: 0,
                 rows: 0,
@@ -271,10 +309,12 @@ impl Insert {
                 return Ok(slot);
             }
             // The rows before this one are in the table here: no other session can have them on a node only.
-            if self.waiting_bytes > BATCH_BYTES {
+            if self.waiting_bytes > batch_bytes() {
                 self.flush()?;
             }
-            self.take(node, slot)?;
+            let econtext = self.begin_row(node);
+            self.hold(slot, econtext);
+            self.take(econtext)?;
             Ok(slot)
         }
     }
@@ -352,20 +392,24 @@ impl Insert {
 
     unsafe fn run(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
-            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
             let keep = self.plan.returned.len() > self.plan.checks_after.len();
             loop {
-                let slot = state::exec_child(child);
-                if state::is_empty(slot) {
+                let econtext = self.begin_row(node);
+                if !self.next_row(node, econtext) {
                     break;
                 }
-                self.take(node, slot)?;
+                if self.copy.is_some() {
+                    self.copy_row(econtext)?;
+                    continue;
+                }
+                self.take(econtext)?;
                 // Returned rows keep the order of the input: all rows are sent at once.
-                if !keep && self.waiting_bytes > BATCH_BYTES {
-                    self.flush()?;
+                if !keep && self.waiting_bytes > batch_bytes() {
+                    self.send_early(node)?;
                 }
             }
             self.flush()?;
+            self.finish_copy()?;
             if self.plan.counted {
                 (*(*node).ss.ps.state).es_processed += self.affected;
             }
@@ -373,41 +417,78 @@ impl Insert {
         }
     }
 
-    /// Adds a row to the batch of its shard group.
-    unsafe fn take(
-        &mut self,
-        node: *mut pg_sys::CustomScanState,
-        slot: *mut pg_sys::TupleTableSlot,
-    ) -> Result<()> {
+    /// Makes way for the next row.
+    unsafe fn begin_row(&self, node: *mut pg_sys::CustomScanState) -> *mut pg_sys::ExprContext {
         unsafe {
             let econtext = (*node).ss.ps.ps_ExprContext;
             pg_sys::MemoryContextReset((*econtext).ecxt_per_tuple_memory);
+            econtext
+        }
+    }
+
+    /// Computes the next row; false: there is none.
+    unsafe fn next_row(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        econtext: *mut pg_sys::ExprContext,
+    ) -> bool {
+        unsafe {
+            if let Some(lists) = &mut self.lists {
+                return lists.next(&raw mut (*node).ss.ps, econtext, &mut self.row);
+            }
+            let slot = match &self.rest {
+                Some(rest) => rest.next(),
+                None => state::exec_child(list::nth((*node).custom_ps, 0)),
+            };
+            let found = !state::is_empty(slot);
+            if found {
+                self.hold(slot, econtext);
+            }
+            found
+        }
+    }
+
+    /// Makes a slot's row the current one.
+    unsafe fn hold(
+        &mut self,
+        slot: *mut pg_sys::TupleTableSlot,
+        econtext: *mut pg_sys::ExprContext,
+    ) {
+        unsafe {
             pg_sys::slot_getallattrs(slot);
-            let value = |index: usize| -> Option<Datum> {
+            let width = (*slot).tts_nvalid as usize;
+            self.row.clear();
+            self.row.extend((0..width).map(|index| {
                 let null = *(*slot).tts_isnull.add(index);
                 (!null).then(|| *(*slot).tts_values.add(index))
-            };
-            self.check(econtext, slot)?;
+            }));
+            (*econtext).ecxt_outertuple = slot;
+        }
+    }
+
+    /// The shard group of the current row, as an index; 0 when it goes to every node.
+    fn target(&self) -> Result<usize> {
+        let Some(colocation) = &self.colocation else {
+            return Ok(0);
+        };
+        let key = self
+            .plan
+            .key
+            .and_then(|index| self.row[self.plan.columns[index].source]);
+        colocation.group_for(key).ok_or_else(|| {
+            let (schema, table) = self.plan.template.target();
+            catalog::no_shard(colocation, schema, table, key)
+        })
+    }
+
+    /// Adds the current row to the batch of its shard group.
+    unsafe fn take(&mut self, econtext: *mut pg_sys::ExprContext) -> Result<()> {
+        unsafe {
+            self.check(econtext)?;
             if self.values.is_none() {
-                (*econtext).ecxt_outertuple = slot;
                 self.values = Some(self.parameters(econtext));
             }
-            let target = match &self.colocation {
-                None => 0,
-                Some(colocation) => {
-                    let key = self
-                        .plan
-                        .key
-                        .and_then(|index| value(self.plan.columns[index].source));
-                    match colocation.group_for(key) {
-                        Some(group) => group,
-                        None => {
-                            let (schema, table) = self.plan.template.target();
-                            return Err(catalog::no_shard(colocation, schema, table, key));
-                        }
-                    }
-                }
-            };
+            let target = self.target()?;
             let columns = &self.plan.columns;
             let batch = self.batches.entry(target).or_insert_with(|| Batch {
                 arrays: columns
@@ -420,7 +501,7 @@ impl Insert {
             for (index, column) in columns.iter().enumerate() {
                 let array = &mut batch.arrays[index];
                 let before = array.size();
-                match value(column.source) {
+                match self.row[column.source] {
                     None => array.push_null(),
                     Some(value) => {
                         let encoder = &mut self.encoders[index];
@@ -436,15 +517,104 @@ impl Insert {
         }
     }
 
+    /// Sends what there is before everything was read; the rows that follow may go by COPY.
+    unsafe fn send_early(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            if !std::mem::replace(&mut self.parted, true) {
+                self.part_from_readers(node);
+            }
+            self.flush()?;
+            if let (Some(colocation), Some(_)) = (&self.colocation, &self.plan.copied) {
+                let columns = self.plan.columns.iter();
+                let types: Vec<Oid> = columns.map(|column| Oid::from(column.value)).collect();
+                let groups = colocation.groups.len();
+                self.copy = Some(ShardCopy::new(groups, &types, Access::Write));
+            }
+            Ok(())
+        }
+    }
+
+    /// What is still to be read must not see the rows that are sent from now on: it comes over connections of its own,
+    /// or is read before.
+    unsafe fn part_from_readers(&mut self, node: *mut pg_sys::CustomScanState) {
+        unsafe {
+            // the parts of a statement have read what they must
+            if self.lists.is_some() || self.plan.part.is_some() {
+                return;
+            }
+            let readers = Readers::of(node);
+            if readers.scans.is_empty() && readers.only_scans {
+                return;
+            }
+            if readers.only_scans && remote::set_readers_aside() {
+                for state in readers.scans {
+                    if let Some(scan) = scan::of_state(state) {
+                        scan.beside = true;
+                    }
+                }
+                return;
+            }
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            let rest = Kept::new((*node).ss.ps.state, (*child).ps_ResultTupleDesc);
+            loop {
+                let slot = state::exec_child(child);
+                if state::is_empty(slot) {
+                    break;
+                }
+                rest.put(slot);
+            }
+            self.rest = Some(rest);
+        }
+    }
+
+    /// Adds the current row to those that are copied to its shard group.
+    unsafe fn copy_row(&mut self, econtext: *mut pg_sys::ExprContext) -> Result<()> {
+        let target = self.target()?;
+        let Some(copy) = &mut self.copy else {
+            return Ok(());
+        };
+        let (row, columns) = (&self.row, &self.plan.columns);
+        // SAFETY: the row has the columns' values.
+        unsafe {
+            let old = pg_sys::MemoryContextSwitchTo((*econtext).ecxt_per_tuple_memory);
+            copy.add(target, |index| row[columns[index].source]);
+            pg_sys::MemoryContextSwitchTo(old);
+        }
+        let due = copy.due(target);
+        copy.attend()?;
+        match due {
+            Some(group) => self.send_copy(group),
+            None => Ok(()),
+        }
+    }
+
+    fn send_copy(&mut self, index: usize) -> Result<()> {
+        let (Some(copy), Some(colocation)) = (&mut self.copy, &self.colocation) else {
+            return Ok(());
+        };
+        let group = &colocation.groups[index];
+        let (schema, table) = self.plan.template.target();
+        let schema = quote_identifier(&catalog::shard_schema(schema, group.id));
+        let columns = self.plan.copied.as_deref().unwrap_or_default();
+        let name = format!("{schema}.{}{columns}", quote_identifier(table));
+        copy.send(index, group.node, &name)
+    }
+
+    fn finish_copy(&mut self) -> Result<()> {
+        let waiting = self.copy.as_ref().map(ShardCopy::waiting);
+        for group in waiting.unwrap_or_default() {
+            self.send_copy(group)?;
+        }
+        if let Some(mut copy) = self.copy.take() {
+            self.affected += copy.finish()?;
+        }
+        Ok(())
+    }
+
     /// WITH CHECK conditions of policies and views, as `ExecWithCheckOptions` reports them.
-    unsafe fn check(
-        &self,
-        econtext: *mut pg_sys::ExprContext,
-        slot: *mut pg_sys::TupleTableSlot,
-    ) -> Result<()> {
+    unsafe fn check(&self, econtext: *mut pg_sys::ExprContext) -> Result<()> {
         unsafe {
             for (state, check) in self.checks.iter().zip(&self.plan.checks) {
-                (*econtext).ecxt_outertuple = slot;
                 let passed =
                     state::evaluate(*state, econtext).map(|value| value.value() as u8 != 0);
                 if passed == Some(true) {
@@ -601,6 +771,40 @@ impl Insert {
         let text = task::shared_text(text);
         self.texts.insert(key, text.clone());
         Ok(text)
+    }
+}
+
+/// What reads from the nodes below an insert, in all parts of its plan.
+struct Readers {
+    scans: Vec<*mut pg_sys::PlanState>,
+    /// Nothing else does: no locks, no tables of moved rows.
+    only_scans: bool,
+}
+
+impl Readers {
+    unsafe fn of(node: *mut pg_sys::CustomScanState) -> Readers {
+        let mut readers = Readers {
+            scans: Vec::new(),
+            only_scans: true,
+        };
+        unsafe {
+            let mut visit = |state: *mut pg_sys::PlanState| {
+                if (*state).type_ != pg_sys::NodeTag::T_CustomScanState {
+                    return;
+                }
+                match scan::of_state(state) {
+                    Some(scan) if !scan.plan.plan.writes => readers.scans.push(state),
+                    _ => readers.only_scans = false,
+                }
+            };
+            let estate = (*node).ss.ps.state;
+            let children = list::iter::<pg_sys::PlanState>((*node).custom_ps);
+            let others = list::iter::<pg_sys::PlanState>((*estate).es_subplanstates);
+            for root in children.chain(others).filter(|root| !root.is_null()) {
+                state::walk_below(root, &mut visit);
+            }
+        }
+        readers
     }
 }
 

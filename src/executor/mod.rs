@@ -6,6 +6,7 @@ mod decode;
 mod encode;
 mod explain;
 mod insert;
+mod kept;
 mod lock;
 mod merge;
 mod modify;
@@ -13,8 +14,10 @@ mod moved;
 mod movement;
 mod replicate;
 mod scan;
+mod shard_copy;
 mod state;
 mod task;
+mod value_rows;
 mod variance;
 
 use pgrx::{extension_sql_file, pg_sys};

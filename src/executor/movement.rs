@@ -2,21 +2,19 @@
 //! group of its key. Its only row is the handle by which leaves find the tables. It stands on top of an init plan, so it
 //! runs once, before the first leaf that asks for the handle.
 
-use crate::catalog::{self, Colocation, NodeId};
-use crate::copy::{encode, PortableOutput};
+use crate::catalog::{self, Colocation};
 use crate::error::{Error, Result};
-use crate::executor::encode::Encoder;
 use crate::executor::explain::Explainer;
 use crate::executor::moved::{self, Moved};
+use crate::executor::shard_copy::ShardCopy;
 use crate::executor::state::{self, body, Callbacks, Methods};
-use crate::pg::{list, types};
-use crate::planner::plan::{MovePlan, ParamType, Private};
+use crate::pg::list;
+use crate::planner::plan::{MovePlan, Private};
 use crate::planner::route;
-use crate::remote::{Access, Chunks, CopyQueue};
-use crate::{settings, transaction};
+use crate::remote::Access;
+use crate::transaction;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
-use std::cell::Cell;
 use std::rc::Rc;
 
 static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardMove", create_state);
@@ -37,37 +35,16 @@ pub fn move_methods() -> *const pg_sys::CustomScanMethods {
     &raw const SCAN.0
 }
 
-/// A shard group's buffer becomes a batch at this size, however much room is left.
-const FULL_BATCH: usize = 1 << 20;
-/// Bytes read between two looks at the nodes' sockets.
-const ADVANCE_EVERY: usize = 64 << 10;
-
 /// One execution of a move.
 struct Move {
     plan: MovePlan,
     colocation: Rc<Colocation>,
-    encoders: Vec<Encoder>,
-    binary: bool,
-    shards: Vec<Shard>,
-    /// Bytes in the buffers of all of them.
-    buffered: usize,
-    /// Bytes added since the nodes were looked at.
-    unattended: usize,
     tables: Option<Rc<Moved>>,
     /// The handle was given since the last rescan.
     given: bool,
     rows: u64,
     bytes: u64,
 }
-
-/// Rows on their way to a shard group.
-#[derive(Default)]
-struct Shard {
-    data: Chunks,
-    size: usize,
-}
-
-type Queue = CopyQueue<Rc<Cell<u64>>>;
 
 impl Drop for Move {
     fn drop(&mut self) {
@@ -190,31 +167,9 @@ impl Move {
         unsafe {
             let plan = MovePlan::from_private((*scan).custom_private)?;
             let colocation = catalog::colocation(plan.colocation)?;
-            let binary = plan
-                .columns
-                .iter()
-                .all(|column| types::binary_is_portable(Oid::from(column.value)));
-            let encoders = plan
-                .columns
-                .iter()
-                .map(|column| {
-                    Encoder::new(&ParamType {
-                        value: types::base_type(Oid::from(column.value)).to_u32(),
-                        declared: 0,
-                        binary,
-                    })
-                })
-                .collect();
-            let mut shards = Vec::new();
-            shards.resize_with(colocation.groups.len(), Shard::default);
             Ok(Move {
                 plan,
                 colocation,
-                encoders,
-                binary,
-                shards,
-                buffered: 0,
-                unattended: 0,
                 tables: None,
                 given: false,
                 rows: 0,
@@ -239,8 +194,13 @@ impl Move {
             let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
             let statement = (*(*node).ss.ps.state).es_plannedstmt;
             let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
-            let share = settings::copy_buffer_size() / 2;
-            let mut queue = Queue::with_access(Access::Read);
+            let types: Vec<Oid> = self
+                .plan
+                .columns
+                .iter()
+                .map(|column| Oid::from(column.value))
+                .collect();
+            let mut copy = ShardCopy::new(self.colocation.groups.len(), &types, Access::Read);
             loop {
                 let slot = state::exec_child(child);
                 if state::is_empty(slot) {
@@ -248,35 +208,27 @@ impl Move {
                 }
                 pg_sys::MemoryContextReset(memory);
                 let old = pg_sys::MemoryContextSwitchTo(memory);
-                let full = self.take(slot, &mut queue);
+                let group = self.take(slot, &mut copy);
                 pg_sys::MemoryContextSwitchTo(old);
-                if let Some(group) = full {
-                    self.send(group, &mut queue, statement)?;
-                } else if self.buffered >= share {
-                    let biggest = (0..self.shards.len()).max_by_key(|i| self.shards[*i].size);
-                    self.send(biggest.unwrap_or(0), &mut queue, statement)?;
+                if let Some(group) = group.and_then(|group| copy.due(group)) {
+                    self.send(group, &mut copy, statement)?;
                 }
-                queue.wait_below(share).map_err(|failed| failed.error)?;
-                if self.unattended >= ADVANCE_EVERY {
-                    self.unattended = 0;
-                    queue.advance().map_err(|failed| failed.error)?;
-                }
+                copy.attend()?;
             }
             self.create_tables(statement)?;
-            for group in 0..self.shards.len() {
-                if self.shards[group].size > 0 {
-                    self.send(group, &mut queue, statement)?;
-                }
+            for group in copy.waiting() {
+                self.send(group, &mut copy, statement)?;
             }
-            queue.finish().map_err(|failed| failed.error)
+            (self.rows, self.bytes) = (copy.rows, copy.bytes);
+            copy.finish().map(drop)
         }
     }
 
-    /// Adds a row to the buffer of its shard group; answers the group when that is full. Rows that join nothing stay out.
+    /// Adds a row to those of its shard group, and answers that. Rows that join nothing stay out.
     unsafe fn take(
-        &mut self,
+        &self,
         slot: *mut pg_sys::TupleTableSlot,
-        queue: &mut Queue,
+        copy: &mut ShardCopy,
     ) -> Option<usize> {
         unsafe {
             pg_sys::slot_getallattrs(slot);
@@ -286,50 +238,8 @@ impl Move {
             };
             let key = value(self.plan.key)?;
             let group = route::group_of(&self.colocation, Oid::from(self.plan.key_type), key)?;
-            let shard = &mut self.shards[group];
-            let out = shard.data.tail(&mut queue.spare);
-            let before = out.len();
-            if self.binary && shard.size == 0 {
-                out.extend_from_slice(encode::BINARY_HEADER);
-            }
-            if self.binary {
-                encode::binary_row(self.plan.columns.len(), out);
-            }
-            let _portable = (!self.binary).then(PortableOutput::begin);
-            let mut text = Vec::new();
-            for (index, column) in self.plan.columns.iter().enumerate() {
-                let encoder = &mut self.encoders[index];
-                match (value(column.source), self.binary) {
-                    (None, true) => encode::binary_field(None, out),
-                    (Some(value), true) => {
-                        let at = out.len();
-                        out.extend_from_slice(&[0; 4]);
-                        encoder.write(value, out);
-                        let length = (out.len() - at - 4) as i32;
-                        out[at..at + 4].copy_from_slice(&length.to_be_bytes());
-                    }
-                    (value, false) => {
-                        if index > 0 {
-                            out.push(b'\t');
-                        }
-                        text.clear();
-                        if let Some(value) = value {
-                            encoder.write(value, &mut text);
-                        }
-                        encode::text_field(value.is_some().then_some(&text[..]), out);
-                    }
-                }
-            }
-            if !self.binary {
-                out.push(b'\n');
-            }
-            let added = out.len() - before;
-            shard.size += added;
-            self.buffered += added;
-            self.unattended += added;
-            self.rows += 1;
-            self.bytes += added as u64;
-            (shard.size >= FULL_BATCH).then_some(group)
+            copy.add(group, |index| value(self.plan.columns[index].source));
+            Some(group)
         }
     }
 
@@ -359,26 +269,15 @@ impl Move {
         Ok(tables)
     }
 
-    /// Queues a shard group's buffer as a COPY of its node.
+    /// Sends the rows of a shard group.
     fn send(
         &mut self,
         group: usize,
-        queue: &mut Queue,
+        copy: &mut ShardCopy,
         statement: *const pg_sys::PlannedStmt,
     ) -> Result<()> {
         let tables = self.create_tables(statement)?;
-        let mut shard = std::mem::take(&mut self.shards[group]);
-        if self.binary {
-            let tail = shard.data.tail(&mut queue.spare);
-            tail.extend_from_slice(encode::BINARY_TRAILER);
-        }
-        self.buffered -= shard.size;
         let id = self.colocation.groups[group].id;
-        let node: NodeId = catalog::group_node(id)?;
-        let format = if self.binary { "binary" } else { "text" };
-        let command = format!("COPY {} FROM STDIN (FORMAT {format})", tables.table(id));
-        queue
-            .push(node, command.into(), shard.data, Rc::default())
-            .map_err(|failed| failed.error)
+        copy.send(group, catalog::group_node(id)?, &tables.table(id))
     }
 }

@@ -6,12 +6,13 @@ use crate::executor::changes;
 use crate::executor::decode::Decoder;
 use crate::executor::encode::Encoder;
 use crate::executor::explain;
+use crate::executor::kept::Kept;
 use crate::executor::merge::Merge;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task::{self, Tasks};
 use crate::pg::list;
 use crate::planner::plan::{CachedPlan, Command, Prune, RemotePlan};
-use crate::remote::{Format, Gather, Params};
+use crate::remote::{Format, Gather, Params, Use};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::rc::Rc;
@@ -63,6 +64,8 @@ pub struct Scan {
     done: bool,
     /// How many rows each shard gives to the lock above.
     window: i64,
+    /// Rows are read over other connections than the one that takes the transaction's changes.
+    pub beside: bool,
     /// All rows, where they had to be read at once.
     kept: Option<Kept>,
     /// The tasks of the last execution.
@@ -76,12 +79,6 @@ struct Value {
     state: *mut pg_sys::ExprState,
     type_oid: Oid,
     volatile: bool,
-}
-
-/// The rows of a scan that was run to its end before they were asked for.
-struct Kept {
-    store: *mut pg_sys::Tuplestorestate,
-    slot: *mut pg_sys::TupleTableSlot,
 }
 
 struct Running {
@@ -142,8 +139,8 @@ unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
     if let Some(scan) = unsafe { body::<Scan>(node) } {
         scan.running = None;
         if let Some(kept) = scan.kept.take() {
-            // SAFETY: the store is this scan's.
-            unsafe { pg_sys::tuplestore_end(kept.store) };
+            // SAFETY: the plan ends.
+            unsafe { kept.end() };
         }
     }
 }
@@ -153,8 +150,8 @@ unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
     // SAFETY: called by ExecReScanCustomScan.
     if let Some(scan) = unsafe { body::<Scan>(node) } {
         if let Some(kept) = &scan.kept {
-            // SAFETY: the store is this scan's.
-            unsafe { pg_sys::tuplestore_rescan(kept.store) };
+            // SAFETY: the query runs.
+            unsafe { kept.rewind() };
             return;
         }
         scan.running = None;
@@ -208,6 +205,7 @@ impl Scan {
                 running: None,
                 done: false,
                 window: i64::MAX,
+                beside: false,
                 kept: None,
                 tasks: None,
                 totals: explain::Totals::default(),
@@ -294,14 +292,7 @@ impl Scan {
             }
             let estate = (*node).ss.ps.state;
             let slot = (*node).ss.ss_ScanTupleSlot;
-            let old = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
-            let store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
-            let kept = pg_sys::ExecInitExtraTupleSlot(
-                estate,
-                (*slot).tts_tupleDescriptor,
-                &raw const pg_sys::TTSOpsMinimalTuple,
-            );
-            pg_sys::MemoryContextSwitchTo(old);
+            let kept = Kept::new(estate, (*slot).tts_tupleDescriptor);
             loop {
                 pg_sys::MemoryContextReset((*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
                 state::clear_virtual(slot);
@@ -309,9 +300,9 @@ impl Scan {
                 if state::is_empty(slot) {
                     break;
                 }
-                pg_sys::tuplestore_puttupleslot(store, slot);
+                kept.put(slot);
             }
-            self.kept = Some(Kept { store, slot: kept });
+            self.kept = Some(kept);
             Ok(())
         }
     }
@@ -319,8 +310,9 @@ impl Scan {
     unsafe fn next_kept(&self, slot: *mut pg_sys::TupleTableSlot) {
         unsafe {
             let Some(kept) = &self.kept else { return };
-            if pg_sys::tuplestore_gettupleslot(kept.store, true, false, kept.slot) {
-                state::copy_into_virtual(kept.slot, slot);
+            let stored = kept.next();
+            if !stored.is_null() {
+                state::copy_into_virtual(stored, slot);
             }
         }
     }
@@ -399,7 +391,12 @@ impl Scan {
                 let memory = (*(*node).ss.ps.state).es_query_cxt;
                 Merge::new(&self.plan.plan.merge, count, self.decoder.width(), memory)
             });
-            let mut gather = Gather::start(requests)?;
+            let wanted = if self.beside {
+                Use::ReadingBeside
+            } else {
+                Use::Transaction
+            };
+            let mut gather = Gather::start_for(requests, wanted)?;
             if (*(*node).ss.ps.state).es_instrument != 0 {
                 gather.measure_bytes();
             }

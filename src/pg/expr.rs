@@ -1,6 +1,6 @@
 //! Small constructors and questions about expressions.
 
-use crate::pg::{list, node};
+use crate::pg::{list, node, types};
 use pgrx::pg_sys::{self, Expr, Node};
 
 /// The conjuncts of a qual: nested ANDs and lists flattened.
@@ -206,5 +206,30 @@ pub unsafe fn with_collations(tree: *mut Node) -> *mut Node {
             }
             None => changed,
         }
+    }
+}
+
+/// A cast by one of the server's own functions, as the parser puts it around a constant: all arguments are there, each a
+/// constant, a parameter or such a cast.
+///
+/// # Safety
+/// `item` is a valid expression.
+pub unsafe fn plain_cast(item: *mut Node) -> Option<*mut pg_sys::FuncExpr> {
+    unsafe {
+        let call = node::cast::<pg_sys::FuncExpr>(item)?;
+        let is_cast = matches!(
+            (*call).funcformat,
+            pg_sys::CoercionForm::COERCE_IMPLICIT_CAST | pg_sys::CoercionForm::COERCE_EXPLICIT_CAST
+        );
+        let plain = is_cast
+            && types::is_builtin((*call).funcid)
+            && !(*call).funcretset
+            && list::iter::<Node>((*call).args).all(|argument| {
+                matches!(
+                    node::tag(argument),
+                    pg_sys::NodeTag::T_Const | pg_sys::NodeTag::T_Param
+                ) || plain_cast(argument).is_some()
+            });
+        plain.then_some(call)
     }
 }

@@ -3,6 +3,7 @@
 //! table are teed: inserted here by PostgreSQL and on every copy by us.
 
 use crate::catalog::{self, Colocation, TableKind};
+use crate::copy::calls_user_code;
 use crate::deparse;
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
@@ -255,7 +256,10 @@ unsafe fn rows(
     unsafe {
         let (select, attributes) = source(query);
         let mut early = Early::default();
-        let prepared = prepare(query, key, colocation.id, &attributes, &mut early)?;
+        let mut prepared = prepare(query, key, colocation.id, &attributes, &mut early)?;
+        if !may_be_copied(query, select, &prepared.made) {
+            prepared.made.plan.copied = None;
+        }
         let (select, checked) = with_checks(select, query, &prepared.made, &attributes);
         let first = list::len((*select).targetList);
         early.add_to(select, false);
@@ -275,8 +279,29 @@ unsafe fn rows(
     }
 }
 
+/// Can rows go to the shards by COPY: is there nothing but rows, and does nothing that computes them need the connections
+/// while they are sent?
+unsafe fn may_be_copied(query: *mut Query, select: *mut Query, made: &Made) -> bool {
+    unsafe {
+        (*query).onConflict.is_null()
+            && (*query).returningList.is_null()
+            // a node's own policies are not for COPY
+            && !(*query).hasRowSecurity
+            && made.exprs.is_empty()
+            && made.plan.checks_after.is_empty()
+            && !node::walk(select.cast(), &mut |item, _| {
+                // a constraint may call any function
+                if node::tag(item) == pg_sys::NodeTag::T_CoerceToDomain || calls_user_code(item) {
+                    Step::Stop
+                } else {
+                    Step::Into
+                }
+            })
+    }
+}
+
 /// What an INSERT of rows needs besides the rows.
-pub struct Prepared {
+struct Prepared {
     pub made: Made,
     /// What RETURNING computes here, over the columns that come back.
     pub returning: Option<*mut pg_sys::List>,
@@ -500,7 +525,7 @@ impl ArrayColumn {
         }
     }
 
-    /// The elements of the parameter of this number, in FROM.
+    /// The elements of the parameter of this number.
     pub fn unnest(&self, number: i32) -> String {
         format!("pg_catalog.unnest(${number}::{}[])", self.element)
     }
@@ -520,7 +545,6 @@ unsafe fn insert_plan(
         let mut insert_columns = Vec::new();
         let mut entries = Vec::new();
         let mut selected = Vec::new();
-        let mut arrays = Vec::new();
         let mut names = Vec::new();
         let mut parameters = Parameters::default();
         for (position, (source, attno)) in columns.iter().enumerate() {
@@ -534,9 +558,8 @@ unsafe fn insert_plan(
                 pg_sys::pstrdup(name.as_ptr()),
                 false,
             ));
-            selected.push(format!("c{number}{}", array.cast));
-            arrays.push(array.unnest(number));
-            names.push(format!("c{number}"));
+            selected.push(format!("{}{}", array.unnest(number), array.cast));
+            names.push(deparse::quote_identifier(&name.to_string_lossy()));
             // Keeps the numbers of the clauses' own parameters behind those of the columns.
             parameters.reserve();
         }
@@ -562,12 +585,8 @@ unsafe fn insert_plan(
                     .collect::<Vec<_>>()
                     .join(", ")
             );
-            let select = format!(
-                "SELECT {} FROM ROWS FROM ({}) WITH ORDINALITY AS rows({}, n) ORDER BY n",
-                selected.join(", "),
-                arrays.join(", "),
-                names.join(", ")
-            );
+            // the arrays of a batch are equally long; rows come out in their order
+            let select = format!("SELECT {}", selected.join(", "));
             let at = deparse::parameter_location(&text, 1)
                 .and_then(|at| at.checked_sub("VALUES (".len()))
                 .filter(|at| text[*at..].starts_with(&values))
@@ -594,6 +613,7 @@ unsafe fn insert_plan(
             conflict_checks: checks.inside,
             tee,
             conflict,
+            copied: Some(format!(" ({})", names.join(", "))),
             part: None,
             counted: (*query).canSetTag,
             outputs: Vec::new(),

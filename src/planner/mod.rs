@@ -35,6 +35,7 @@ mod ship;
 mod split;
 mod statement;
 mod tableoid;
+mod values;
 mod whole_rows;
 mod wrapped;
 mod writing;
@@ -65,6 +66,9 @@ pub type Planner<'a> = &'a dyn Fn(*mut Query) -> *mut PlannedStmt;
 pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut PlannedStmt>> {
     let _in_earnest = estimate::in_earnest();
     unsafe {
+        if let Some(statement) = values::plan(query)? {
+            return Ok(Some(statement));
+        }
         let inlined = inline::Inlined::functions(query);
         let planned = match interest(query)? {
             Interest::None if inlined.is_empty() => None,

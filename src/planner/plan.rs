@@ -175,6 +175,8 @@ pub struct InsertPlan {
     pub tee: bool,
     /// ON CONFLICT: fewer rows may come back than were sent.
     pub conflict: bool,
+    /// The list of columns behind the table's name, when rows may go by COPY too.
+    pub copied: Option<String>,
     /// The part of the statement that this is, when it is one of several.
     pub part: Option<u32>,
     /// The rows are what the command tag counts.

@@ -74,6 +74,22 @@ pub unsafe fn planned(
         (*scan).custom_private = remote.plan.to_private()?;
         (*scan).methods = crate::executor::scan_methods();
 
+        let relations = remote.relations.iter().map(|r| (**r).relid);
+        Ok(of_scan(query, scan, rtable, relations))
+    }
+}
+
+/// A statement that is one custom scan; it is planned anew when one of the relations changes.
+///
+/// # Safety
+/// `query` is the statement, the rest the parts of its plan.
+pub unsafe fn of_scan(
+    query: *mut Query,
+    scan: *mut pg_sys::CustomScan,
+    rtable: *mut pg_sys::List,
+    relations: impl IntoIterator<Item = pg_sys::Oid>,
+) -> *mut PlannedStmt {
+    unsafe {
         let statement = pg_sys::palloc0(std::mem::size_of::<PlannedStmt>()).cast::<PlannedStmt>();
         (*statement).type_ = pg_sys::NodeTag::T_PlannedStmt;
         (*statement).commandType = (*query).commandType;
@@ -84,10 +100,10 @@ pub unsafe fn planned(
         (*statement).dependsOnRole = (*query).hasRowSecurity;
         (*statement).planTree = scan.cast();
         (*statement).rtable = rtable;
-        (*statement).relationOids = list::from_oids(remote.relations.iter().map(|r| (**r).relid));
+        (*statement).relationOids = list::from_oids(relations);
         (*statement).stmt_location = (*query).stmt_location;
         (*statement).stmt_len = (*query).stmt_len;
-        Ok(statement)
+        statement
     }
 }
 
@@ -214,8 +230,31 @@ pub unsafe fn scan_over(
     returning: Option<*mut pg_sys::List>,
 ) -> *mut pg_sys::CustomScan {
     unsafe {
-        let varno = list::len((*below).rtable) as i32 + 1;
-        (*below).rtable = pg_sys::lappend((*below).rtable, named_entry(&names).cast());
+        let plan = (*below).planTree;
+        let (cost, rows) = ((*plan).total_cost, (*plan).plan_rows);
+        let scan = scan_of(&mut (*below).rtable, columns, names, returning, rows);
+        (*scan).scan.plan.startup_cost = cost;
+        (*scan).scan.plan.total_cost = cost;
+        (*scan).custom_plans = list::from([plan]);
+        scan
+    }
+}
+
+/// A custom scan that gives columns (or the coordinator's `returning` over them, one row for each of `rows`); an entry
+/// of `rtable` names them.
+///
+/// # Safety
+/// `rtable` is the list of a plan that the caller owns.
+pub unsafe fn scan_of(
+    rtable: &mut *mut pg_sys::List,
+    columns: &[(pg_sys::Oid, i32, pg_sys::Oid)],
+    names: Vec<String>,
+    returning: Option<*mut pg_sys::List>,
+    rows: f64,
+) -> *mut pg_sys::CustomScan {
+    unsafe {
+        let varno = list::len(*rtable) as i32 + 1;
+        *rtable = pg_sys::lappend(*rtable, named_entry(&names).cast());
         let scan = node::make::<pg_sys::CustomScan>();
         let entries = |varno: i32| {
             columns
@@ -233,6 +272,7 @@ pub unsafe fn scan_over(
                 .collect::<Vec<_>>()
         };
         (*scan).custom_scan_tlist = list::from(entries(varno));
+        (*scan).scan.plan.plan_rows = if returning.is_some() { rows } else { 0.0 };
         (*scan).scan.plan.targetlist = match returning {
             Some(returning) => {
                 for entry in list::iter::<pg_sys::TargetEntry>(returning) {
@@ -243,15 +283,6 @@ pub unsafe fn scan_over(
             None => list::from(entries(pg_sys::INDEX_VAR)),
         };
         (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
-        let plan = (*below).planTree;
-        (*scan).scan.plan.startup_cost = (*plan).total_cost;
-        (*scan).scan.plan.total_cost = (*plan).total_cost;
-        (*scan).scan.plan.plan_rows = if returning.is_some() {
-            (*plan).plan_rows
-        } else {
-            0.0
-        };
-        (*scan).custom_plans = list::from([plan]);
         scan
     }
 }

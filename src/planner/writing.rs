@@ -260,6 +260,7 @@ pub unsafe fn plan_insert(
         leaf::with_insert(number, |inserting| {
             let mut plan = inserting.made.plan.clone();
             plan.part = Some(inserting.part);
+            plan.copied = None;
             for column in &mut plan.columns {
                 let attno = inserting.values[column.source];
                 column.source = wrapped::position((*below).targetlist, attno)?;

@@ -51,7 +51,7 @@ fn remedy(connection: &Connection, transaction_ends: bool) -> Remedy {
 }
 
 /// Then nobody can tell a new transaction from the old one, as long as it has not written.
-fn has_snapshot_per_statement() -> bool {
+pub(super) fn has_snapshot_per_statement() -> bool {
     // SAFETY: reads a variable.
     let level = unsafe { pg_sys::XactIsoLevel };
     level < pg_sys::XACT_REPEATABLE_READ as i32

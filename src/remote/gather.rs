@@ -7,7 +7,7 @@
 use super::abandoned;
 use super::answer::{Answer, Progress, State};
 use super::connection::{Shared, Step};
-use super::pool;
+use super::pool::{self, Use};
 use super::request::{Received, Request};
 use super::row::Row;
 use super::simple::drain;
@@ -32,9 +32,14 @@ pub struct Gather {
 impl Gather {
     /// Sends the requests; does not wait for answers (but for connections to be established).
     pub fn start(requests: Vec<Request>) -> Result<Gather> {
+        Gather::start_for(requests, Use::Transaction)
+    }
+
+    /// The same over the connections of another use.
+    pub fn start_for(requests: Vec<Request>, wanted: Use) -> Result<Gather> {
         let nodes: Vec<_> = requests.iter().map(|r| r.node).collect();
         abandoned::make_way()?;
-        let connections = pool::acquire(&nodes)?;
+        let connections = pool::acquire_for(&nodes, wanted)?;
         let progress = Rc::new(Progress::default());
         let answers: Vec<Rc<Answer>> = requests
             .into_iter()

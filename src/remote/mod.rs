@@ -33,7 +33,7 @@ pub use copy_queue::{CopyQueue, FailedBatch, Note};
 pub use gather::Gather;
 pub use lone::LoneConnection;
 pub use options::ConnectOptions;
-pub use pool::{hold, takes_part};
+pub use pool::{hold, set_readers_aside, takes_part, Use};
 pub use probe::{probe, NodeFacts, COLLATION_QUERY};
 pub use request::{Access, Format, Params, Received, Request, Statement};
 pub use row::Row;

@@ -3,6 +3,7 @@
 use super::connection::{Connection, Shared};
 use super::libpq::{PgConn, Polling};
 use super::options::{ConnectOptions, Origin};
+use super::request::Access;
 use super::wait::{self, FileSlot};
 use crate::catalog::NodeId;
 use crate::error::{sqlstate, Error, Result};
@@ -19,7 +20,18 @@ struct Entry {
     origin: Cell<Origin>,
     /// The options have changed since: not to be used in another transaction.
     stale: Cell<bool>,
+    /// Only read from in this transaction, beside another connection that has the transaction's changes.
+    beside: Cell<bool>,
     connection: Shared,
+}
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// The node's part in the transaction.
+    Transaction,
+    /// Rows that are read while the transaction's connection takes changes; see `set_readers_aside`.
+    ReadingBeside,
 }
 
 thread_local! {
@@ -46,6 +58,7 @@ pub fn transaction_ended() {
         if connection.lost().is_some() || entry.stale.get() {
             return true;
         }
+        entry.beside.set(false);
         kept.push(entry.node);
         kept.iter().filter(|node| **node == entry.node).count() > most
     });
@@ -99,11 +112,12 @@ unsafe extern "C-unwind" fn close_all(_code: i32, _arg: pg_sys::Datum) {
     close_where(|_, _| true);
 }
 
-fn find(node: NodeId, user: pg_sys::Oid) -> Option<(Shared, bool)> {
+fn find(node: NodeId, user: pg_sys::Oid, wanted: Use) -> Option<(Shared, bool)> {
+    let beside = wanted == Use::ReadingBeside;
     ENTRIES.with_borrow(|entries| {
         entries
             .iter()
-            .find(|e| e.node == node && e.user == user)
+            .find(|e| e.node == node && e.user == user && e.beside.get() == beside)
             .map(|e| (e.connection.clone(), e.stale.get()))
     })
 }
@@ -112,7 +126,7 @@ fn find(node: NodeId, user: pg_sys::Oid) -> Option<(Shared, bool)> {
 pub fn hold(node: NodeId, held: bool) {
     // SAFETY: reads a variable.
     let user = unsafe { pg_sys::GetSessionUserId() };
-    if let Some((connection, _)) = find(node, user) {
+    if let Some((connection, _)) = find(node, user, Use::Transaction) {
         connection.borrow_mut().hold(held);
     }
 }
@@ -121,7 +135,8 @@ pub fn hold(node: NodeId, held: bool) {
 pub fn takes_part(node: NodeId) -> bool {
     // SAFETY: reads a variable.
     let user = unsafe { pg_sys::GetSessionUserId() };
-    find(node, user).is_some_and(|(connection, _)| connection.borrow().participation().is_some())
+    find(node, user, Use::Transaction)
+        .is_some_and(|(connection, _)| connection.borrow().participation().is_some())
 }
 
 /// All connections of the session.
@@ -171,15 +186,48 @@ fn close_where(mut doomed: impl FnMut(&Entry, &Connection) -> bool) {
     }
 }
 
+/// Rows that are being read go on coming over their connections, while changes of the transaction go over new ones. False:
+/// what is read has to see what the transaction has changed before, or belongs to its snapshot.
+pub fn set_readers_aside() -> bool {
+    // SAFETY: reads a variable.
+    let user = unsafe { pg_sys::GetSessionUserId() };
+    ENTRIES.with_borrow(|entries| {
+        let current = || {
+            entries
+                .iter()
+                .filter(|e| e.user == user && !e.beside.get())
+                .map(|e| (e, e.connection.borrow()))
+        };
+        let parts = super::abandoned::has_snapshot_per_statement()
+            && current().all(|(_, connection)| {
+                connection.participation().is_none_or(|p| !p.is_needed())
+                    && connection
+                        .outstanding()
+                        .all(|answer| answer.access == Access::Read)
+            });
+        if parts {
+            for (entry, connection) in current() {
+                entry.beside.set(!connection.is_idle());
+            }
+        }
+        parts
+    })
+}
+
 /// One usable connection per node, opening in parallel those that are missing.
 pub fn acquire(nodes: &[NodeId]) -> Result<Vec<Shared>> {
+    acquire_for(nodes, Use::Transaction)
+}
+
+/// The same for other uses than the transaction's part.
+pub fn acquire_for(nodes: &[NodeId], wanted: Use) -> Result<Vec<Shared>> {
     // SAFETY: reads a variable.
     let user = unsafe { pg_sys::GetSessionUserId() };
     IN_USE.set(true);
     let mut found: Vec<Option<Shared>> = Vec::with_capacity(nodes.len());
     let mut missing = Vec::new();
     for (i, node) in nodes.iter().enumerate() {
-        let connection = match find(*node, user) {
+        let connection = match find(*node, user, wanted) {
             Some((connection, stale)) => usable(&connection, stale)?.then_some(connection),
             None => None,
         };
@@ -190,10 +238,10 @@ pub fn acquire(nodes: &[NodeId]) -> Result<Vec<Shared>> {
     }
     if !missing.is_empty() {
         let missing_nodes: Vec<NodeId> = missing.iter().map(|i| nodes[*i]).collect();
-        open(&missing_nodes, user)?;
+        open(&missing_nodes, user, wanted)?;
         for (i, node) in nodes.iter().enumerate() {
             if found[i].is_none() {
-                found[i] = find(*node, user).map(|(connection, _)| connection);
+                found[i] = find(*node, user, wanted).map(|(connection, _)| connection);
             }
         }
     }
@@ -268,7 +316,7 @@ fn cannot_connect(name: &str, why: &str) -> Error {
 }
 
 /// Opens one connection per node, all at once.
-fn open(nodes: &[NodeId], user: pg_sys::Oid) -> Result<()> {
+fn open(nodes: &[NodeId], user: pg_sys::Oid, wanted: Use) -> Result<()> {
     register_callbacks();
     let limit = wait::after(crate::settings::node_connection_timeout());
     let mut attempts = Vec::with_capacity(nodes.len());
@@ -284,6 +332,7 @@ fn open(nodes: &[NodeId], user: pg_sys::Oid) -> Result<()> {
                 user,
                 origin: Cell::new(origin),
                 stale: Cell::new(false),
+                beside: Cell::new(wanted == Use::ReadingBeside),
                 connection: Rc::new(RefCell::new(connection)),
             })
         });

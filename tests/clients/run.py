@@ -444,6 +444,26 @@ def copy_takes_bounded_memory_and_tells_its_progress(cluster):
 
 
 @test
+def insert_select_takes_bounded_memory(cluster):
+    """Rows that go from shards to shards are not kept here."""
+    with cluster.connect(autocommit=True) as c:
+        for table in ("from_here", "to_there"):
+            c.execute(f"CREATE TABLE {table} (k int, v text)")
+            c.execute("SELECT create_distributed_table(%s, 'k', shard_count => 16)", (table,))
+        c.execute("INSERT INTO from_here SELECT i, repeat('x', 100) FROM generate_series(1, 300000) i")
+        c.execute("SET shard_ext.copy_buffer_size = '4MB'")
+        c.execute("SET work_mem = '64MB'")
+        c.execute("INSERT INTO to_there SELECT -k, v FROM from_here WHERE k < 50000")
+        before = memory(c)
+        assert c.execute("INSERT INTO to_there SELECT k + 1, v FROM from_here").rowcount == 300000
+        grown = memory(c) - before
+        assert grown < 10 << 20, f"{grown >> 20} MB"
+        assert c.execute("SELECT count(*), sum(k) FROM to_there WHERE k > 0").fetchone() == (300000, 45000450000)
+        c.execute("DROP TABLE from_here")
+        c.execute("DROP TABLE to_there")
+
+
+@test
 def transactions_and_savepoints(cluster):
     with cluster.connect() as c:
         cluster.fill(c, 10)

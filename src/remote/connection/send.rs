@@ -51,8 +51,9 @@ impl Connection {
             }
         }
         for (i, answer) in answers.iter().enumerate() {
-            let last = i + 1 == answers.len();
-            if !self.send_query(answer) || !(last || self.pg.request_flush()) {
+            // rows are wanted before the next statement has ended; the ends of changes only together
+            let flush = i + 1 < answers.len() && answer.access == Access::Read;
+            if !self.send_query(answer) || (flush && !self.pg.request_flush()) {
                 return self.sending_failed(&answers[i + 1..]);
             }
         }
