@@ -112,6 +112,15 @@ fn current<T>(ask: impl FnOnce(&mut Planning) -> T) -> Option<T> {
     PLANNING.with(|stack| stack.borrow_mut().last_mut().map(ask))
 }
 
+/// A relation that no leaf reads, but whose permissions are to be checked.
+///
+/// # Safety
+/// `rte` is its entry.
+pub unsafe fn add_relation(rte: *mut pg_sys::RangeTblEntry) {
+    let copy = unsafe { remote::relation_entry(rte) };
+    current(|planning| planning.relations.push(copy));
+}
+
 /// How many levels of the statement lock rows that were read before.
 pub fn lock_count() -> usize {
     current(|planning| planning.locks.len()).unwrap_or(0)
@@ -217,7 +226,11 @@ pub fn reads_row_identity() -> bool {
     current(|planning| planning.reads_identity).unwrap_or(false)
 }
 
-unsafe fn reads_system_column(query: *mut Query) -> bool {
+/// Does a statement name a system column (other than `tableoid`)?
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn reads_system_column(query: *mut Query) -> bool {
     unsafe {
         node::walk(
             query.cast(),
@@ -234,7 +247,8 @@ unsafe fn reads_system_column(query: *mut Query) -> bool {
     }
 }
 
-fn refused_system_column() -> Error {
+/// The error that says so.
+pub fn refused_system_column() -> Error {
     Error::refused(
         "a system column of a distributed table means a row of one shard only",
         "Restrict the query to one value of the distribution column, or leave the system column out.",

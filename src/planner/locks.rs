@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, levels, list, node};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
-use crate::planner::{leaf, remote, rowmarks, split, whole_rows, wrapped};
+use crate::planner::{leaf, reading, remote, rowmarks, split, whole_rows, wrapped};
 use pgrx::pg_sys::{self, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind};
 
 /// A level whose rows are locked after they were read: what the custom path becomes.
@@ -196,6 +196,46 @@ pub unsafe fn lock_above(query: *mut Query) -> Result<()> {
         split::transform_candidates(inner, limit.map(|_| number))?;
         rowmarks::keep_apart(&apart);
         Ok(())
+    }
+}
+
+/// A level above that locks rows of a table as they pass; `columns` of the level below are their key, ctid and xmin.
+///
+/// # Safety
+/// `below` is a SELECT that the caller owns, whose columns are complete; a `leaf::Session` is open.
+pub unsafe fn level_above(
+    below: *mut Query,
+    relid: pg_sys::Oid,
+    as_others: bool,
+    strength: LockClauseStrength::Type,
+    columns: [i16; 3],
+) -> Result<*mut Query> {
+    unsafe {
+        let id = RowId {
+            relid,
+            as_others,
+            strength,
+            policy: LockWaitPolicy::LockWaitBlock,
+            values: [std::ptr::null_mut(); 3],
+        };
+        let number = leaf::lock_count() as u32;
+        leaf::note_strength(strength);
+        leaf::add_lock(Locking {
+            plan: LockPlan {
+                number,
+                limit: None,
+                offset: None,
+                relations: vec![locked_relation(&id)?],
+            },
+            exprs: Vec::new(),
+            columns: vec![columns],
+        });
+        let level = reading::level_above(below);
+        let rte = wrapped::entry(below, wrapped::Kind::Lock, number as usize, "locked");
+        (*level).rtable = list::from([rte]);
+        // A level that locks is not merged with the one around it.
+        (*level).hasForUpdate = true;
+        Ok(level)
     }
 }
 

@@ -21,6 +21,7 @@ mod merge;
 mod modify;
 mod moved;
 mod one_row;
+mod picked;
 mod pieces;
 pub mod plan;
 mod pull;

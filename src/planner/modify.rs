@@ -7,7 +7,7 @@ use crate::pg::node::Step;
 use crate::pg::{list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::remote::{self, Order, Remote};
-use crate::planner::{merge, pull, route, ship, split, statement, writing, Planner};
+use crate::planner::{merge, picked, pull, route, ship, split, statement, writing, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query};
 use std::rc::Rc;
 
@@ -90,13 +90,14 @@ pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Chang
                 return pulled(reason);
             }
         }
+        let together = route.single || picked::compares_only(query);
         for tree in [
             (*query).targetList.cast::<Node>(),
             (*query).jointree.cast(),
             (*query).rtable.cast(),
             (*query).cteList.cast(),
         ] {
-            if let Some(reason) = obstacle_in(tree, query) {
+            if let Some(reason) = obstacle_in(tree, query, together) {
                 return pulled(reason);
             }
         }
@@ -122,17 +123,25 @@ pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Chang
     }
 }
 
-/// `ship::obstacle` of everything a statement evaluates on workers; range table entries are not expressions.
-unsafe fn obstacle_in(tree: *mut Node, query: *mut Query) -> Option<ship::Reason> {
+/// `ship::obstacle` of everything a statement evaluates on workers; range table entries are not expressions. `together`:
+/// the rows whose system columns it names are in one shard.
+unsafe fn obstacle_in(tree: *mut Node, query: *mut Query, together: bool) -> Option<ship::Reason> {
     unsafe {
+        let obstacle = |tree: *mut Node| {
+            if together {
+                ship::obstacle_to_routing(tree)
+            } else {
+                ship::obstacle(tree)
+            }
+        };
         if tree == (*query).rtable.cast() {
             for rte in list::iter::<pg_sys::RangeTblEntry>((*query).rtable) {
                 let found = [
-                    ship::obstacle((*rte).subquery.cast()),
-                    ship::obstacle((*rte).functions.cast()),
-                    ship::obstacle((*rte).values_lists.cast()),
-                    ship::obstacle((*rte).tablefunc.cast()),
-                    ship::obstacle((*rte).securityQuals.cast()),
+                    obstacle((*rte).subquery.cast()),
+                    obstacle((*rte).functions.cast()),
+                    obstacle((*rte).values_lists.cast()),
+                    obstacle((*rte).tablefunc.cast()),
+                    obstacle((*rte).securityQuals.cast()),
                 ];
                 if let Some(reason) = found.into_iter().flatten().next() {
                     return Some(reason);
@@ -140,7 +149,7 @@ unsafe fn obstacle_in(tree: *mut Node, query: *mut Query) -> Option<ship::Reason
             }
             return None;
         }
-        ship::obstacle(tree)
+        obstacle(tree)
     }
 }
 
@@ -363,7 +372,7 @@ pub unsafe fn repeated(query: *mut Query) -> Result<Remote> {
             (*query).rtable.cast(),
             (*query).cteList.cast(),
         ] {
-            if let Some(reason) = obstacle_in(tree, query) {
+            if let Some(reason) = obstacle_in(tree, query, false) {
                 return Err(refused(reason));
             }
         }

@@ -7,9 +7,10 @@ use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
 use crate::planner::apply::{self, Assigned};
 use crate::planner::insert::row_checks;
+use crate::planner::picked::{self, Picked};
 use crate::planner::plan::{Action, Command, ModifyPlan, Private, Repeats, RowCheck};
 use crate::planner::reading::{self, Reading};
-use crate::planner::{leaf, statement, Planner};
+use crate::planner::{leaf, locks, statement, Planner};
 use pgrx::pg_sys::{self, CmdType, LockClauseStrength, Node, NodeTag, PlannedStmt, Query};
 
 /// Where the rows of a changed table are known by their distribution column.
@@ -68,10 +69,11 @@ pub unsafe fn plan(
 ) -> Result<*mut PlannedStmt> {
     unsafe {
         let target = Target::of(query, table)?;
-        leaf::refuse_system_columns(query)?;
         let session = leaf::Session::share(query);
+        let (query, picked) = picked(query, &target)?;
         leaf::give_row_identity();
-        let read = read(query, &target)?;
+        let once = picked.is_none() && reads_target_only(query);
+        let read = read(query, &target, picked)?;
         let planned = super::plan_select(read.query, standard)?;
         drop(session);
         let plan = ModifyPlan {
@@ -82,16 +84,26 @@ pub unsafe fn plan(
             ctid: read.ctid,
             choice: None,
             actions: vec![read.action],
-            repeats: if reads_target_only(query) {
-                Repeats::Never
-            } else {
-                Repeats::Once
-            },
+            repeats: if once { Repeats::Never } else { Repeats::Once },
             referenced: read.referenced,
             as_others: target.as_others,
             reason,
         };
         above(query, planned, plan, read.returning)
+    }
+}
+
+/// The statement with the subquery that picks its rows by ctid in the table's place, when there is one.
+unsafe fn picked(query: *mut Query, target: &Target) -> Result<(*mut Query, Option<Picked>)> {
+    unsafe {
+        if !leaf::reads_system_column(query) {
+            return Ok((query, None));
+        }
+        let query = node::copy(query);
+        match picked::take(query, target.relid, strength_of(query, target.relid))? {
+            Some(picked) => Ok((query, Some(picked))),
+            None => Err(leaf::refused_system_column()),
+        }
     }
 }
 
@@ -145,19 +157,16 @@ struct Read {
     referenced: Vec<crate::planner::plan::Referenced>,
 }
 
-unsafe fn read(query: *mut Query, target: &Target) -> Result<Read> {
+unsafe fn read(query: *mut Query, target: &Target, picked: Option<Picked>) -> Result<Read> {
     unsafe {
         let update = (*query).commandType == CmdType::CMD_UPDATE;
-        let entries: Vec<*mut pg_sys::TargetEntry> = if update {
-            list::iter::<pg_sys::TargetEntry>((*query).targetList)
-                .filter(|entry| !(**entry).resjunk)
-                .collect()
-        } else {
-            Vec::new()
+        let entries = assignments(query);
+        let moves = entries.iter().any(|entry| (**entry).resno == target.key);
+        let strength = strength_of(query, target.relid);
+        let mut reading = match picked {
+            Some(picked) => Reading::of_picked(query, picked),
+            None => Reading::of(query, strength),
         };
-        let set: Vec<i16> = entries.iter().map(|entry| (**entry).resno).collect();
-        let moves = set.contains(&target.key);
-        let mut reading = Reading::of(query, strength(target.relid, update.then_some(&set[..])));
         let key = reading.target_column(target.relid, target.key);
         let ctid = reading.ctid();
 
@@ -196,8 +205,14 @@ unsafe fn read(query: *mut Query, target: &Target) -> Result<Read> {
             }
         }
 
+        let unlocked = reading.xmin_to_lock();
         let mut top = reading.query;
         let mut levels = vec![top];
+        if let Some(xmin) = unlocked {
+            let columns = [key, ctid, xmin];
+            top = locks::level_above(top, target.relid, target.as_others, strength, columns)?;
+            levels.push(top);
+        }
         if !late.is_empty() {
             top = reading::level_above(top);
             levels.push(top);
@@ -268,6 +283,27 @@ unsafe fn read(query: *mut Query, target: &Target) -> Result<Read> {
                 Vec::new()
             },
         })
+    }
+}
+
+/// What UPDATE assigns, and DELETE does not.
+unsafe fn assignments(query: *mut Query) -> Vec<*mut pg_sys::TargetEntry> {
+    unsafe {
+        if (*query).commandType != CmdType::CMD_UPDATE {
+            return Vec::new();
+        }
+        list::iter::<pg_sys::TargetEntry>((*query).targetList)
+            .filter(|entry| !(**entry).resjunk)
+            .collect()
+    }
+}
+
+/// How an UPDATE or DELETE locks its rows.
+unsafe fn strength_of(query: *mut Query, relid: pg_sys::Oid) -> LockClauseStrength::Type {
+    unsafe {
+        let set: Vec<i16> = assignments(query).iter().map(|e| (**e).resno).collect();
+        let update = (*query).commandType == CmdType::CMD_UPDATE;
+        strength(relid, update.then_some(&set[..]))
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, levels, list, node};
+use crate::planner::picked::Picked;
 use pgrx::pg_sys::{
     self, CmdType, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind,
 };
@@ -11,8 +12,9 @@ use pgrx::pg_sys::{
 /// The joining level.
 pub struct Reading {
     pub query: *mut Query,
-    /// The changed table in it.
+    /// The changed table in it, or the subquery that picks its rows.
     pub target: i32,
+    picked: Option<Picked>,
 }
 
 impl Reading {
@@ -23,15 +25,7 @@ impl Reading {
     pub unsafe fn of(statement: *mut Query, strength: LockClauseStrength::Type) -> Reading {
         unsafe {
             let query: *mut Query = node::copy(statement);
-            let target = (*query).resultRelation;
-            (*query).commandType = CmdType::CMD_SELECT;
-            (*query).resultRelation = 0;
-            (*query).targetList = std::ptr::null_mut();
-            (*query).returningList = std::ptr::null_mut();
-            (*query).withCheckOptions = std::ptr::null_mut();
-            (*query).mergeActionList = std::ptr::null_mut();
-            (*query).mergeUseOuterJoin = false;
-            (*query).hasForUpdate = true;
+            let target = become_select(query);
             // The table below an updatable view is not written in FROM.
             let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, target as usize - 1);
             (*rte).inFromCl = true;
@@ -40,7 +34,41 @@ impl Reading {
             (*mark).strength = strength;
             (*mark).waitPolicy = LockWaitPolicy::LockWaitBlock;
             (*query).rowMarks = list::from([mark]);
-            Reading { query, target }
+            (*query).hasForUpdate = true;
+            Reading {
+                query,
+                target,
+                picked: None,
+            }
+        }
+    }
+
+    /// The same where a subquery picks the rows: without a lock yet. The level shares its FROM with the statement.
+    ///
+    /// # Safety
+    /// `picked` was taken from the statement.
+    pub unsafe fn of_picked(statement: *mut Query, picked: Picked) -> Reading {
+        unsafe {
+            let query = node::make::<Query>();
+            std::ptr::copy_nonoverlapping(statement, query, 1);
+            let target = become_select(query);
+            Reading {
+                query,
+                target,
+                picked: Some(picked),
+            }
+        }
+    }
+
+    /// The `xmin` of picked rows that are to be locked; None: they are locked by what reads them.
+    ///
+    /// # Safety
+    /// Called inside the server.
+    pub unsafe fn xmin_to_lock(&mut self) -> Option<i16> {
+        unsafe {
+            let picked = self.picked.as_ref().filter(|picked| !picked.locked)?;
+            let xmin = picked.xmin(self.target);
+            Some(self.column(xmin.cast()))
         }
     }
 
@@ -50,6 +78,12 @@ impl Reading {
     /// `value` is an expression of the joining level.
     pub unsafe fn column(&mut self, value: *mut Node) -> i16 {
         unsafe {
+            if let Some(var) = node::cast::<pg_sys::Var>(value) {
+                let of_target = (*var).varno == self.target && (*var).varattno > 0;
+                if let Some(picked) = self.picked.as_mut().filter(|_| of_target) {
+                    picked.column((*var).varattno);
+                }
+            }
             let known = list::iter::<pg_sys::TargetEntry>((*self.query).targetList)
                 .find(|entry| node::equal((**entry).expr, value));
             match known {
@@ -79,11 +113,14 @@ impl Reading {
     /// Called inside the server.
     pub unsafe fn ctid(&mut self) -> i16 {
         unsafe {
-            let var = expr::var(
-                self.target,
-                pg_sys::SelfItemPointerAttributeNumber as i16,
-                (pg_sys::TIDOID, -1, pg_sys::InvalidOid),
-            );
+            let var = match &self.picked {
+                Some(picked) => picked.ctid(self.target),
+                None => expr::var(
+                    self.target,
+                    pg_sys::SelfItemPointerAttributeNumber as i16,
+                    (pg_sys::TIDOID, -1, pg_sys::InvalidOid),
+                ),
+            };
             self.column(var.cast())
         }
     }
@@ -109,6 +146,21 @@ impl Reading {
                 self.column(var.cast());
             }
         }
+    }
+}
+
+/// Makes an UPDATE, DELETE or MERGE a SELECT without columns; answers its target.
+unsafe fn become_select(query: *mut Query) -> i32 {
+    unsafe {
+        let target = (*query).resultRelation;
+        (*query).commandType = CmdType::CMD_SELECT;
+        (*query).resultRelation = 0;
+        (*query).targetList = std::ptr::null_mut();
+        (*query).returningList = std::ptr::null_mut();
+        (*query).withCheckOptions = std::ptr::null_mut();
+        (*query).mergeActionList = std::ptr::null_mut();
+        (*query).mergeUseOuterJoin = false;
+        target
     }
 }
 

@@ -381,11 +381,7 @@ pub unsafe fn relations_of(query: *mut Query) -> Vec<*mut pg_sys::RangeTblEntry>
             if let Some(q) = node::cast::<Query>(item) {
                 for rte in list::iter::<pg_sys::RangeTblEntry>((*q).rtable) {
                     if (*rte).rtekind == RTEKind::RTE_RELATION {
-                        let copy = node::copy(rte);
-                        // What the executor does not need would only cost.
-                        (*copy).securityQuals = std::ptr::null_mut();
-                        (*copy).tablesample = std::ptr::null_mut();
-                        found.push(copy);
+                        found.push(relation_entry(rte));
                     }
                 }
             }
@@ -393,6 +389,20 @@ pub unsafe fn relations_of(query: *mut Query) -> Vec<*mut pg_sys::RangeTblEntry>
         });
     }
     found
+}
+
+/// A copy of a relation's entry as the executor needs it to check permissions.
+///
+/// # Safety
+/// `rte` is a relation's entry.
+pub unsafe fn relation_entry(rte: *mut pg_sys::RangeTblEntry) -> *mut pg_sys::RangeTblEntry {
+    unsafe {
+        let copy = node::copy(rte);
+        // What the executor does not need would only cost.
+        (*copy).securityQuals = std::ptr::null_mut();
+        (*copy).tablesample = std::ptr::null_mut();
+        copy
+    }
 }
 
 /// Puts row-level security's conditions, which deparsing leaves out, into a subquery in place of the relation. Where

@@ -19,4 +19,20 @@ SELECT title FROM documents WHERE author_id = 4 AND document_id = 9005;
 MERGE INTO documents USING (SELECT 40 AS a, 9006 AS d) s ON documents.author_id = s.a AND documents.document_id = s.d
 WHEN NOT MATCHED THEN INSERT (author_id, document_id, title, kind) VALUES (s.a, s.d, 'merged', 'poem');
 ROLLBACK;
+BEGIN;
+-- unordered
+DELETE FROM documents WHERE ctid IN (SELECT ctid FROM documents ORDER BY author_id DESC, document_id LIMIT 3) RETURNING author_id, document_id;
+-- unordered
+DELETE FROM documents WHERE title > '' AND ctid IN (SELECT ctid FROM documents ORDER BY author_id, document_id LIMIT 30 FOR UPDATE SKIP LOCKED) RETURNING author_id, document_id;
+-- unordered
+UPDATE documents SET price = 7 WHERE ctid = ANY (ARRAY(SELECT ctid FROM documents ORDER BY author_id, document_id LIMIT 3)) RETURNING author_id, document_id, price;
+ROLLBACK;
+BEGIN;
+UPDATE documents SET author_id = 77 WHERE ctid IN (SELECT ctid FROM documents WHERE author_id < 5 LIMIT 3);
+ROLLBACK;
 RESET ROLE;
+REVOKE DELETE ON documents FROM parity_reader;
+SET ROLE parity_reader;
+DELETE FROM documents WHERE ctid IN (SELECT ctid FROM documents WHERE author_id < 5 LIMIT 3);
+RESET ROLE;
+GRANT DELETE ON documents TO parity_reader;

@@ -68,6 +68,8 @@ EXPLAIN (COSTS OFF) INSERT INTO users VALUES (7, 1, 'a'), (8, 1, 'b');
 EXPLAIN (COSTS OFF) UPDATE users SET name = 'b' WHERE tenant_id = 7;
 EXPLAIN (COSTS OFF) DELETE FROM users WHERE user_id = 3;
 EXPLAIN (COSTS OFF) UPDATE plans SET price = 1 WHERE plan = 'x';
+EXPLAIN (COSTS OFF) DELETE FROM users WHERE ctid IN (SELECT ctid FROM users WHERE name = 'a' LIMIT 10);
+EXPLAIN (COSTS OFF) UPDATE users SET name = 'b' WHERE ctid IN (SELECT ctid FROM users WHERE name = 'a' LIMIT 10 FOR UPDATE SKIP LOCKED);
 
 -- a generic plan chooses when it runs
 PREPARE q (int) AS SELECT name FROM users WHERE tenant_id = $1;
