@@ -37,6 +37,8 @@ pub mod sqlstate {
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = *b"54000";
     pub const WITH_CHECK_OPTION_VIOLATION: SqlState = *b"44000";
     pub const SERIALIZATION_FAILURE: SqlState = *b"40001";
+    pub const INVALID_CURSOR_STATE: SqlState = *b"24000";
+    pub const UNDEFINED_CURSOR: SqlState = *b"34000";
     pub const WARNING: SqlState = *b"01000";
     pub const INTERNAL_ERROR: SqlState = *b"XX000";
 }

@@ -497,7 +497,7 @@ fn request(
 }
 
 /// `(block,offset)` and a transaction id, as text.
-fn version(ctid: Option<&[u8]>, xmin: Option<&[u8]>) -> Option<Version> {
+pub fn version(ctid: Option<&[u8]>, xmin: Option<&[u8]>) -> Option<Version> {
     let text = std::str::from_utf8(ctid?).ok()?;
     let (block, offset) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
     let xmin = std::str::from_utf8(xmin?).ok()?;

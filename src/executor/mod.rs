@@ -2,6 +2,7 @@
 //! Goes out: tuples in slots. Connections belong to `remote`; what is here dies with the executor state.
 
 mod changes;
+mod cursor;
 mod decode;
 mod encode;
 mod explain;
@@ -23,6 +24,7 @@ mod variance;
 use pgrx::{extension_sql_file, pg_sys};
 
 pub use changes::changes_methods;
+pub use cursor::cursor_methods;
 pub use decode::Decoder;
 pub use insert::insert_methods;
 pub use lock::lock_methods;
@@ -48,5 +50,6 @@ pub fn init() {
         pg_sys::RegisterCustomScanMethods(changes_methods());
         pg_sys::RegisterCustomScanMethods(modify_methods());
         pg_sys::RegisterCustomScanMethods(move_methods());
+        pg_sys::RegisterCustomScanMethods(cursor_methods());
     }
 }

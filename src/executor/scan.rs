@@ -11,6 +11,7 @@ use crate::executor::merge::Merge;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task::{self, Tasks};
 use crate::pg::list;
+use crate::planner::asks_for_row;
 use crate::planner::plan::{CachedPlan, Command, Prune, RemotePlan};
 use crate::remote::{Format, Gather, Params, Use};
 use pgrx::pg_guard;
@@ -79,6 +80,8 @@ struct Value {
     state: *mut pg_sys::ExprState,
     type_oid: Oid,
     volatile: bool,
+    /// EXPLAIN computes it, too: that changes nothing, and gives the same value.
+    explained: bool,
 }
 
 struct Running {
@@ -185,6 +188,8 @@ impl Scan {
                 exprs.push(Value {
                     state: pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps),
                     type_oid: pg_sys::exprType(expr.cast()),
+                    explained: !pg_sys::contain_volatile_functions(expr.cast())
+                        && !asks_for_row(expr.cast()),
                     volatile: pg_sys::contain_volatile_functions(expr.cast()),
                 });
             }
@@ -222,7 +227,7 @@ impl Scan {
         self.exprs
             .iter()
             .map(|value| {
-                let skip = explain && value.volatile;
+                let skip = explain && !value.explained;
                 // SAFETY: this node's expressions.
                 (
                     value.type_oid,

@@ -50,7 +50,7 @@ unsafe extern "C-unwind" fn planner_hook(
             drop(restore);
             return plan;
         }
-        match planner::plan(query, &standard) {
+        match planner::plan(query, options, &standard) {
             Ok(Some(plan)) => {
                 if options & pg_sys::CURSOR_OPT_SCROLL as i32 != 0 {
                     planner::make_scrollable(plan);

@@ -15,8 +15,8 @@ use crate::catalog::{self, Colocation, TableKind};
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
-use crate::planner::moved;
 use crate::planner::ship::Reason;
+use crate::planner::{cursor, moved};
 use pgrx::pg_sys::{self, JoinType, Node, NodeTag, Oid, Query, RTEKind};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -37,6 +37,8 @@ pub enum Fact {
     Equal(*mut Node),
     AnyOf(*mut Node),
     Null,
+    /// The row is in the shard group of this id.
+    Group(*mut Node),
     Below(*mut Node, bool),
     Above(*mut Node, bool),
     And(Vec<Fact>),
@@ -931,6 +933,13 @@ impl Analysis {
     unsafe fn facts_of(&mut self, qual: *mut Node, frames: &[Frame]) -> Vec<(Point, Fact)> {
         unsafe {
             if let Some(op) = node::cast::<pg_sys::OpExpr>(qual) {
+                if let Some((ctid, group)) = cursor::current_row(qual) {
+                    let key = self.key_beside(ctid, frames);
+                    return key
+                        .map(|key| (key, Fact::Group(group)))
+                        .into_iter()
+                        .collect();
+                }
                 return self.comparison(op, frames).into_iter().collect();
             }
             if let Some(any) = node::cast::<pg_sys::ScalarArrayOpExpr>(qual) {
@@ -964,6 +973,21 @@ impl Analysis {
                 return self.disjunction(or, frames);
             }
             Vec::new()
+        }
+    }
+
+    /// The distribution column of the row whose system column it is.
+    unsafe fn key_beside(&self, system: *mut pg_sys::Var, frames: &[Frame]) -> Option<Point> {
+        unsafe {
+            let depth = frames
+                .len()
+                .checked_sub(1 + (*system).varlevelsup as usize)?;
+            let frame = &frames[depth];
+            self.distributed.iter().map(|table| table.key).find(|key| {
+                self.points.iter().any(|((level, varno, _), point)| {
+                    point == key && *level == frame.id && *varno == (*system).varno
+                })
+            })
         }
     }
 

@@ -5,6 +5,7 @@ use crate::catalog::{self, Table, TableKind};
 use crate::error::{Error, Result};
 use crate::pg::{expr, list, node};
 use crate::planner::analysis::Analysis;
+use crate::planner::cursor;
 use crate::planner::estimate::{self, Estimate};
 use crate::planner::locks::Locking;
 use crate::planner::moved::{self, Moving};
@@ -241,6 +242,8 @@ pub unsafe fn reads_system_column(query: *mut Query) -> bool {
                 {
                     node::Step::Stop
                 }
+                // `WHERE CURRENT OF`
+                None if cursor::current_row(item).is_some() => node::Step::Over,
                 _ => node::Step::Into,
             },
         )

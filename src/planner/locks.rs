@@ -323,7 +323,10 @@ unsafe fn take_row_ids(query: *mut Query) -> Result<(Vec<RowId>, Vec<*mut Query>
 type Signature = (pg_sys::Oid, i32, pg_sys::Oid);
 
 /// The columns that tell a row of a distributed table from all others: key, ctid and xmin.
-unsafe fn identity(relid: pg_sys::Oid) -> Result<[(i16, Signature); 3]> {
+///
+/// # Safety
+/// Called inside the server.
+pub unsafe fn identity(relid: pg_sys::Oid) -> Result<[(i16, Signature); 3]> {
     unsafe {
         let table = catalog::table(relid)?;
         let Some(TableKind::Distributed { key, .. }) = table.as_deref().map(|t| &t.kind) else {

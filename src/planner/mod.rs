@@ -7,6 +7,7 @@ mod analysis;
 mod apply;
 mod broadcast;
 mod conflict;
+mod cursor;
 mod decorrelate;
 mod early;
 mod estimate;
@@ -50,6 +51,7 @@ use pgrx::pg_sys::{self, PlannedStmt, Query, RTEKind};
 use remote::Order;
 
 pub use conflict::condition_of as conflict_condition;
+pub use cursor::asks_for_row;
 pub use estimate::set_size;
 pub use leaf::{column_statistics, set_paths};
 pub use remote::SHARDS;
@@ -59,12 +61,16 @@ pub use statement::make_scrollable;
 /// PostgreSQL's planner, or the next extension's.
 pub type Planner<'a> = &'a dyn Fn(*mut Query) -> *mut PlannedStmt;
 
-/// Plans a statement that names tables of ours; None: it names none.
+/// Plans a statement that names tables of ours, with PostgreSQL's options of cursors; None: it names none.
 ///
 /// # Safety
 /// `query` is what a planner hook is given; `standard` plans a Query that mentions no distributed table as rows to
 /// be scanned.
-pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut PlannedStmt>> {
+pub unsafe fn plan(
+    query: *mut Query,
+    options: i32,
+    standard: Planner,
+) -> Result<Option<*mut PlannedStmt>> {
     let _in_earnest = estimate::in_earnest();
     unsafe {
         if let Some(statement) = values::plan(query)? {
@@ -79,6 +85,10 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut P
                 planned => planned,
             },
             Interest::Distributed => {
+                if let Some(statement) = cursor::plan(query, options, standard)? {
+                    inlined.note(statement);
+                    return Ok(Some(statement));
+                }
                 let make = |form: *mut Query| plan_form(form, standard);
                 match repeated::plan(query, &make) {
                     Some(statement) => Some(statement),
@@ -97,6 +107,7 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<Option<*mut P
 unsafe fn plan_form(query: *mut Query, standard: Planner) -> Result<Option<*mut PlannedStmt>> {
     unsafe {
         tableoid::replace(query)?;
+        cursor::replace(query);
         match (*query).commandType {
             pg_sys::CmdType::CMD_SELECT => plan_routed(query),
             pg_sys::CmdType::CMD_INSERT if insert::is_single_row(query) => {
@@ -113,6 +124,7 @@ unsafe fn plan_form(query: *mut Query, standard: Planner) -> Result<Option<*mut 
 unsafe fn plan_distributed(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
     unsafe {
         tableoid::replace(query)?;
+        cursor::replace(query);
         if (*query).commandType == pg_sys::CmdType::CMD_SELECT {
             if let Some(statement) = plan_routed(query)? {
                 return Ok(statement);

@@ -92,6 +92,8 @@ pub enum Prune {
     /// The shard groups of an array's elements.
     AnyOf(usize),
     Null,
+    /// The shard group of this id (NULL: none).
+    Group(usize),
     Below(usize, bool),
     Above(usize, bool),
     And(Vec<Prune>),
@@ -250,6 +252,30 @@ pub struct LockedRelation {
     pub columns: [usize; 3],
     /// SKIP LOCKED
     pub skips: bool,
+    pub as_others: bool,
+}
+
+/// A cursor whose current row may be changed.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct CursorPlan {
+    pub relations: Vec<FollowedRelation>,
+}
+
+/// A table of which a cursor is on a row.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct FollowedRelation {
+    pub relid: u32,
+    pub colocation: i32,
+    /// Columns of the plan below: key, ctid, xmin.
+    pub columns: [usize; 3],
+    /// The cursor locks the rows that it reads.
+    pub locks: bool,
+    /// The shard's name alone.
+    pub name: SqlTemplate,
+    /// Locks the version of ctid `$1` and xmin `$2`.
+    pub lock: SqlTemplate,
+    /// Locks what the version of ctid `$1` has become; `$2` is the shard's name.
+    pub newest: SqlTemplate,
     pub as_others: bool,
 }
 
@@ -421,6 +447,7 @@ impl Private for LockPlan {}
 impl Private for MovePlan {}
 impl Private for ChangesPlan {}
 impl Private for ModifyPlan {}
+impl Private for CursorPlan {}
 
 /// A WITH query that nobody reads is not run, but its parallel-unsafe function is seen by the node's planner. That one
 /// has no statistics of what UNION ALL gives, takes the groups for few and would spread them over workers.

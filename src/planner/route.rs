@@ -3,7 +3,7 @@
 use crate::catalog::Colocation;
 use crate::error::Result;
 use crate::pg::{node, types};
-use crate::planner::analysis::{Analysis, Fact};
+use crate::planner::analysis::{Analysis, Distributed, Fact};
 use crate::planner::plan::Prune;
 use pgrx::pg_sys::{self, Datum, Node, Oid};
 use std::rc::Rc;
@@ -38,6 +38,15 @@ pub unsafe fn route(analysis: &Analysis) -> Result<Option<Route>> {
             return Ok(Some(Route {
                 colocation,
                 prune: Prune::Equal(0),
+                values,
+                single: true,
+            }));
+        }
+        if let Some(id) = unsafe { common_group(analysis) } {
+            values.push(id);
+            return Ok(Some(Route {
+                colocation,
+                prune: Prune::Group(0),
                 values,
                 single: true,
             }));
@@ -83,6 +92,22 @@ unsafe fn common_value(analysis: &Analysis) -> Option<*mut Node> {
         });
     }
     candidates?.into_iter().next()
+}
+
+/// The shard group that all tables are known to be asked for.
+unsafe fn common_group(analysis: &Analysis) -> Option<*mut Node> {
+    let of = |table: &Distributed| {
+        analysis
+            .facts_about(table.key)
+            .into_iter()
+            .find_map(|fact| match fact {
+                Fact::Group(id) => Some(*id),
+                _ => None,
+            })
+    };
+    let first = of(analysis.distributed.first()?)?;
+    let same = |table| of(table).is_some_and(|id| unsafe { node::equal(first, id) });
+    analysis.distributed.iter().all(same).then_some(first)
 }
 
 /// With constants only: do all tables need just one group, the same?
@@ -164,6 +189,7 @@ fn prune_of(fact: &Fact, values: &mut Vec<*mut Node>) -> Prune {
         Fact::Equal(value) => Prune::Equal(number(*value)),
         Fact::AnyOf(array) => Prune::AnyOf(number(*array)),
         Fact::Null => Prune::Null,
+        Fact::Group(id) => Prune::Group(number(*id)),
         Fact::Below(value, inclusive) => Prune::Below(number(*value), *inclusive),
         Fact::Above(value, inclusive) => Prune::Above(number(*value), *inclusive),
         Fact::And(facts) => and(facts.iter().map(|fact| prune_of(fact, values)).collect()),
@@ -177,6 +203,7 @@ impl Prune {
         match self {
             Prune::All => Prune::All,
             Prune::Null => Prune::Null,
+            Prune::Group(i) => Prune::Group(map(*i)),
             Prune::Equal(i) => Prune::Equal(map(*i)),
             Prune::Key(i) => Prune::Key(map(*i)),
             Prune::AnyOf(i) => Prune::AnyOf(map(*i)),
@@ -218,6 +245,12 @@ pub fn groups(
             }
         },
         Prune::Null => colocation.group_for(None).into_iter().collect(),
+        Prune::Group(i) => {
+            let id = values[*i].1.map(|id| id.value() as i64);
+            (0..colocation.groups.len())
+                .filter(|group| Some(colocation.groups[*group].id) == id)
+                .collect()
+        }
         Prune::Below(i, inclusive) => match values[*i] {
             (_, None) => Vec::new(),
             (type_oid, Some(value)) => match key_value(colocation.key_type, type_oid, value) {
