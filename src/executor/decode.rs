@@ -2,6 +2,7 @@
 //! own receive or input function.
 
 use crate::error::{Error, Result};
+use crate::pg::encoding::DatabaseEncoding;
 use crate::pg::types;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -150,6 +151,7 @@ impl Column {
     }
 
     unsafe fn receive(&mut self, bytes: &[u8]) -> Datum {
+        let _encoding = DatabaseEncoding::enter();
         unsafe {
             let mut buffer: pg_sys::StringInfoData = std::mem::zeroed();
             buffer.data = bytes.as_ptr().cast_mut().cast();
@@ -160,6 +162,7 @@ impl Column {
     }
 
     unsafe fn input(&mut self, text: Option<&[u8]>, scratch: &mut Vec<u8>) -> Datum {
+        let _nulls = ArrayNulls::on();
         unsafe {
             let text = match text {
                 None => std::ptr::null_mut(),
@@ -172,6 +175,27 @@ impl Column {
             };
             pg_sys::InputFunctionCall(&mut *self.function, text, self.parameter, -1)
         }
+    }
+}
+
+/// `array_nulls` is on while this lives: output functions write NULL so, and on the nodes the setting is not the session's.
+struct ArrayNulls(bool);
+
+impl ArrayNulls {
+    fn on() -> ArrayNulls {
+        // SAFETY: a plain variable of this process.
+        unsafe {
+            let before = pg_sys::Array_nulls;
+            pg_sys::Array_nulls = true;
+            ArrayNulls(before)
+        }
+    }
+}
+
+impl Drop for ArrayNulls {
+    fn drop(&mut self) {
+        // SAFETY: as above; reached by unwinding as well.
+        unsafe { pg_sys::Array_nulls = self.0 }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Datums onto the wire: parameters, and arrays of them for many rows at once.
 
+use crate::pg::encoding::DatabaseEncoding;
 use crate::planner::plan::ParamType;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -87,6 +88,7 @@ impl Encoder {
                     }
                 }
                 Kind::Send => {
+                    let _encoding = DatabaseEncoding::enter();
                     let bytes = pg_sys::SendFunctionCall(&mut *self.function, value)
                         .cast::<pg_sys::varlena>();
                     let length = pgrx::varlena::varsize_any_exhdr(bytes);

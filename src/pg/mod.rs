@@ -1,6 +1,7 @@
 //! Safe-to-read views of PostgreSQL's structures: lists, nodes, types. Knows nothing of shards.
 
 pub mod copyfrom;
+pub mod encoding;
 pub mod expr;
 pub mod levels;
 pub mod list;

@@ -37,7 +37,7 @@ const fn setting(name: &'static CStr, value: fn() -> Value) -> Setting {
 
 /// The role is not among them: what depends on it is computed here, see docs/nodes.md.
 // SAFETY, for all: server variables of this process, read by its one thread; see `text` for the strings.
-static FOLLOWED: [Setting; 15] = unsafe {
+static FOLLOWED: [Setting; 14] = unsafe {
     [
         setting(c"DateStyle", || {
             Value::Number((pg_sys::DateStyle as usize) << 8 | pg_sys::DateOrder as usize)
@@ -62,9 +62,6 @@ static FOLLOWED: [Setting; 15] = unsafe {
         setting(c"lc_time", || text(locale_time)),
         setting(c"xmlbinary", || Value::Number(xmlbinary as usize)),
         setting(c"xmloption", || Value::Number(xmloption as usize)),
-        setting(c"array_nulls", || {
-            Value::Number(pg_sys::Array_nulls as usize)
-        }),
         setting(c"lock_timeout", || {
             Value::Number(pg_sys::LockTimeout as usize)
         }),

@@ -38,7 +38,8 @@ SELECT d.oid::pg_catalog.text, a.attgenerated::pg_catalog.text, d.adbin::pg_cata
   FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
  WHERE d.adrelid = $1::pg_catalog.oid";
 
-/// What an object refers to. Composite types and domains keep some of it in objects of their own.
+/// What an object refers to. Composite types and domains keep some of it in objects of their own; who names a field of a
+/// composite type refers to the relation that has its fields.
 const OF_OBJECT: &str = "
 WITH part (classid, objid) AS (
     VALUES ($1::pg_catalog.oid, $2::pg_catalog.oid)
@@ -48,12 +49,16 @@ WITH part (classid, objid) AS (
     UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid FROM pg_catalog.pg_constraint
                WHERE contypid = $2::pg_catalog.oid
                  AND $1::pg_catalog.oid = 'pg_catalog.pg_type'::pg_catalog.regclass
+), found (class, object) AS (
+    SELECT CASE WHEN c.oid IS NULL THEN d.refclassid ELSE 'pg_catalog.pg_type'::pg_catalog.regclass END, coalesce(c.reltype, d.refobjid)
+      FROM part p JOIN pg_catalog.pg_depend d USING (classid, objid)
+      LEFT JOIN pg_catalog.pg_class c
+        ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.refobjid AND c.relkind = 'c'
+     WHERE d.refobjid >= 16384 AND d.deptype IN ('n', 'a', 'i')
 )
-SELECT DISTINCT d.refclassid::pg_catalog.text, d.refobjid::pg_catalog.text, d.refobjid
-  FROM part p JOIN pg_catalog.pg_depend d USING (classid, objid)
- WHERE d.refobjid >= 16384 AND d.deptype IN ('n', 'a', 'i')
-   AND NOT (d.refclassid = $1::pg_catalog.oid AND d.refobjid = $2::pg_catalog.oid)
- ORDER BY d.refobjid";
+SELECT DISTINCT class::pg_catalog.oid::pg_catalog.text, object::pg_catalog.text, object FROM found
+ WHERE NOT (class = $1::pg_catalog.oid AND object = $2::pg_catalog.oid)
+ ORDER BY 3";
 
 const EXTENSION_OF: &str = "
 SELECT refclassid::pg_catalog.text, refobjid::pg_catalog.text
