@@ -140,7 +140,12 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
 unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
     // SAFETY: called by ExecEndCustomScan.
     if let Some(scan) = unsafe { body::<Scan>(node) } {
-        scan.running = None;
+        if scan.running.take().is_some() {
+            // not read to the end: the nodes need not go on
+            if let Err(error) = crate::remote::abandoned::make_way() {
+                error.raise();
+            }
+        }
         if let Some(kept) = scan.kept.take() {
             // SAFETY: the plan ends.
             unsafe { kept.end() };

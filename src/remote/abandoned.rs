@@ -3,9 +3,8 @@
 use super::connection::{Connection, Shared};
 use super::quiet::{self, Patience};
 use super::simple::drain;
-use super::{pool, wait};
+use super::{pool, scope, wait};
 use crate::error::Result;
-use pgrx::pg_sys;
 use std::time::Duration;
 
 /// What to do about a connection on which abandoned requests run.
@@ -37,6 +36,7 @@ fn remedy(connection: &Connection, transaction_ends: bool) -> Remedy {
     }
     match connection.participation() {
         None => Remedy::Cancel,
+        Some(participation) if participation.is_guarded() => Remedy::Cancel,
         Some(participation) if participation.wrote => {
             if transaction_ends {
                 Remedy::Read
@@ -45,16 +45,9 @@ fn remedy(connection: &Connection, transaction_ends: bool) -> Remedy {
             }
         }
         Some(participation) if !transaction_ends && participation.is_needed() => Remedy::None,
-        Some(_) if transaction_ends || has_snapshot_per_statement() => Remedy::Cancel,
+        Some(_) if transaction_ends || scope::has_snapshot_per_statement() => Remedy::Cancel,
         Some(_) => Remedy::None,
     }
-}
-
-/// Then nobody can tell a new transaction from the old one, as long as it has not written.
-pub(super) fn has_snapshot_per_statement() -> bool {
-    // SAFETY: reads a variable.
-    let level = unsafe { pg_sys::XactIsoLevel };
-    level < pg_sys::XACT_REPEATABLE_READ as i32
 }
 
 /// The transaction is about to commit: nothing is read from now on.
@@ -71,7 +64,7 @@ pub fn settle_all() -> Result<()> {
     clear(&busy, true)
 }
 
-/// Before new requests are sent.
+/// Before new requests are sent, and when a reader stops early.
 pub fn make_way() -> Result<()> {
     let busy = pool::busy();
     if busy.is_empty() {
@@ -111,7 +104,13 @@ fn clear(connections: &[Shared], transaction_ends: bool) -> Result<()> {
     for connection in &cancelled {
         let mut connection = connection.borrow_mut();
         connection.take_command_error();
-        if connection.participation().is_some() {
+        if let Some(participation) = connection.participation() {
+            if participation.is_guarded() {
+                if connection.is_aborted() {
+                    connection.rollback_to_guard();
+                }
+                continue;
+            }
             if connection.is_in_transaction() {
                 connection.send_alone("ROLLBACK");
             }

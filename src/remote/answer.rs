@@ -41,6 +41,8 @@ pub struct Answer {
     pub bulk: bool,
     /// See `Request`.
     pub as_others: bool,
+    /// It reads several shard groups.
+    several_groups: bool,
     /// Its place among the requests of its `Gather`.
     pub index: usize,
     pub progress: Rc<Progress>,
@@ -88,6 +90,7 @@ impl Answer {
             text,
             bulk: request.bulk,
             as_others: request.as_others,
+            several_groups: request.groups.len() > 1,
             index,
             progress: progress.clone(),
             // SAFETY: reads a number.
@@ -103,6 +106,12 @@ impl Answer {
 
     pub fn state(&self) -> State {
         self.state.get()
+    }
+
+    /// Asked while it is sent: is it a part of a statement over several shard groups, which may have much to do when its
+    /// reader has had enough?
+    pub fn may_be_long(&self) -> bool {
+        self.several_groups || self.progress.running.get() > 1
     }
 
     pub fn affected(&self) -> u64 {

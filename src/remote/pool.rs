@@ -198,7 +198,7 @@ pub fn set_readers_aside() -> bool {
                 .filter(|e| e.user == user && !e.beside.get())
                 .map(|e| (e, e.connection.borrow()))
         };
-        let parts = super::abandoned::has_snapshot_per_statement()
+        let parts = super::scope::has_snapshot_per_statement()
             && current().all(|(_, connection)| {
                 connection.participation().is_none_or(|p| !p.is_needed())
                     && connection

@@ -34,6 +34,13 @@ pub fn begin() -> Cow<'static, str> {
     }
 }
 
+/// Then nobody can tell a new transaction from the old one, as long as it has not written.
+pub fn has_snapshot_per_statement() -> bool {
+    // SAFETY: reads a variable.
+    let level = unsafe { pg_sys::XactIsoLevel };
+    level < pg_sys::XACT_REPEATABLE_READ as i32
+}
+
 pub fn with_subtransactions<R>(f: impl FnOnce(&[pg_sys::SubTransactionId]) -> R) -> R {
     OPEN.with_borrow(|open| f(open))
 }

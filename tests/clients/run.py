@@ -6,6 +6,7 @@ import datetime
 import decimal
 import sys
 import threading
+import time
 import traceback
 import uuid
 
@@ -605,6 +606,62 @@ def cancel_from_another_thread(cluster):
         finally:
             timer.join()
         assert c.execute("SELECT count(*) FROM people").fetchone() == (1000,)
+
+
+@test
+def readers_that_stop_stop_the_nodes(cluster):
+    """LIMIT, EXISTS and CLOSE end what the nodes do at once, inside of transactions too, and lose nothing that was written."""
+    slow = "SELECT id, (SELECT count(*) FROM generate_series(1, 10000) g WHERE g + p.id < 0) AS n FROM people p"
+    exists = f"SELECT EXISTS (SELECT FROM ({slow} OFFSET 0) s WHERE s.n = random() * 0)"  # the nodes know no LIMIT
+    with cluster.connect() as c, cluster.connect("postgres", autocommit=True) as admin:
+        cluster.fill(c, 20000)
+        c.commit()
+
+        def stopped():
+            deadline = time.monotonic() + 5
+            while admin.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state = 'active' AND datname LIKE 'clients_worker%'").fetchone()[0]:
+                assert time.monotonic() < deadline, "the nodes go on"
+                time.sleep(0.01)
+
+        def quick(statement):
+            began = time.monotonic()
+            answer = c.execute(statement).fetchone()
+            assert time.monotonic() - began < 5, statement
+            return answer[0]
+
+        for level in (None, psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE):
+            c.isolation_level = level
+            assert quick(exists)
+            stopped()
+            c.execute("UPDATE people SET rate = -1 WHERE id < 100")
+            assert quick(exists)
+            stopped()
+            assert quick("SELECT count(*) FROM people WHERE rate = -1") == 100
+            c.execute("SAVEPOINT a")
+            c.execute("UPDATE people SET rate = -2 WHERE id < 50")
+            c.execute("SET LOCAL TimeZone = 'Asia/Tokyo'")
+            assert quick(exists)
+            c.execute(f"DECLARE readers CURSOR FOR {slow} WHERE id < 1000")
+            c.execute("FETCH 3 FROM readers")
+            c.execute("UPDATE people SET rate = -3 WHERE id < 20")
+            c.execute("CLOSE readers")
+            assert quick(exists)
+            stopped()
+            assert quick("SELECT min(seen::text) IS NULL AND count(*) = 20 FROM people WHERE rate = -3")
+            c.execute("ROLLBACK TO a")
+            assert quick(exists)
+            assert quick("SELECT count(*) FROM people WHERE rate = -1") == 100
+            c.execute(f"DECLARE readers CURSOR FOR {slow}")
+            c.execute("FETCH 3 FROM readers")
+            c.commit()
+            stopped()
+            assert quick("SELECT count(*) FROM people WHERE rate = -1") == 100
+            c.execute("UPDATE people SET rate = 0")
+            assert quick(exists)
+            c.rollback()
+            stopped()
+            assert quick("SELECT count(*) FROM people WHERE rate = -1") == 100
+            c.commit()
 
 
 def main():

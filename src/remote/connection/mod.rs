@@ -66,6 +66,8 @@ pub struct Participation {
     pub wrote: bool,
     /// Tables there that statements under way still read: the transaction must go on.
     holds: usize,
+    /// A savepoint is open in which nothing but reads ran: they may be cancelled.
+    guarded: bool,
     /// The name under which the node has prepared, or may have prepared, its part.
     pub prepared: Option<Rc<str>>,
     /// Settings of the connection before the transaction changed them.
@@ -111,6 +113,11 @@ impl Participation {
     /// Would a ROLLBACK undo what the transaction still needs?
     pub fn is_needed(&self) -> bool {
         self.wrote || self.holds > 0
+    }
+
+    /// May what runs be cancelled, because only reads would be undone?
+    pub fn is_guarded(&self) -> bool {
+        self.guarded
     }
 }
 
@@ -180,6 +187,11 @@ impl Connection {
             self.pg.state(),
             RemoteState::InTransaction | RemoteState::Aborted | RemoteState::Active
         )
+    }
+
+    /// The node has aborted its transaction.
+    pub fn is_aborted(&self) -> bool {
+        self.pg.state() == RemoteState::Aborted
     }
 
     pub fn pg(&mut self) -> &mut PgConn {

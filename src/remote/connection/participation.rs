@@ -1,8 +1,8 @@
 //! The node's part in the transaction.
 
+use super::send::guard;
 use super::Connection;
 use crate::error::Error;
-use crate::remote::libpq::RemoteState;
 use pgrx::pg_sys;
 
 impl Connection {
@@ -19,6 +19,7 @@ impl Connection {
             return;
         };
         participation.savepoints.truncate(at);
+        participation.guarded = false;
         if participation.settings_before.is_some() {
             self.settings = None;
         }
@@ -28,6 +29,18 @@ impl Connection {
                 && self.send_command(format!("RELEASE SAVEPOINT s{subtransaction}").into())
                 && self.send_sync();
         }
+    }
+
+    /// Reads behind the guard were cancelled: goes on from there, without waiting.
+    pub fn rollback_to_guard(&mut self) {
+        if self
+            .participation
+            .as_ref()
+            .is_some_and(|p| p.settings_before.is_some())
+        {
+            self.settings = None;
+        }
+        self.send_alone(concat!("ROLLBACK TO SAVEPOINT ", guard!()));
     }
 
     /// The node has tables that a statement under way reads, or (not `held`) has them no more.
@@ -83,7 +96,7 @@ impl Connection {
 
     /// An error when the node has aborted its transaction although ours goes on.
     pub fn check_not_aborted(&self) -> Result<(), Error> {
-        if self.pg.state() == RemoteState::Aborted && self.queue.is_empty() {
+        if self.is_aborted() && self.queue.is_empty() {
             return Err(Error::new(
                 *b"25P02",
                 format!("the transaction on node \"{}\" has failed", self.node_name),

@@ -14,6 +14,14 @@ use std::cell::RefCell;
 use std::ffi::CString;
 use std::rc::Rc;
 
+/// The name of the savepoint before reads; those of subtransactions have numbers.
+macro_rules! guard {
+    () => {
+        "s_read"
+    };
+}
+pub(super) use guard;
+
 thread_local! {
     static WIRE: RefCell<WireParams> = RefCell::default();
 }
@@ -44,7 +52,11 @@ impl Connection {
             }
         }
         if !autocommit {
-            for sql in self.transaction_prefix(writes, row_security) {
+            let mut prefix = self.transaction_prefix(writes, !writes, row_security);
+            if !writes && answers.iter().any(|a| a.may_be_long()) {
+                prefix.extend(self.guard());
+            }
+            for sql in prefix {
                 if !self.send_command(sql) {
                     return self.sending_failed(answers);
                 }
@@ -66,7 +78,7 @@ impl Connection {
         self.begin_flight();
         let mut text = String::new();
         let row_security = self.row_security(&[]);
-        for sql in self.transaction_prefix(answer.access == Access::Write, row_security) {
+        for sql in self.transaction_prefix(answer.access == Access::Write, false, row_security) {
             text.push_str(&sql);
             text.push_str(";\n");
         }
@@ -159,10 +171,12 @@ impl Connection {
         sql
     }
 
-    /// What makes the node's transaction equal to ours: BEGIN, savepoints, settings.
+    /// What makes the node's transaction equal to ours: BEGIN, savepoints, settings. `reads`: what follows only reads, so
+    /// it may run behind a guard that is there.
     pub(super) fn transaction_prefix(
         &mut self,
         writes: bool,
+        reads: bool,
         row_security: bool,
     ) -> Vec<Cow<'static, str>> {
         let mut prefix = Vec::new();
@@ -173,6 +187,7 @@ impl Connection {
                 savepoints: Vec::new(),
                 wrote: false,
                 holds: 0,
+                guarded: false,
                 prepared: None,
                 settings_before: None,
             }
@@ -184,6 +199,11 @@ impl Connection {
                 .zip(&participation.savepoints)
                 .take_while(|(a, b)| a == b)
                 .count();
+            let same_savepoints = same == open.len() && same == participation.savepoints.len();
+            if participation.guarded && !(reads && same_savepoints) {
+                participation.guarded = false;
+                prefix.push(concat!("RELEASE SAVEPOINT ", guard!()).into());
+            }
             if let Some(committed) = participation.savepoints.get(same) {
                 prefix.push(format!("RELEASE SAVEPOINT s{committed}").into());
                 participation.savepoints.truncate(same);
@@ -200,6 +220,17 @@ impl Connection {
             prefix.push(self.follow_settings(row_security).into());
         }
         prefix
+    }
+
+    /// A savepoint before reads that someone may stop reading, where the transaction on the node must survive that.
+    fn guard(&mut self) -> Option<Cow<'static, str>> {
+        let participation = self.participation.as_mut()?;
+        let must_survive = participation.is_needed() || !scope::has_snapshot_per_statement();
+        if participation.guarded || !must_survive {
+            return None;
+        }
+        participation.guarded = true;
+        Some(concat!("SAVEPOINT ", guard!()).into())
     }
 
     pub(super) fn send_command(&mut self, sql: Cow<'static, str>) -> bool {
