@@ -123,6 +123,20 @@ class Session:
         except psycopg.OperationalError as e:
             return Answer(lost=True, message=str(e))
 
+    def run_bound(self, sql, values, first):
+        """A statement with parameters, prepared the first time and then executed, as drivers do; `values` are expressions."""
+        pgconn = self.connection.pgconn
+        try:
+            computed = self.answer(pgconn.exec_(f"SELECT {', '.join(f'({v})::text' for v in values)}".encode()), None)
+            if first and not computed.error:
+                pgconn.exec_(b"DEALLOCATE ALL")
+                computed.error = self.answer(pgconn.prepare(b"bound", sql.encode()), None).error
+            if computed.error:
+                return computed
+            return self.answer(pgconn.exec_prepared(b"bound", list(computed.rows[0])), None)
+        except psycopg.OperationalError as e:
+            return Answer(lost=True, message=str(e))
+
     def run_cursor(self, sql):
         pgconn = self.connection.pgconn
         pgconn.exec_(b"BEGIN")

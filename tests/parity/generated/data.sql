@@ -33,6 +33,12 @@ INSERT INTO m
 SELECT (ARRAY['sad', 'ok', 'glad', NULL]::mood[])[1 + i % 4], CASE WHEN i % 5 <> 0 THEN i % 11 END, CASE WHEN i % 4 <> 0 THEN i % 6 END,
        i % 7 / 4.0, CASE WHEN i % 6 <> 0 THEN int4range(i % 4, i % 4 + i % 5) END
 FROM generate_series(1, 20) i;
+INSERT INTO w
+SELECT (ARRAY['a', 'ab', 'b', 'x', '', NULL])[1 + i % 6], CASE WHEN i % 5 <> 0 THEN i % 11 END,
+       timestamptz '2024-01-02 20:00+00' + CASE WHEN i % 4 <> 0 THEN i * interval '5 hours' END,
+       (ARRAY['1 day', '7 hours', '-1 mon', '1 day 02:03:04.5', NULL]::interval[])[1 + i % 5], CASE WHEN i % 3 <> 0 THEN i % 6 + 1 END,
+       CASE WHEN i % 4 <> 0 THEN decode(lpad(to_hex(i % 7 * 37), 4, '0'), 'hex') END, (ARRAY['{a}', '{}', '{a,b}', '{NULL,x}', NULL]::text[])[1 + i % 5]::text[]
+FROM generate_series(1, 22) i;
 INSERT INTO ref
 SELECT i, (ARRAY['a', 'b', 'ab', NULL])[1 + i % 4], (ARRAY['sad', 'ok', NULL]::mood[])[1 + i % 3], CASE WHEN i % 4 <> 0 THEN i % 5 END
 FROM generate_series(0, 9) i;

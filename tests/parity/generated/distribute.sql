@@ -13,3 +13,4 @@ SELECT shard_ext.add_list_shard('l', ARRAY['a', 'b']);
 SELECT shard_ext.add_list_shard('l', ARRAY['ab', NULL]);
 SELECT shard_ext.add_default_shard('l');
 SELECT create_distributed_table('m', 'e', shard_count => 2);
+SELECT create_distributed_table('w', 'ch', shard_count => 3);

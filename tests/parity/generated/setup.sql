@@ -1,6 +1,7 @@
 -- Small tables of every kind, with NULLs and duplicates in every column, for generated statements (../generate.py).
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad');
 CREATE TYPE spot AS (x int, y text);
+CREATE DOMAIN small AS int CHECK (VALUE > 0);
 CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
 CREATE FUNCTION longer(text, text) RETURNS text LANGUAGE sql IMMUTABLE
     AS 'SELECT CASE WHEN length($1) > length($2) OR length($1) = length($2) AND $1 > $2 OR $2 IS NULL THEN $1 ELSE $2 END';
@@ -17,6 +18,8 @@ CREATE TABLE r (d date NOT NULL, id int, t text, num numeric(10, 2), ok bool);
 CREATE TABLE l (t text, id int, v int, e mood, p spot);
 -- hash, by an enum
 CREATE TABLE m (e mood, id int, n int, f float8, span int4range);
+-- hash, by blank-padded characters
+CREATE TABLE w (ch char(3), id int, at timestamptz, iv interval, sm small, by bytea, tags text[]);
 -- reference and local
 CREATE TABLE ref (id int PRIMARY KEY, t text, e mood, n int);
 CREATE TABLE loc (id int, t text, n int, d date);

@@ -45,6 +45,13 @@ class Aggregates(Expressions):
                       lambda: self.ordered("jsonb_object_agg(coalesce({0}, 'none'), 1)", "text", scope)],
             "int4range": [lambda: f"(array_agg(DISTINCT {value('int4range')}))[1]", lambda: f"range_intersect_agg({value('int4range')})"],
             "spot": [lambda: f"(array_agg(DISTINCT {value('spot')}))[1]"],
+            "char(3)": [lambda: f"max({value('char(3)')})", lambda: f"min({value('char(3)')})"],
+            "timestamptz": [lambda: f"max({value('timestamptz')})", lambda: f"min({value('timestamptz')})"],
+            "interval": [lambda: f"max({value('interval')})", lambda: f"max({value('timestamptz')}) - min({value('timestamptz')})"],
+            "small": [lambda: f"max({value('small')})::small", lambda: f"percentile_disc(0.5) WITHIN GROUP (ORDER BY {value('small')})::small"],
+            "bytea": [lambda: f"string_agg(DISTINCT {value('bytea')}, '\\x00')", lambda: self.ordered("string_agg({0}, '' ORDER BY {0})", "bytea", scope)],
+            "text[]": [lambda: f"array_agg(DISTINCT {value('text')})", lambda: f"max({value('text[]')})",
+                       lambda: self.ordered("array_agg({0} ORDER BY {0} NULLS FIRST)", "text", scope)],
         }
         text = c.one(options[kind])()
         if c.chance(20):

@@ -24,7 +24,7 @@ class Expressions:
             text += f"::{kind}"
         if self.prepared and self.c.chance(60):
             self.parameters.append((kind, text))
-            return f"${len(self.parameters)}"
+            return f"${len(self.parameters)}::{kind}"
         return text
 
     def column(self, scope, kind, outer=15):
@@ -68,6 +68,7 @@ class Expressions:
                 lambda: f"same({sub('int')})", lambda: f"{'twice' if self.writing else 'how_many'}({sub('int')})", lambda: f"({sub('int')} % 3)", lambda: f"(- {sub('int')})",
                 lambda: f"array_length({sub('int[]')}, 1)", lambda: f"least({sub('int')}, {sub('int')}, 4)",
                 lambda: f"width_bucket({sub('int')}, 0, 12, 4)", lambda: f"({sub('jsonb')} ->> 'n')::int",
+                lambda: f"({sub('small')} + 1)", lambda: f"length({sub('char(3)')})", lambda: f"extract(hour FROM {sub('timestamptz')})::int",
             ],
             "bigint": [lambda: f"{sub('int')}::bigint", lambda: self.scalar(scope, "bigint"), lambda: f"({sub('bigint')} / 7)"],
             "text": [
@@ -78,6 +79,8 @@ class Expressions:
                 lambda: f"({sub('spot')}).y", lambda: f"array_to_string({sub('int[]')}, '-')", lambda: f"{sub('int4range')}::text",
                 lambda: f"replace({sub('text')}, 'a', 'ä')", lambda: f"({sub('text')} COLLATE \"C\")", lambda: self.row_text(scope),
                 lambda: f"format('%s-%s', {sub('int')}, {sub('text')})", lambda: f"regexp_replace({sub('text')}, '[ab]+', '<\\&>')",
+                lambda: f"{sub('timestamptz')}::text", lambda: f"encode({sub('bytea')}, 'hex')", lambda: f"{sub('char(3)')}::text",
+                lambda: f"({sub('text[]')})[1]", lambda: f"{sub('interval')}::text",
             ],
             "date": [lambda: f"({sub('date')} + {sub('int')})", lambda: f"{sub('timestamp')}::date", lambda: self.scalar(scope, "date"),
                      lambda: f"date_trunc('week', {sub('date')})::date"],
@@ -90,6 +93,12 @@ class Expressions:
             "jsonb": [lambda: f"jsonb_build_object('x', {sub('int')})", lambda: f"to_jsonb({sub('int[]')})", lambda: self.row_json(scope)],
             "int4range": [lambda: f"int4range({sub('int')}, NULL)", lambda: f"({sub('int4range')} * {sub('int4range')})"],
             "spot": [lambda: f"ROW({sub('int')}, {sub('text')})::spot"],
+            "char(3)": [lambda: f"left({sub('text')}, 3)::char(3)"],
+            "timestamptz": [lambda: f"({sub('timestamptz')} + {sub('interval')})", lambda: f"{sub('timestamp')}::timestamptz"],
+            "interval": [lambda: f"({sub('timestamptz')} - timestamptz '2024-01-01 00:00+00')"],
+            "small": [lambda: f"least(abs({sub('int')}) + 1, 9)::small"],
+            "bytea": [lambda: f"({sub('bytea')} || {sub('bytea')})", lambda: f"decode(md5({sub('text')}), 'hex')"],
+            "text[]": [lambda: f"ARRAY[{sub('text')}, {sub('text')}]", lambda: f"array_append({sub('text[]')}, {sub('text')})"],
         }.get(kind, [])
         return c.one(general + own)()
 
@@ -160,7 +169,8 @@ class Expressions:
             lambda: f"{whole} IS NOT NULL" if whole else f"{value('text')} ~ '^a'", lambda: f"{value('text')} ~ '[bB]'",
             lambda: f"{value('int')} IN (VALUES ({self.literal('int')}), ({self.literal('int')}))",
             lambda: f"{'0 <' if self.writing else 'known'} ({value('int')})", lambda: f"{value('int')} <> ALL (ARRAY[{self.literal('int')}, {value('int')}])",
-            lambda: f"{value('date')} + 2 > {value('timestamp')}", lambda: f"{value('bigint')} = {value('int')}",
+            lambda: f"{value('date')} + 2 > {value('timestamp')}", lambda: f"{value('text')} = ANY ({value('text[]')})",
+            lambda: f"{value('timestamptz')} >= {value('date')}", lambda: f"{value('char(3)')} = {value('text')}", lambda: f"{value('bigint')} = {value('int')}",
             lambda: f"({value('date')}, {value('date')}) OVERLAPS ({self.literal('date')}, interval '4 days')",
         ])()
 

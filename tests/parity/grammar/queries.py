@@ -85,7 +85,8 @@ class Queries(Aggregates):
                 right, inside = self.from_clause(Scope([], scope.outer, scope.ctes), 0, 1)
                 named = [s for s in inside.sources if s.name]
                 on = self.join_condition(sources, named[0], scope) if kind != "FULL JOIN" else " = ".join(self.pair(sources, named[0]))
-                left, right = (f"({x})" if "JOIN" in x else x for x in (text, right))
+                left = f"({text})" if len(sources) > 1 else text
+                right = f"({right})" if len(inside.sources) > 1 else right
                 text, plain = f"{left} {kind} {right} ON {on}", False
                 sources = sources + named
                 continue
@@ -157,9 +158,9 @@ class Queries(Aggregates):
             elif c.chance(3) and "int" in kinds:
                 columns[kinds.index("int")] = c.one([f"generate_series(1, {self.simple(scope, 'int')})", f"unnest({self.simple(scope, 'int[]')})"])
         elif form < 9:
-            columns, tail = self.grouped(kinds, scope, depth)
+            columns, tail, groups = self.grouped(kinds, scope, depth)
             if c.chance(25):
-                having = " HAVING " + self.having(scope)
+                having = " HAVING " + self.having(scope, groups)
         else:
             columns = [self.expr(scope, kind, 1) for kind in kinds]
         names = names or [f"c{i}" for i in range(1, len(kinds) + 1)]
@@ -172,6 +173,8 @@ class Queries(Aggregates):
             distinct = "DISTINCT "
             if c.chance(50) and re.fullmatch(r"\w+\.\w+", columns[0]):
                 distinct, end = f"DISTINCT ON ({columns[0]}) ", " ORDER BY 1, " + order
+        elif form < 5 and "generate_series(" not in listed and "unnest(" not in listed and c.chance(8):
+            order = f"{self.by(scope)}, {order}"
         if not end:
             end = self.limit(order, 60 if top else 20, 40 if top else 100)
         if top and form < 5 and not tail and "OVER" not in listed and c.chance(5):
@@ -191,7 +194,7 @@ class Queries(Aggregates):
         return columns, f" WINDOW w AS ({over})" if named == "w" else ""
 
     def grouped(self, kinds, scope, depth):
-        """Columns of a grouped query, and GROUP BY."""
+        """Columns of a grouped query, GROUP BY, and the scope of what is grouped by."""
         c = self.c
         groups = [c.one(scope.columns()) for _ in range(c.count(2, 60))]
         types = {(f"{s.name}.{n}" if s.name else n): t for s in scope.sources for n, t in s.columns}
@@ -207,11 +210,14 @@ class Queries(Aggregates):
                 groups.append(made)
                 types[made] = kind
         groups = list(dict.fromkeys(groups))
+        grouped = self.scope_of(groups, scope)
         columns, aggregated = [], False
         for kind in kinds:
             fitting = [g for g in groups if types[g] == kind]
             if fitting and c.chance(60):
                 columns.append(c.one(fitting))
+            elif grouped.sources and depth > 0 and c.chance(8):
+                columns.append(self.scalar(grouped, kind))
             else:
                 columns.append(self.aggregate(scope, kind))
                 aggregated = True
@@ -231,16 +237,32 @@ class Queries(Aggregates):
         if depth > 0 and "bigint" in kinds and c.chance(20):
             at = kinds.index("bigint")
             columns[at] = c.one(["rank() OVER (ORDER BY count(*))", "sum(count(*)) OVER ()::bigint", f"count(*) OVER (ORDER BY {self.aggregate(scope, 'int')})"])
-        return columns, tail
+        return columns, tail, grouped
 
-    def having(self, scope):
+    def scope_of(self, groups, scope):
+        """What a subquery may name of the rows of a grouped query."""
+        sources = []
+        for s in scope.sources:
+            columns = [(n, t) for n, t in s.columns if s.name and f"{s.name}.{n}" in groups]
+            if columns:
+                sources.append(Source(s.name, columns, s.key if s.key in dict(columns) else None))
+        return Scope(sources, scope.outer, scope.ctes)
+
+    def having(self, scope, grouped):
         c = self.c
         return c.one([
+            lambda: self.exists(grouped) if grouped.sources else f"count(*) < {1 + c.below(9)}",
+            lambda: f"sum({self.simple(scope, 'int')}) <= {self.scalar(grouped, 'int')}",
             lambda: f"count(*) > {c.below(4)}", lambda: f"max({self.simple(scope, 'int')}) > {self.literal('int')}",
             lambda: f"count({self.simple(scope, 'text')}) >= {c.below(3)} AND min({self.simple(scope, 'int')}) < 9",
             lambda: f"sum({self.simple(scope, 'int')}) > {self.scalar(Scope([], scope.outer, scope.ctes), 'int')}",
             lambda: f"count(DISTINCT {self.simple(scope, 'int')}) > 1 OR bool_or({self.condition(scope, 0)})",
         ])()
+
+    def by(self, scope):
+        """Something to order by that is no column of the result."""
+        return self.c.one([lambda: self.expr(scope, self.c.one(["text", "date"]), 1), lambda: self.scalar(scope, "int"),
+                           lambda: f"{self.scalar(scope, 'text')} DESC NULLS LAST", lambda: f"({self.condition(scope, 1)}) DESC"])()
 
     def order(self, kinds):
         """All columns by position, so that the order leaves nothing to chance."""

@@ -1,4 +1,5 @@
-"""Random UPDATE, DELETE, INSERT … SELECT and upserts, each followed by a look at the table."""
+"""Random UPDATE, DELETE, MERGE, INSERT … SELECT, upserts and WITH clauses that write, each followed by a look at the table,
+with savepoints around some of them."""
 
 from .choices import Scope, Source
 from .queries import Queries
@@ -10,10 +11,15 @@ class Statements(Queries):
         """Statements for one transaction: writes, and the tables they changed."""
         statements = []
         for _ in range(1 + self.c.count(2, 30)):
-            table = self.c.one(["a", "b", "u", "c", "r", "l", "ref", "loc", "a", "b", "u", "m"])
-            write = self.c.one([self.update, self.update, self.delete, self.insert, self.insert_select, self.upsert])
+            table = self.c.one(["a", "b", "u", "c", "r", "l", "ref", "loc", "a", "b", "u", "m", "w"])
+            write = self.c.one([self.update, self.update, self.delete, self.insert, self.insert_select, self.upsert, self.update_from, self.merge,
+                                self.writing_with])
             table, sql = write(table)
-            statements += [sql, f"SELECT * FROM {table}"]
+            look = [sql, f"SELECT * FROM {table}"]
+            if self.c.chance(25):
+                undone = self.c.one([[f"ROLLBACK TO p", f"SELECT * FROM {table}"], ["ROLLBACK TO p"], ["RELEASE p"]])
+                look = ["SAVEPOINT p", *look, *undone]
+            statements += look
         if self.c.chance(30):
             statements.append(self.query())
         return statements
@@ -30,7 +36,8 @@ class Statements(Queries):
         return text
 
     def assigned(self, table, scope):
-        columns = [name for name in TABLES[table] if name != KEYS[table] and (table, name) != ("u", "k")]
+        moves = self.c.chance(15)  # rows go to other shards
+        columns = [name for name in TABLES[table] if (moves or name != KEYS[table]) and (table, name) != ("u", "k")]
         parts = []
         for name in {self.c.one(columns): 0 for _ in range(1 + self.c.count(2, 40))}:
             kind = TABLES[table][name]
@@ -46,6 +53,64 @@ class Statements(Queries):
             return table, (f"UPDATE {table} SET {self.assigned(table, joined)} FROM ref {other} "
                     f"WHERE {table}.id = {other}.id AND {self.condition(joined, 1)}{self.returning(scope).replace('*', table + '.*')}")
         return table, f"UPDATE {table} SET {self.assigned(table, scope)}{self.where(scope, 85)}{self.returning(scope)}"
+
+    def one_each(self):
+        """A source for UPDATE and MERGE with one row for each value of x1."""
+        name = self.alias()
+        text, inner = self.from_clause(Scope([]), 1)
+        columns = [("x1", "int"), ("x2", self.c.one(["int", "text", "date"])), ("x3", self.c.one(["int", "numeric", "text"]))]
+        values = ", ".join(f"{self.c.one(['max', 'min'])}({self.simple(inner, kind)}) AS {column}" for column, kind in columns[1:])
+        return (f"(SELECT {self.simple(inner, 'int')} AS x1, {values} FROM {text}{self.where(inner, 40)} GROUP BY 1) {name}",
+                Source(name, columns, "x1"))
+
+    def tie(self, table, source):
+        columns = [c for c, kind in TABLES[table].items() if kind == "int"]
+        column = KEYS[table] if TABLES[table][KEYS[table]] == "int" and self.c.chance(60) else self.c.one(columns)
+        return f"{table}.{column} = {source.name}.x1"
+
+    def update_from(self, table):
+        text, source = self.one_each()
+        joined = Scope([self.target(table), source])
+        more = f" AND {self.condition(joined, 1)}" if self.c.chance(30) else ""
+        return table, (f"UPDATE {table} SET {self.assigned(table, joined)} FROM {text} WHERE {self.tie(table, source)}{more}"
+                       f"{self.returning(Scope([self.target(table)])).replace('*', table + '.*')}")
+
+    def merge(self, table):
+        if table == "ref":
+            table = "loc"
+        text, source = self.one_each()
+        mine, joined = Scope([source]), Scope([self.target(table), source])
+        clauses = []
+        last = self.c.count(2, 50)
+        for number in range(last + 1):
+            when = f" AND {self.condition(joined, 1)}" if number < last or self.c.chance(50) else ""
+            action = self.c.one([lambda: f"UPDATE SET {self.assigned(table, joined)}", lambda: "DELETE", lambda: "DO NOTHING"])()
+            clauses.append(f"WHEN MATCHED{when} THEN {action}")
+        if self.c.chance(50):
+            when = f" AND {self.condition(mine, 0)}" if self.c.chance(50) else ""
+            columns = [c for c in TABLES[table] if c in (KEYS[table], "d", "k") or self.c.chance(60)]
+            values = [self.expr(mine, TABLES[table][c], 1) if (table, c) != ("u", "k") else f"100 + {source.name}.x1" for c in columns]
+            clauses.append(f"WHEN NOT MATCHED{when} THEN INSERT ({', '.join(columns)}) VALUES ({', '.join(values)})")
+        more = f" AND {self.condition(joined, 0)}" if self.c.chance(20) else ""
+        return table, f"MERGE INTO {table} USING {text} ON {self.tie(table, source)}{more} {' '.join(clauses)}"
+
+    def writing_with(self, table):
+        """WITH clauses that write, and a statement that reads what they return."""
+        write = self.c.one([self.update, self.delete, self.insert, self.update_from])
+        table, sql = write("loc" if table == "ref" else table)
+        name = self.alias("q")
+        sql = sql.split(" RETURNING ")[0] + f" RETURNING {table}.*"
+        returned = Source(name, list(TABLES[table].items()), KEYS[table])
+        if self.c.chance(20):
+            other, more = self.c.one([self.delete, self.insert])(self.c.one(["a", "b", "c"]))
+            second = self.alias("q")
+            sql += f"), {second} AS ({more.split(' RETURNING ')[0]} RETURNING {other}.*"
+        self.writing = True
+        scope = Scope([], None, [returned])
+        kinds = ["int", None]
+        body = self.select(kinds, scope, 1) if self.c.chance(70) else f"SELECT * FROM {name}"
+        self.writing = False
+        return table, f"WITH {name} AS ({sql}) {body}"
 
     def delete(self, table):
         scope = Scope([self.target(table)])
@@ -92,6 +157,6 @@ class Statements(Queries):
         scope = Scope([self.target(table), Source("excluded", list(TABLES[table].items()))])
         value = "v" if table == "u" else "n"
         action = c.one(["NOTHING", f"UPDATE SET t = excluded.t, {value} = {table}.{value} + 1",
-                        f"UPDATE SET t = {self.simple(scope, 'text')} WHERE {self.condition(scope, 0)}"])
+                        f"UPDATE SET t = {self.simple(scope, 'text')} WHERE {self.comparison(scope, 'int', 0)}"])
         return table, (f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join('(' + ', '.join(r) + ')' for r in rows)} "
                 f"ON CONFLICT {target} DO {action}{self.returning(Scope([self.target(table)]))}")
