@@ -196,6 +196,11 @@ pub fn nodes() -> Result<Vec<Rc<Node>>> {
     Ok(all_nodes()?.to_vec())
 }
 
+/// Has every node the default collation of this database?
+pub fn nodes_sort_alike() -> Result<bool> {
+    Ok(all_nodes()?.iter().all(|node| node.same_collation))
+}
+
 fn all_nodes() -> Result<Rc<[Rc<Node>]>> {
     let known = cache().nodes.borrow().clone();
     if let Some(known) = known {

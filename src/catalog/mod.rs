@@ -24,7 +24,9 @@ use pgrx::pg_sys;
 
 use crate::error::{sqlstate, Error, Result};
 
-pub use cache::{colocation, generation, group_node, init, node, node_named, nodes, table};
+pub use cache::{
+    colocation, generation, group_node, init, node, node_named, nodes, nodes_sort_alike, table,
+};
 pub use commit_records::{
     commit_record_exists, commit_records, delete_commit_record,
     delete_commit_records_of_removed_nodes, insert_commit_record, lock_recovery,

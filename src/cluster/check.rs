@@ -177,7 +177,7 @@ pub fn checks(name: &str, facts: &NodeFacts) -> Result<Vec<Check>> {
                 prerequisite(format!(
                     "node \"{name}\" has another default collation than this database"
                 ))
-                .detail("Results are right, but text that it sorts is sorted again here.")
+                .detail("What depends on it, such as orders of text and upper and lower case, is computed here instead of on the nodes.")
                 .hint("Create its database with the locale, provider and operating system of this one."),
             )
         },

@@ -668,9 +668,7 @@ pub fn sorts_alike(type_oid: pg_sys::Oid, collation: pg_sys::Oid) -> Result<bool
     {
         return Ok(true);
     }
-    Ok(crate::catalog::nodes()?
-        .iter()
-        .all(|node| node.same_collation))
+    crate::catalog::nodes_sort_alike()
 }
 
 /// The statement for every copy of a reference table, as a plan for all nodes.

@@ -1,6 +1,8 @@
 //! What may be evaluated on a worker, and what becomes a parameter: stable expressions without columns are
 //! computed once on the coordinator, volatile ones and objects the workers may lack keep the expression here.
 
+mod collation;
+
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
@@ -9,6 +11,8 @@ use crate::planner::plan::ParamType;
 use crate::planner::{leaf, wrapped};
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 use std::ffi::c_void;
+
+pub use collation::{sorts_otherwise, OTHER_COLLATION};
 
 /// A reason in words, for EXPLAIN and for errors.
 pub type Reason = String;
@@ -56,6 +60,9 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
     unsafe {
         if let Some(unknown) = unknown_object(item) {
             return Some(unknown);
+        }
+        if collation::differs(item) {
+            return Some(OTHER_COLLATION.into());
         }
         if is_expression(item) && becomes_parameter(item) {
             return type_obstacle(pg_sys::exprType(item));
@@ -223,7 +230,15 @@ unsafe fn becomes_parameter(item: *mut Node) -> bool {
         {
             return false;
         }
-        pg_sys::contain_mutable_functions(item) || has_unshippable_function(item)
+        pg_sys::contain_mutable_functions(item)
+            || has_unshippable_function(item)
+            || node::walk(item, &mut |part, _| {
+                if collation::differs(part) {
+                    Step::Stop
+                } else {
+                    Step::Into
+                }
+            })
     }
 }
 

@@ -277,13 +277,23 @@ unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
         if !route.single && limited_by_subquery {
             return refuse("the coordinator computes LIMIT by a subquery");
         }
+        // Shards sort for windows, DISTINCT ON and, where there is only one, for the level itself.
+        let sorts_for_good =
+            route.single || (*query).hasDistinctOn || !(*query).windowClause.is_null();
+        let sorted_here = sorts_for_good && ship::sorts_otherwise(query);
         if !(*query).setOperations.is_null() {
+            if sorted_here {
+                return refuse(ship::OTHER_COLLATION);
+            }
             return whole(query, &route, mode);
         }
         if !route.single && hands_on_order(query) {
             return refuse("its rows come in the order of a subquery");
         }
-        if shippable_above(query) && (route.single || keeps_groups_whole(query, &analysis)) {
+        if shippable_above(query)
+            && !sorted_here
+            && (route.single || keeps_groups_whole(query, &analysis))
+        {
             return whole(query, &route, mode);
         }
         if limited_by_subquery {

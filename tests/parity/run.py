@@ -5,6 +5,7 @@ Each folder here is a suite with two databases of its own:
     setup.sql       schema (and rows that are there before the tables are distributed), run on both
     distribute.sql  run on the distributed database only
     data.sql        rows that arrive afterwards, run on both (optional)
+    workers.txt     options of CREATE DATABASE for the workers, one a line (optional)
     *.sql           the statements that are compared, in the order of the file names
 
 Compared are rows (in order if the statement has an ORDER BY of its own), column names, types, command tags, and of
@@ -274,9 +275,11 @@ class Suite:
             return
         admin = psycopg.connect(host=self.options.host, port=self.options.port, user=self.options.user,
                                 dbname="postgres", autocommit=True)
+        path = self.folder / "workers.txt"
+        options = dict(zip(self.workers, path.read_text().splitlines())) if path.exists() else {}
         for name in self.names + self.workers:
             admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-            admin.execute(f'CREATE DATABASE "{name}"')
+            admin.execute(f'CREATE DATABASE "{name}" {options.get(name, "")}')
             admin.execute(f'ALTER DATABASE "{name}" SET jit = off')  # compiling takes longer than these statements
         port = admin.info.port
         admin.close()

@@ -1,0 +1,146 @@
+//! What the default collation of a database decides: it is the coordinator's, so where a node has another one such
+//! expressions are computed here.
+
+use crate::catalog;
+use crate::pg::{list, node, types};
+use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query};
+use std::ffi::CStr;
+
+pub const OTHER_COLLATION: &str = "a node has another default collation";
+
+/// Do ORDER BY of the level or its windows sort otherwise on a node?
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn sorts_otherwise(query: *mut Query) -> bool {
+    !catalog::nodes_sort_alike().unwrap_or(true) && unsafe { sorts(query) }
+}
+
+/// Does the node itself, not what is below it, compare, sort or classify characters by the default collation, and has
+/// a node of the cluster another one?
+///
+/// # Safety
+/// `item` is a valid node of a Query.
+pub unsafe fn differs(item: *mut Node) -> bool {
+    !catalog::nodes_sort_alike().unwrap_or(true) && unsafe { uses_default(item) }
+}
+
+unsafe fn uses_default(item: *mut Node) -> bool {
+    unsafe {
+        match node::tag(item) {
+            NodeTag::T_Query => sorts(item.cast()),
+            NodeTag::T_OpExpr | NodeTag::T_DistinctExpr | NodeTag::T_NullIfExpr => {
+                let operator = item.cast::<pg_sys::OpExpr>();
+                is_default((*operator).inputcollid)
+                    && !is_blind(pg_sys::get_opcode((*operator).opno))
+            }
+            NodeTag::T_ScalarArrayOpExpr => {
+                let operator = item.cast::<pg_sys::ScalarArrayOpExpr>();
+                is_default((*operator).inputcollid)
+                    && !is_blind(pg_sys::get_opcode((*operator).opno))
+            }
+            NodeTag::T_FuncExpr => {
+                let call = item.cast::<pg_sys::FuncExpr>();
+                is_default((*call).inputcollid) && !is_blind((*call).funcid)
+            }
+            NodeTag::T_WindowFunc => {
+                let call = item.cast::<pg_sys::WindowFunc>();
+                is_default((*call).inputcollid) && !is_blind((*call).winfnoid)
+            }
+            NodeTag::T_Aggref => {
+                let call = item.cast::<pg_sys::Aggref>();
+                is_default((*call).inputcollid) && !is_blind((*call).aggfnoid)
+                    || sorted_by_default((*call).aggorder, (*call).args)
+            }
+            NodeTag::T_MinMaxExpr => is_default((*item.cast::<pg_sys::MinMaxExpr>()).inputcollid),
+            NodeTag::T_RowCompareExpr => {
+                let compared = item.cast::<pg_sys::RowCompareExpr>();
+                list::oids((*compared).inputcollids)
+                    .into_iter()
+                    .any(is_default)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// ORDER BY of a level, and of its windows.
+unsafe fn sorts(query: *mut Query) -> bool {
+    unsafe {
+        sorted_by_default((*query).sortClause, (*query).targetList)
+            || list::iter::<pg_sys::WindowClause>((*query).windowClause)
+                .any(|window| sorted_by_default((*window).orderClause, (*query).targetList))
+    }
+}
+
+unsafe fn sorted_by_default(clauses: *mut pg_sys::List, targets: *mut pg_sys::List) -> bool {
+    unsafe {
+        list::iter::<pg_sys::SortGroupClause>(clauses).any(|clause| {
+            let key = pg_sys::get_sortgroupclause_expr(clause, targets);
+            is_default(pg_sys::exprCollation(key))
+        })
+    }
+}
+
+fn is_default(collation: Oid) -> bool {
+    collation == pg_sys::DEFAULT_COLLATION_OID
+}
+
+/// Functions that take texts as they are: equality, which default collations leave to the bytes, and what cuts, joins and
+/// counts.
+const BLIND: [&str; 44] = [
+    "texteq",
+    "textne",
+    "bpchareq",
+    "bpcharne",
+    "nameeq",
+    "namene",
+    "nameeqtext",
+    "namenetext",
+    "texteqname",
+    "textnename",
+    "textlike",
+    "textnlike",
+    "textcat",
+    "textanycat",
+    "anytextcat",
+    "array_eq",
+    "array_ne",
+    "text",
+    "varchar",
+    "bpchar",
+    "name",
+    "length",
+    "char_length",
+    "octet_length",
+    "substr",
+    "left",
+    "right",
+    "replace",
+    "strpos",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "repeat",
+    "reverse",
+    "lpad",
+    "rpad",
+    "md5",
+    "starts_with",
+    "count",
+    "array_agg",
+    "string_agg",
+    "array_append",
+    "array_length",
+    "unnest",
+];
+
+fn is_blind(function: Oid) -> bool {
+    // SAFETY: a syscache look-up; the name is a copy.
+    unsafe {
+        let name = pg_sys::get_func_name(function);
+        types::is_builtin(function)
+            && !name.is_null()
+            && BLIND.contains(&CStr::from_ptr(name).to_str().unwrap_or_default())
+    }
+}
