@@ -24,7 +24,7 @@ INSERT INTO wide SELECT id + 100000, grp, pad, NULL, amount FROM wide UNION ALL 
 SELECT count(*), sum(id), count(DISTINCT id) FROM wide;
 INSERT INTO wide SELECT id + 300000, grp, pad, NULL, (SELECT count(*) FROM wide w WHERE w.id > 100000) FROM wide WHERE id < 5000;
 SELECT DISTINCT amount FROM wide WHERE id > 300000;
-INSERT INTO wide SELECT i + 1000000, 1, 'seen', NULL, (SELECT count(*) FROM wide w WHERE w.grp = i % 3 AND w.id < 1000) FROM generate_series(1, 3000) i;
+INSERT INTO wide SELECT i + 1000000, 1, repeat('seen', 40), NULL, (SELECT count(*) FROM wide w WHERE w.grp = i % 3 AND w.id < 1000) FROM generate_series(1, 800) i;
 SELECT amount, count(*) FROM wide WHERE id > 1000000 GROUP BY 1 ORDER BY 1;
 DELETE FROM wide WHERE id > 20000;
 INSERT INTO flipped SELECT w.grp + 1000, f.id, f.pad || w.pad, w.at, f.amount FROM wide w JOIN flipped f ON f.id = w.id AND f.grp = w.grp;
