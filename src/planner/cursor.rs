@@ -22,7 +22,8 @@ pub unsafe fn plan(
 ) -> Result<Option<*mut PlannedStmt>> {
     unsafe {
         let declared = options & pg_sys::CURSOR_OPT_FAST_PLAN as i32 != 0;
-        let followed = if declared {
+        // Beside tables that are locked here, those of ours are read through subqueries.
+        let followed = if declared && !locks::concern_local(query)? {
             followed(query)
         } else {
             Vec::new()

@@ -100,6 +100,19 @@ DECLARE c CURSOR FOR SELECT a.id FROM items a JOIN items b USING (k, id) ORDER B
 FETCH 1 FROM c;
 UPDATE items SET t = 'no' WHERE CURRENT OF c;
 ROLLBACK;
+-- joins with tables that are locked here
+BEGIN;
+DECLARE c CURSOR FOR SELECT i, ref.id FROM items i JOIN ref ON ref.id = i.k ORDER BY i.id FOR UPDATE;
+FETCH 2 FROM c;
+-- refused: 24000
+UPDATE items SET t = 'with ref' WHERE CURRENT OF c;
+ROLLBACK;
+BEGIN;
+DECLARE c CURSOR FOR SELECT i.t, loc.id FROM items i, loc WHERE loc.id = i.k AND i.v > 1 ORDER BY i.id LIMIT 4 FOR UPDATE;
+FETCH 3 FROM c;
+-- refused: 24000
+UPDATE items SET t = 'with loc' WHERE CURRENT OF c;
+ROLLBACK;
 -- values that only the coordinator computes, other tables
 BEGIN;
 DECLARE c CURSOR FOR SELECT id FROM items ORDER BY id FOR UPDATE;
