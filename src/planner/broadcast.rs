@@ -210,24 +210,31 @@ pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<(
         {
             return Ok(());
         }
-        let mut sizes = Vec::new();
-        for piece in &level.pieces {
-            sizes.push(level_estimate(level, piece));
-        }
-        let largest = (0..sizes.len())
+        let sizes: Vec<f64> = level
+            .pieces
+            .iter()
+            .map(|piece| level_estimate(level, piece))
+            .collect();
+        // rows that may be missing are no place to send those to that must not
+        let Some(largest) = (0..sizes.len())
+            .filter(|index| !level.is_optional_alone(&level.pieces[*index]))
             .max_by(|a, b| sizes[*a].total_cmp(&sizes[*b]))
-            .unwrap_or(0);
-        level.pieces.swap(0, largest);
-        sizes.swap(0, largest);
+        else {
+            return Ok(());
+        };
+        let others = sizes[largest];
         let mut candidates: Vec<(f64, Vec<usize>)> = Vec::new();
-        for (index, piece) in level.pieces.iter().enumerate().skip(1) {
-            candidates.push((sizes[index], piece.clone()));
+        for (index, piece) in level.pieces.iter().enumerate() {
+            if index != largest {
+                candidates.push((sizes[index], piece.clone()));
+            }
         }
+        level.pieces.swap(0, largest);
         for item in 0..level.items.len() {
             if !level.items[item].node.is_null()
                 && level.is_independent(item)
                 && level.items[item].place != Place::Shards
-                && !level.pieces.iter().any(|piece| piece.contains(&item))
+                && !level.is_in_piece(item)
             {
                 candidates.push((f64::NAN, vec![item]));
             }
@@ -239,16 +246,13 @@ pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<(
             candidates.retain(|(_, piece)| !piece.iter().any(|i| level.pieces[0].contains(i)));
             for index in 0..candidates.len() {
                 let piece = candidates[index].1.clone();
-                if !piece
-                    .iter()
-                    .any(|item| level.is_joined(&level.pieces[0], *item))
-                {
+                if !level.would_join(&level.pieces[0], &piece) {
                     continue;
                 }
                 if candidates[index].0.is_nan() {
                     candidates[index].0 = level_estimate(level, &piece);
                 }
-                if !is_small(candidates[index].0, sizes[0])
+                if !is_small(candidates[index].0, others)
                     || !level.outputs(&piece).into_iter().all(|unit| travels(unit))
                 {
                     continue;
@@ -290,7 +294,8 @@ pub unsafe fn level_estimate(level: &Level, items: &[usize]) -> f64 {
 /// Makes items of the level a WITH query, whose columns the shards get as arrays.
 unsafe fn send(level: &mut Level, piece: &[usize], externals: &mut Externals) -> Result<()> {
     unsafe {
-        let (subquery, units, members) = level.take(piece)?;
+        let taken = level.take(piece)?;
+        let subquery = taken.query;
         let columns: Vec<*mut pg_sys::TargetEntry> = list::iter((*subquery).targetList).collect();
         let cte = node::make::<pg_sys::CommonTableExpr>();
         split::transform(subquery)?;
@@ -314,7 +319,7 @@ unsafe fn send(level: &mut Level, piece: &[usize], externals: &mut Externals) ->
         (*cte).ctecoltypmods = list::from_ints(signatures.iter().map(|s| s.1));
         (*cte).ctecolcollations = list::from_oids(signatures.iter().map(|s| s.2));
         let entry = arrays_entry(cte, 1, externals);
-        level.put(entry, &units, &members, Place::Everywhere);
+        level.put(entry, &taken, Place::Everywhere);
         Ok(())
     }
 }

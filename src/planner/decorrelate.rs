@@ -169,6 +169,9 @@ impl Found<'_> {
     unsafe fn is_tied(&self, sublink: *mut pg_sys::SubLink) -> Result<bool> {
         unsafe {
             for piece in &self.level.pieces {
+                if self.level.is_optional_alone(piece) {
+                    continue;
+                }
                 let members = self.level.members(piece);
                 if !trees::varnos(sublink.cast())
                     .iter()
@@ -228,12 +231,12 @@ unsafe fn take_apart(
     unsafe {
         let query = level.query;
         let items: Vec<usize> = (0..level.items.len()).collect();
-        let (rows, units, members) = level.take(&items)?;
-        split::transform(rows)?;
-        let rows_with = shape::with_query(rows);
+        let taken = level.take(&items)?;
+        split::transform(taken.query)?;
+        let rows_with = shape::with_query(taken.query);
         externals.add_with(query, rows_with);
         let entry = broadcast::with_entry(rows_with, 0);
-        let item = level.put(entry, &units, &members, Place::Here);
+        let item = level.put(entry, &taken, Place::Here);
         let mut from: *mut Node = level.items[item].node;
         let mut values = Vec::new();
         for (number, subquery) in subqueries.iter().enumerate() {

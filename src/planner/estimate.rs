@@ -68,6 +68,14 @@ pub unsafe fn rows_of(query: *mut Query) -> f64 {
     unsafe { (*best_path(query)).rows }
 }
 
+/// Has PostgreSQL's planner plan a statement as if its tables were local, for the errors that it reports.
+///
+/// # Safety
+/// `query` is a valid statement.
+pub unsafe fn plan(query: *mut Query) {
+    unsafe { with_planned(query, |_| ()) }
+}
+
 /// How many rows come into the grouping of a query, over the rows of all shards, and how many groups go out.
 ///
 /// # Safety

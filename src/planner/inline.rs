@@ -1,9 +1,11 @@
-//! SQL functions in FROM that PostgreSQL's planner replaces by their bodies (`inline_set_returning_function`) are
-//! replaced before the statement is looked at: so what they read can be routed, tied and locked like any subquery.
+//! SQL functions in FROM that PostgreSQL's planner replaces by their bodies (`inline_set_returning_function`), and WITH
+//! queries that it replaces by subqueries (`inline_cte`), are replaced before the statement is looked at: so what they
+//! read can be routed, tied and locked like any subquery, and joined with what is around it.
 
 use crate::pg::node::Step;
 use crate::pg::{list, node};
-use pgrx::pg_sys::{self, Node, Query, RTEKind, RangeTblEntry};
+use pgrx::pg_sys::{self, CTEMaterialize, CommonTableExpr, Node, Query, RTEKind, RangeTblEntry};
+use std::ffi::CStr;
 
 /// Functions within functions are followed so far; what calls itself is left to PostgreSQL, which reports it.
 const DEPTH: usize = 16;
@@ -94,10 +96,7 @@ unsafe fn replace(level: *mut Query, global: *mut pg_sys::PlannerGlobal) -> bool
                 pg_sys::eval_const_expressions(root, (*entry).functions.cast::<Node>()).cast();
             let body = pg_sys::inline_set_returning_function(root, entry);
             if !body.is_null() {
-                name_columns(body, (*(*entry).eref).colnames);
-                (*entry).rtekind = RTEKind::RTE_SUBQUERY;
-                (*entry).subquery = body;
-                (*entry).security_barrier = false;
+                become_subquery(entry, body);
                 (*entry).functions = std::ptr::null_mut();
                 (*entry).funcordinality = false;
                 any = true;
@@ -107,13 +106,128 @@ unsafe fn replace(level: *mut Query, global: *mut pg_sys::PlannerGlobal) -> bool
     }
 }
 
-/// The body's columns get the function's names, by which the statement around it calls them.
-unsafe fn name_columns(body: *mut Query, names: *mut pg_sys::List) {
+/// Replaces WITH queries that PostgreSQL's planner would not compute once for all readers, in place.
+///
+/// # Safety
+/// `query` is a valid Query that the caller owns.
+pub unsafe fn with_queries(query: *mut Query) {
     unsafe {
-        let columns = list::iter::<pg_sys::TargetEntry>((*body).targetList)
-            .filter(|column| !(**column).resjunk);
-        for (column, name) in columns.zip(list::iter::<pg_sys::String>(names)) {
-            (*column).resname = (*name).sval;
+        node::walk(query.cast(), &mut |item, _| {
+            if let Some(level) = node::cast::<Query>(item) {
+                if !(*level).cteList.is_null() {
+                    replace_with_queries(level);
+                }
+            }
+            Step::Into
+        });
+    }
+}
+
+/// Those of one level, each before the ones that may read it.
+unsafe fn replace_with_queries(level: *mut Query) {
+    unsafe {
+        let mut kept: Vec<*mut CommonTableExpr> = Vec::new();
+        for cte in list::iter::<CommonTableExpr>((*level).cteList) {
+            if becomes_subquery(cte) {
+                replace_readers(level, cte);
+            } else {
+                kept.push(cte);
+            }
         }
+        if kept.is_empty() {
+            (*level).hasRecursive = false;
+        }
+        (*level).cteList = list::from(kept);
+    }
+}
+
+/// PostgreSQL's rule (`SS_process_ctes`).
+unsafe fn becomes_subquery(cte: *mut CommonTableExpr) -> bool {
+    unsafe {
+        let body = (*cte).ctequery;
+        let wanted = match (*cte).ctematerialized {
+            CTEMaterialize::CTEMaterializeNever => (*cte).cterefcount > 0,
+            CTEMaterialize::CTEMaterializeDefault => (*cte).cterefcount == 1,
+            _ => false,
+        };
+        wanted
+            && !(*cte).cterecursive
+            && !changes_or_locks(body)
+            && ((*cte).cterefcount == 1 || !follows_outer_recursion(body))
+            && !pg_sys::contain_volatile_functions(body)
+    }
+}
+
+/// Does a statement, or a part of it, change or lock rows?
+///
+/// # Safety
+/// `body` is a valid tree.
+pub unsafe fn changes_or_locks(body: *mut Node) -> bool {
+    unsafe {
+        node::walk(body, &mut |item, _| match node::cast::<Query>(item) {
+            Some(level)
+                if (*level).commandType != pg_sys::CmdType::CMD_SELECT
+                    || !(*level).rowMarks.is_null() =>
+            {
+                Step::Stop
+            }
+            _ => Step::Into,
+        })
+    }
+}
+
+/// Does it read a recursive query that it is part of? PostgreSQL wants that read in one place.
+unsafe fn follows_outer_recursion(body: *mut Node) -> bool {
+    unsafe {
+        node::walk(body, &mut |item, level| match node::cast::<Query>(item) {
+            Some(sub)
+                if list::iter::<RangeTblEntry>((*sub).rtable).any(|entry| {
+                    (*entry).rtekind == RTEKind::RTE_CTE
+                        && (*entry).self_reference
+                        && (*entry).ctelevelsup > level
+                }) =>
+            {
+                Step::Stop
+            }
+            _ => Step::Into,
+        })
+    }
+}
+
+unsafe fn replace_readers(owner: *mut Query, cte: *mut CommonTableExpr) {
+    unsafe {
+        let name = CStr::from_ptr((*cte).ctename);
+        node::walk(owner.cast(), &mut |item, depth| {
+            if let Some(level) = node::cast::<Query>(item) {
+                for entry in list::iter::<RangeTblEntry>((*level).rtable) {
+                    if (*entry).rtekind == RTEKind::RTE_CTE
+                        && (*entry).ctelevelsup == depth
+                        && CStr::from_ptr((*entry).ctename) == name
+                    {
+                        let body: *mut Query = node::copy((*cte).ctequery).cast();
+                        if depth > 0 {
+                            node::shift_levels(body.cast(), depth as i32, 1);
+                        }
+                        become_subquery(entry, body);
+                        (*entry).ctename = std::ptr::null_mut();
+                        (*entry).ctelevelsup = 0;
+                        (*entry).coltypes = std::ptr::null_mut();
+                        (*entry).coltypmods = std::ptr::null_mut();
+                        (*entry).colcollations = std::ptr::null_mut();
+                    }
+                }
+            }
+            Step::Into
+        });
+    }
+}
+
+/// The statement around it goes on calling the columns as it did.
+unsafe fn become_subquery(entry: *mut RangeTblEntry, body: *mut Query) {
+    unsafe {
+        (*entry).rtekind = RTEKind::RTE_SUBQUERY;
+        (*entry).subquery = body;
+        (*entry).security_barrier = false;
+        (*entry).alias = node::copy((*entry).eref);
     }
 }

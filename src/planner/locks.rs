@@ -8,8 +8,10 @@ use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, levels, list, node};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
-use crate::planner::{leaf, reading, remote, rowmarks, split, whole_rows, wrapped};
-use pgrx::pg_sys::{self, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind};
+use crate::planner::{estimate, leaf, reading, remote, rowmarks, split, whole_rows, wrapped};
+use pgrx::pg_sys::{
+    self, JoinType, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind,
+};
 
 /// A level whose rows are locked after they were read: what the custom path becomes.
 pub struct Locking {
@@ -84,6 +86,29 @@ pub unsafe fn make_explicit(query: *mut Query) {
             (*query).hasForUpdate = true;
             leaf::note_strength((*mark).strength);
             pg_sys::CheckSelectLocking(query, (*mark).strength);
+        }
+    }
+}
+
+/// Fails when the statement says FOR UPDATE of rows that an outer join may not have found: PostgreSQL's planner refuses
+/// that, once it knows which joins are outer ones after all, so it is asked.
+///
+/// # Safety
+/// `query` is a valid statement.
+pub unsafe fn refuse_optional_rows(query: *mut Query) {
+    unsafe {
+        let (mut locks, mut outer) = (false, false);
+        node::walk(query.cast(), &mut |item, _| {
+            if let Some(level) = node::cast::<Query>(item) {
+                locks |= !(*level).rowMarks.is_null();
+                outer |= list::iter::<pg_sys::RangeTblEntry>((*level).rtable).any(|rte| {
+                    (*rte).rtekind == RTEKind::RTE_JOIN && (*rte).jointype != JoinType::JOIN_INNER
+                });
+            }
+            Step::Into
+        });
+        if locks && outer {
+            estimate::plan(query);
         }
     }
 }

@@ -85,6 +85,7 @@ pub unsafe fn plan(
                 planned => planned,
             },
             Interest::Distributed => {
+                inline::with_queries(query);
                 if let Some(statement) = cursor::plan(query, options, standard)? {
                     inlined.note(statement);
                     return Ok(Some(statement));
@@ -130,6 +131,7 @@ unsafe fn plan_distributed(query: *mut Query, standard: Planner) -> Result<*mut 
                 return Ok(statement);
             }
         }
+        locks::refuse_optional_rows(query);
         if writing::concerns(query)? {
             return writing::plan(query, standard, plan_rest);
         }

@@ -4,11 +4,10 @@
 use crate::catalog::{self, Colocation};
 use crate::deparse;
 use crate::error::{Error, Result};
-use crate::pg::node::Step;
 use crate::pg::{expr, levels, list, node, types};
 use crate::planner::estimate::Origin;
 use crate::planner::plan::{MoveColumn, MovePlan, Private};
-use crate::planner::{leaf, ship, wrapped};
+use crate::planner::{inline, leaf, ship, wrapped};
 use pgrx::pg_sys::{self, CmdType, Node, Oid, Query, RTEKind, RangeTblEntry};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -63,19 +62,7 @@ pub unsafe fn named_in(query: *mut Query) -> Vec<(String, *mut Node)> {
 /// `query` is a valid Query.
 pub unsafe fn is_quiet(query: *mut Query) -> bool {
     unsafe {
-        let writes = node::walk(
-            query.cast(),
-            &mut |item, _| match node::cast::<Query>(item) {
-                Some(level)
-                    if (*level).commandType != CmdType::CMD_SELECT
-                        || !(*level).rowMarks.is_null() =>
-                {
-                    Step::Stop
-                }
-                _ => Step::Into,
-            },
-        );
-        !writes && !pg_sys::contain_volatile_functions(query.cast())
+        !inline::changes_or_locks(query.cast()) && !pg_sys::contain_volatile_functions(query.cast())
     }
 }
 

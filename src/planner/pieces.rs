@@ -1,6 +1,10 @@
 //! Splits the FROM clause of a level that cannot run on the shards as a whole into the largest pieces that can: tied
 //! tables with the reference tables, functions and conditions that belong to them become subqueries, and those leaves.
+//!
+//! The nullable side of a LEFT JOIN is an operand like those of the inner join, with the condition of its own: it may be
+//! joined to the others at any time after those that its condition speaks of.
 
+pub mod joins;
 pub mod trees;
 
 use super::split;
@@ -11,20 +15,22 @@ use crate::planner::route;
 use crate::planner::ship;
 use pgrx::pg_sys::{self, JoinType, Node, Query, RTEKind, RangeTblEntry};
 use trees::{
-    forget_names, implied_by, lateral_references, members_of, move_with, reads_with,
+    forget_names, has_sublinks, implied_by, lateral_references, members_of, move_with, reads_with,
     refers_outside, replace_columns, retire, subquery_entry, units_of, varnos,
 };
 
-/// An operand of the level's inner join.
+/// An operand of the level's join.
 #[derive(Clone)]
 pub struct Item {
-    /// A RangeTblRef, or the JoinExpr of an outer join.
+    /// A RangeTblRef, or a JoinExpr.
     pub node: *mut Node,
     /// The range table entries in it, joins included.
     pub members: Vec<i32>,
     /// Entries outside that it refers to (LATERAL).
     needs: Vec<i32>,
     pub place: Place,
+    /// Of the nullable side of a LEFT JOIN: the conjuncts of its condition.
+    pub on: Option<Vec<*mut Node>>,
 }
 
 /// Where an item's rows can be had.
@@ -37,14 +43,25 @@ pub enum Place {
     Here,
 }
 
-/// A level of the query whose FROM is an inner join of items.
+/// What was taken out of a level.
+pub struct Taken {
+    pub query: *mut Query,
+    /// The columns that it gives.
+    pub units: Vec<*mut Node>,
+    members: Vec<i32>,
+    on: Option<Vec<*mut Node>>,
+}
+
+/// A level of the query whose FROM is an inner join of items, to some of which others are left joined.
 pub struct Level {
     pub query: *mut Query,
     pub items: Vec<Item>,
     /// The conjuncts of WHERE and of inner joins.
     pub quals: Vec<*mut Node>,
-    /// Sets of items that run on the shards together, by index.
+    /// Sets of items that run on the shards together, by index. A nullable side stands alone, or with what it is joined to.
     pub pieces: Vec<Vec<usize>>,
+    /// Range table entries of the joins that `rebuild` writes.
+    joins: Vec<i32>,
 }
 
 /// A level as it was.
@@ -52,6 +69,7 @@ pub struct Saved {
     query: *mut Query,
     items: Vec<Item>,
     pieces: Vec<Vec<usize>>,
+    joins: Vec<i32>,
 }
 
 impl Level {
@@ -69,17 +87,21 @@ impl Level {
             }
             node::map_query(query, |child| pg_sys::flatten_join_alias_vars(query, child));
             forget_names(query);
+            joins::reduce(query);
             let mut level = Level {
                 query,
                 items: Vec::new(),
                 quals: Vec::new(),
                 pieces: Vec::new(),
+                joins: Vec::new(),
             };
             level.flatten((*query).jointree.cast());
             for index in 0..level.items.len() {
                 level.items[index].place = level.place_of(index)?;
             }
             level.merge()?;
+            // the entries of the joins that it had are gone
+            level.rebuild();
             Ok(Some(level))
         }
     }
@@ -93,18 +115,38 @@ impl Level {
                 self.quals.extend(expr::conjuncts((*from).quals));
                 return;
             }
-            if let Some(join) = node::cast::<pg_sys::JoinExpr>(from)
-                .filter(|join| (**join).jointype == JoinType::JOIN_INNER)
-            {
-                if (*join).rtindex > 0 {
-                    retire(self.entry((*join).rtindex));
-                }
+            let Some(join) = node::cast::<pg_sys::JoinExpr>(from) else {
+                self.add_item(from, Place::Here);
+                return;
+            };
+            if (*join).jointype == JoinType::JOIN_INNER {
+                self.forget_join(join);
                 self.flatten((*join).larg);
                 self.flatten((*join).rarg);
                 self.quals.extend(expr::conjuncts((*join).quals));
                 return;
             }
-            self.add_item(from, Place::Here);
+            match joins::sides(join) {
+                Some((kept, nullable))
+                    if !joins::are_referred_to(self.query, &members_of(nullable)) =>
+                {
+                    self.forget_join(join);
+                    self.flatten(kept);
+                    let item = self.add_item(nullable, Place::Here);
+                    self.items[item].on = Some(expr::conjuncts((*join).quals));
+                }
+                _ => {
+                    self.add_item(from, Place::Here);
+                }
+            }
+        }
+    }
+
+    unsafe fn forget_join(&self, join: *mut pg_sys::JoinExpr) {
+        unsafe {
+            if (*join).rtindex > 0 {
+                retire(self.entry((*join).rtindex));
+            }
         }
     }
 
@@ -124,6 +166,7 @@ impl Level {
                 members,
                 needs,
                 place,
+                on: None,
             });
             self.items.len() - 1
         }
@@ -138,6 +181,37 @@ impl Level {
             .iter()
             .flat_map(|item| self.items[*item].members.iter().copied())
             .collect()
+    }
+
+    /// Is it the nullable side of a LEFT JOIN?
+    pub fn is_optional(&self, item: usize) -> bool {
+        self.items[item].on.is_some()
+    }
+
+    /// Is it such a side, without what it is joined to?
+    pub fn is_optional_alone(&self, items: &[usize]) -> bool {
+        matches!(items, [only] if self.is_optional(*only))
+    }
+
+    /// The entries outside that an item refers to, in the condition of its LEFT JOIN as well.
+    unsafe fn partners(&self, item: usize) -> Vec<i32> {
+        unsafe {
+            let item = &self.items[item];
+            let mut partners = item.needs.clone();
+            for qual in item.on.iter().flatten() {
+                partners.extend(varnos(*qual));
+            }
+            partners.retain(|varno| !item.members.contains(varno));
+            partners
+        }
+    }
+
+    /// The conditions for rows of these items to be in the result: of a nullable side alone, for them to be joined.
+    fn quals_about(&self, items: &[usize]) -> &[*mut Node] {
+        match items {
+            [only] => self.items[*only].on.as_ref().unwrap_or(&self.quals),
+            _ => &self.quals,
+        }
     }
 
     /// May the item's rows be looked at apart from the others?
@@ -181,9 +255,10 @@ impl Level {
     pub unsafe fn conditions(&self, items: &[usize], sublinks: bool) -> Vec<usize> {
         unsafe {
             let members = self.members(items);
-            (0..self.quals.len())
+            let quals = self.quals_about(items);
+            (0..quals.len())
                 .filter(|index| {
-                    let qual = self.quals[*index];
+                    let qual = quals[*index];
                     let vars = varnos(qual);
                     !vars.is_empty()
                         && vars.iter().all(|varno| members.contains(varno))
@@ -235,18 +310,26 @@ impl Level {
                     .collect::<Vec<_>>(),
             );
             (*part).targetList = node::copy(targets);
-            let mut quals: Vec<*mut Node> = conditions.iter().map(|i| self.quals[*i]).collect();
-            for (index, qual) in self.quals.iter().enumerate() {
+            let about = self.quals_about(items);
+            let mut quals: Vec<*mut Node> = conditions.iter().map(|i| about[*i]).collect();
+            for (index, qual) in about.iter().enumerate() {
                 if !conditions.contains(&index) {
                     quals.extend(implied_by(*qual, &members));
                 }
             }
-            let from: Vec<*mut Node> = items
-                .iter()
-                .map(|item| node::copy(self.items[*item].node))
+            let alone = self.is_optional_alone(items);
+            let operands: Vec<(*mut Node, Option<*mut Node>)> = self
+                .in_order(items)
+                .into_iter()
+                .map(|item| {
+                    let item = &self.items[item];
+                    let on = item.on.as_ref().filter(|_| !alone);
+                    (node::copy(item.node), on.map(|on| all_of(on)))
+                })
                 .collect();
-            (*part).jointree = pg_sys::makeFromExpr(list::from(from), split::conjunction(&quals));
-            (*part).hasSubLinks = node::has_sublink((*part).jointree.cast());
+            let quals = split::conjunction(&quals);
+            (*part).jointree = side_by_side(&operands, quals);
+            (*part).hasSubLinks = has_sublinks(part);
             for (index, member) in members.iter().enumerate() {
                 let number = index as i32 + 1;
                 if number != *member {
@@ -256,6 +339,8 @@ impl Level {
             // one level more than before
             node::shift_levels(part.cast(), 1, 1);
             move_with(part, 0, 1);
+            let from = joins::from_clause(part, &operands, &mut Vec::new());
+            (*part).jointree = pg_sys::makeFromExpr(from, quals);
             part
         }
     }
@@ -264,9 +349,7 @@ impl Level {
     pub unsafe fn merge(&mut self) -> Result<()> {
         unsafe {
             let mut pieces: Vec<Vec<usize>> = (0..self.items.len())
-                .filter(|item| {
-                    self.items[*item].place == Place::Shards && !self.items[*item].node.is_null()
-                })
+                .filter(|item| self.is_on_shards(*item) && !self.is_optional(*item))
                 .map(|item| vec![item])
                 .collect();
             'again: loop {
@@ -284,38 +367,66 @@ impl Level {
             }
             pieces.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
             self.pieces = pieces;
-            self.attach()
+            self.attach()?;
+            for item in 0..self.items.len() {
+                if self.is_on_shards(item) && self.is_optional(item) && !self.is_in_piece(item) {
+                    self.pieces.push(vec![item]);
+                }
+            }
+            Ok(())
         }
     }
 
-    /// Adds to pieces what is on every node and joined with them.
+    fn is_on_shards(&self, item: usize) -> bool {
+        self.items[item].place == Place::Shards && !self.items[item].node.is_null()
+    }
+
+    pub fn is_in_piece(&self, item: usize) -> bool {
+        self.pieces.iter().any(|piece| piece.contains(&item))
+    }
+
+    /// Can the item be joined to a piece as it is?
+    unsafe fn belongs_to(&self, item: usize, piece: &[usize]) -> bool {
+        unsafe {
+            let members = self.members(piece);
+            let within = |varnos: &[i32]| varnos.iter().all(|varno| members.contains(varno));
+            if self.is_optional(item) {
+                self.items[item].place != Place::Here && within(&self.partners(item))
+            } else if self.is_independent(item) {
+                self.items[item].place == Place::Everywhere && self.is_joined(piece, item)
+            } else {
+                within(&self.items[item].needs)
+            }
+        }
+    }
+
+    /// Adds to pieces what is on every node, or among the rows that it may be left joined to, and joined with them.
     pub unsafe fn attach(&mut self) -> Result<()> {
         unsafe {
             let mut attached = true;
             while attached {
                 attached = false;
                 for item in 0..self.items.len() {
-                    if self.pieces.iter().any(|piece| piece.contains(&item))
-                        || self.items[item].place == Place::Shards
-                        || self.items[item].node.is_null()
-                    {
+                    let waits = if self.is_optional(item) {
+                        self.pieces
+                            .iter()
+                            .all(|piece| !piece.contains(&item) || piece.len() == 1)
+                    } else {
+                        self.items[item].place != Place::Shards && !self.is_in_piece(item)
+                    };
+                    if !waits || self.items[item].node.is_null() {
                         continue;
                     }
                     for index in 0..self.pieces.len() {
-                        let members = self.members(&self.pieces[index]);
-                        let needs = &self.items[item].needs;
-                        let belongs = if needs.is_empty() {
-                            self.items[item].place == Place::Everywhere
-                                && self.is_joined(&self.pieces[index], item)
-                        } else {
-                            needs.iter().all(|varno| members.contains(varno))
-                        };
-                        if !belongs {
+                        if self.is_optional_alone(&self.pieces[index])
+                            || !self.belongs_to(item, &self.pieces[index])
+                        {
                             continue;
                         }
                         let union = [&self.pieces[index][..], &[item]].concat();
                         if self.runs(&union)? {
                             self.pieces[index] = union;
+                            self.pieces.retain(|piece| *piece != [item]);
                             attached = true;
                             break;
                         }
@@ -339,6 +450,23 @@ impl Level {
                         .iter()
                         .all(|varno| own.contains(varno) || inside.contains(varno))
             })
+        }
+    }
+
+    /// Would other items be joined with the piece if they were on every node?
+    pub unsafe fn would_join(&self, piece: &[usize], others: &[usize]) -> bool {
+        unsafe {
+            if !self.is_optional_alone(others) {
+                return others.iter().any(|item| self.is_joined(piece, *item));
+            }
+            let members = self.members(piece);
+            let on = self.items[others[0]].on.iter().flatten();
+            self.partners(others[0])
+                .iter()
+                .all(|varno| members.contains(varno))
+                && on
+                    .into_iter()
+                    .all(|qual| !refers_outside(*qual) && ship::obstacle(*qual).is_none())
         }
     }
 
@@ -369,10 +497,11 @@ impl Level {
             };
             let entry = self.entry((*reference).rtindex);
             let conditions = self.conditions(piece, true);
+            let quals = self.quals_about(piece);
             match (*entry).rtekind {
                 RTEKind::RTE_RELATION => conditions
                     .iter()
-                    .any(|index| node::has_sublink(self.quals[*index])),
+                    .any(|index| node::has_sublink(quals[*index])),
                 // it is a leaf by itself, too, and keeps its order then
                 RTEKind::RTE_SUBQUERY => {
                     !conditions.is_empty() && (*(*entry).subquery).sortClause.is_null()
@@ -382,17 +511,22 @@ impl Level {
         }
     }
 
-    /// Makes each piece that is worth it a subquery, and that a leaf.
+    /// Makes each piece that is worth it a subquery, and that a leaf. Joins that are operands become subqueries, too, which
+    /// are levels of their own.
     ///
     /// # Safety
     /// The query is not used by others.
     pub unsafe fn make_subqueries(&mut self) -> Result<()> {
         unsafe {
+            for item in 0..self.items.len() {
+                if self.is_independent(item) && !self.is_in_piece(item) {
+                    self.look_into(item)?;
+                }
+            }
             for piece in std::mem::take(&mut self.pieces) {
                 if self.is_worth_a_leaf(&piece) {
-                    let item = self.wrap(&piece)?;
-                    let reference = self.items[item].node.cast::<pg_sys::RangeTblRef>();
-                    split::transform_piece((*self.entry((*reference).rtindex)).subquery)?;
+                    let subquery = self.wrap(&piece, Place::Shards)?;
+                    split::transform_piece(subquery)?;
                 }
             }
             self.rebuild();
@@ -400,15 +534,33 @@ impl Level {
         }
     }
 
-    /// Puts items and the conditions that are theirs alone into a subquery; answers the item that it is.
+    /// Makes a join that is an operand a subquery; of a full join, the joins that are its sides.
+    unsafe fn look_into(&mut self, item: usize) -> Result<()> {
+        unsafe {
+            let Some(join) = node::cast::<pg_sys::JoinExpr>(self.items[item].node) else {
+                return Ok(());
+            };
+            if (*join).jointype == JoinType::JOIN_FULL {
+                self.look_into_sides(item);
+                return Ok(());
+            }
+            if self.is_optional(item) {
+                self.wrap(&[item], Place::Here)?;
+            }
+            Ok(())
+        }
+    }
+
+    /// Puts items and the conditions that are theirs alone into a subquery, which it answers.
     ///
     /// # Safety
     /// As `make_subqueries`.
-    pub unsafe fn wrap(&mut self, piece: &[usize]) -> Result<usize> {
+    unsafe fn wrap(&mut self, piece: &[usize], place: Place) -> Result<*mut Query> {
         unsafe {
-            let (subquery, units, members) = self.take(piece)?;
-            let entry = subquery_entry(subquery);
-            Ok(self.put(entry, &units, &members, Place::Shards))
+            let taken = self.take(piece)?;
+            let item = self.put(subquery_entry(taken.query), &taken, place);
+            let reference = self.items[item].node.cast::<pg_sys::RangeTblRef>();
+            Ok((*self.entry((*reference).rtindex)).subquery)
         }
     }
 
@@ -416,11 +568,10 @@ impl Level {
     pub unsafe fn outputs(&mut self, piece: &[usize]) -> Vec<*mut Node> {
         unsafe {
             let conditions = self.own_conditions(piece);
-            let (items, quals) = self.without(piece, &conditions);
+            let (items, quals) = (self.items.clone(), self.quals.clone());
+            self.without(piece, &conditions);
             let units = units_of(self.query, &self.members(piece));
-            for (item, from) in piece.iter().zip(items) {
-                self.items[*item].node = from;
-            }
+            self.items = items;
             self.quals = quals;
             self.rebuild();
             units
@@ -430,85 +581,140 @@ impl Level {
     unsafe fn own_conditions(&self, piece: &[usize]) -> Vec<usize> {
         unsafe {
             let mut conditions = self.conditions(piece, true);
+            let quals = self.quals_about(piece);
             let sublinks = conditions
                 .iter()
-                .any(|index| node::has_sublink(self.quals[*index]));
+                .any(|index| node::has_sublink(quals[*index]));
             if sublinks && !matches!(sendable(self.part(piece, true)), Ok(true)) {
-                conditions.retain(|index| !node::has_sublink(self.quals[*index]));
+                conditions.retain(|index| !node::has_sublink(quals[*index]));
             }
             conditions
         }
     }
 
-    /// The query without items and conditions; answers both as they were.
-    unsafe fn without(
-        &mut self,
-        piece: &[usize],
-        conditions: &[usize],
-    ) -> (Vec<*mut Node>, Vec<*mut Node>) {
+    /// Leaves out items and their conditions. What else the condition of a LEFT JOIN says stays.
+    unsafe fn without(&mut self, piece: &[usize], conditions: &[usize]) {
         unsafe {
-            let items = piece
-                .iter()
-                .map(|item| std::mem::replace(&mut self.items[*item].node, std::ptr::null_mut()))
-                .collect();
-            let quals = self.quals.clone();
-            self.quals = quals
+            let left: Vec<*mut Node> = self
+                .quals_about(piece)
                 .iter()
                 .enumerate()
                 .filter(|(index, _)| !conditions.contains(index))
                 .map(|(_, qual)| *qual)
                 .collect();
-            self.rebuild();
-            (items, quals)
+            if self.is_optional_alone(piece) {
+                self.items[piece[0]].on = Some(left);
+                let none = std::ptr::null_mut();
+                self.items[piece[0]].node = pg_sys::makeFromExpr(std::ptr::null_mut(), none).cast();
+            } else {
+                self.quals = left;
+                for item in piece {
+                    self.items[*item].node = std::ptr::null_mut();
+                }
+            }
+            self.park();
         }
     }
 
-    /// Takes items and their conditions out of the query: as a Query of its own, with the columns that it gives.
-    pub unsafe fn take(
-        &mut self,
-        piece: &[usize],
-    ) -> Result<(*mut Query, Vec<*mut Node>, Vec<i32>)> {
+    /// Takes items and their conditions out of the query.
+    pub unsafe fn take(&mut self, piece: &[usize]) -> Result<Taken> {
         unsafe {
             let conditions = self.own_conditions(piece);
             let members = self.members(piece);
             let units = self.outputs(piece);
-            let targets = if units.is_empty() {
-                list::from([pg_sys::makeTargetEntry(
-                    expr::int4(1).cast(),
-                    1,
-                    node::pstrdup("c1"),
-                    false,
-                )])
-            } else {
-                split::targets(&units)
-            };
-            let subquery = self.part_with(piece, &conditions, targets);
+            let query = self.part_with(piece, &conditions, targets_of(&units));
+            let alone = self.is_optional_alone(piece);
             self.without(piece, &conditions);
+            for item in piece {
+                self.items[*item].node = std::ptr::null_mut();
+            }
             for member in &members {
                 retire(self.entry(*member));
             }
-            Ok((subquery, units, members))
+            let on = self.items[piece[0]].on.clone().filter(|_| alone);
+            Ok(Taken {
+                query,
+                units,
+                members,
+                on,
+            })
         }
     }
 
-    /// Puts an entry with the columns `units` in the place of what `take` took; answers the item that it is.
-    pub unsafe fn put(
-        &mut self,
-        entry: *mut RangeTblEntry,
-        units: &[*mut Node],
-        members: &[i32],
-        place: Place,
-    ) -> usize {
+    /// Puts an entry in the place of what was taken; answers the item that it is.
+    pub unsafe fn put(&mut self, entry: *mut RangeTblEntry, taken: &Taken, place: Place) -> usize {
         unsafe {
             (*self.query).rtable = pg_sys::lappend((*self.query).rtable, entry.cast());
             let rtindex = list::len((*self.query).rtable) as i32;
-            let reference = node::make::<pg_sys::RangeTblRef>();
-            (*reference).rtindex = rtindex;
-            let item = self.add_item(reference.cast(), place);
-            self.rebuild();
-            replace_columns(self.query, members, units, rtindex);
+            let item = self.add_item(reference(rtindex), place);
+            self.items[item].on.clone_from(&taken.on);
+            self.park();
+            replace_columns(self.query, &taken.members, &taken.units, rtindex);
             self.reread();
+            self.rebuild();
             item
+        }
+    }
+
+    /// Makes the joins that are sides of a full join subqueries.
+    unsafe fn look_into_sides(&mut self, item: usize) {
+        unsafe {
+            for left in [true, false] {
+                let join = self.items[item].node.cast::<pg_sys::JoinExpr>();
+                let side = if left { (*join).larg } else { (*join).rarg };
+                if node::cast::<pg_sys::JoinExpr>(side).is_none() {
+                    continue;
+                }
+                self.wrap_side(item, left, side);
+            }
+        }
+    }
+
+    /// Puts one side of a full join into a subquery.
+    unsafe fn wrap_side(&mut self, item: usize, left: bool, side: *mut Node) {
+        unsafe {
+            let operand = |level: &Level| {
+                let join = level.items[item].node.cast::<pg_sys::JoinExpr>();
+                if left {
+                    &raw mut (*join).larg
+                } else {
+                    &raw mut (*join).rarg
+                }
+            };
+            let members = members_of(side);
+            let none = std::ptr::null_mut();
+            *operand(self) = pg_sys::makeFromExpr(std::ptr::null_mut(), none).cast();
+            self.park();
+            let units = units_of(self.query, &members);
+            let alone = Level {
+                query: self.query,
+                items: vec![Item {
+                    node: side,
+                    members: members.clone(),
+                    needs: Vec::new(),
+                    place: Place::Here,
+                    on: None,
+                }],
+                quals: Vec::new(),
+                pieces: Vec::new(),
+                joins: Vec::new(),
+            };
+            let subquery = alone.part_with(&[0], &[], targets_of(&units));
+            for member in &members {
+                retire(self.entry(*member));
+            }
+            (*self.query).rtable =
+                pg_sys::lappend((*self.query).rtable, subquery_entry(subquery).cast());
+            let rtindex = list::len((*self.query).rtable) as i32;
+            *operand(self) = reference(rtindex);
+            self.park();
+            replace_columns(self.query, &members, &units, rtindex);
+            self.reread();
+            let join = self.items[item].node.cast::<pg_sys::JoinExpr>();
+            self.forget_join(join);
+            joins::give_entry(self.query, join);
+            self.items[item].members = members_of(join.cast());
+            self.rebuild();
         }
     }
 
@@ -518,12 +724,15 @@ impl Level {
     /// As `make_subqueries`.
     pub unsafe fn save(&mut self) -> Saved {
         unsafe {
-            self.rebuild();
-            Saved {
+            self.park();
+            let saved = Saved {
                 query: node::copy(self.query),
                 items: self.items.clone(),
                 pieces: self.pieces.clone(),
-            }
+                joins: self.joins.clone(),
+            };
+            self.rebuild();
+            saved
         }
     }
 
@@ -537,17 +746,39 @@ impl Level {
             std::ptr::copy_nonoverlapping(copy, self.query, 1);
             self.items.clone_from(&saved.items);
             self.pieces.clone_from(&saved.pieces);
+            self.joins.clone_from(&saved.joins);
             self.reread();
+            self.rebuild();
         }
     }
 
-    /// The items that are there: those that refer to others come behind these, which PostgreSQL's planner relies on.
-    fn in_order(&self) -> Vec<usize> {
-        let mut present: Vec<usize> = (0..self.items.len())
+    /// The items that are there.
+    fn present(&self) -> Vec<usize> {
+        (0..self.items.len())
             .filter(|item| !self.items[*item].node.is_null())
-            .collect();
-        present.sort_by_key(|item| !self.is_independent(*item));
-        present
+            .collect()
+    }
+
+    /// Items in an order in which each comes behind those that it refers to, which PostgreSQL's planner relies on.
+    unsafe fn in_order(&self, items: &[usize]) -> Vec<usize> {
+        unsafe {
+            let (mut waiting, mut ordered): (Vec<usize>, Vec<usize>) =
+                items.iter().partition(|item| self.is_optional(**item));
+            ordered.sort_by_key(|item| !self.is_independent(*item));
+            while !waiting.is_empty() {
+                let elsewhere = self.members(&waiting);
+                let next = waiting
+                    .iter()
+                    .position(|item| {
+                        self.partners(*item)
+                            .iter()
+                            .all(|varno| !elsewhere.contains(varno))
+                    })
+                    .unwrap_or(0);
+                ordered.push(waiting.remove(next));
+            }
+            ordered
+        }
     }
 
     /// Gives the query the items and conditions as they are now.
@@ -556,32 +787,103 @@ impl Level {
     /// As `make_subqueries`.
     pub unsafe fn rebuild(&mut self) {
         unsafe {
-            let from: Vec<*mut Node> = self
-                .in_order()
-                .iter()
-                .map(|item| self.items[*item].node)
+            let operands: Vec<(*mut Node, Option<*mut Node>)> = self
+                .in_order(&self.present())
+                .into_iter()
+                .map(|item| &self.items[item])
+                .map(|item| (item.node, item.on.as_ref().map(|on| all_of(on))))
                 .collect();
-            let quals = self
-                .quals
-                .iter()
-                .fold(std::ptr::null_mut(), |all, qual| expr::and(all, *qual));
-            (*self.query).jointree = pg_sys::makeFromExpr(list::from(from), quals);
+            let from = joins::from_clause(self.query, &operands, &mut self.joins);
+            (*self.query).jointree = pg_sys::makeFromExpr(from, split::conjunction(&self.quals));
         }
     }
 
-    /// Takes the items and conditions over from the query, whose expressions have been replaced.
-    pub unsafe fn reread(&mut self) {
+    /// Leaves the items and conditions in the query only to be looked at or changed there, until the next `rebuild`.
+    unsafe fn park(&mut self) {
+        unsafe {
+            let present = self.present();
+            let operands: Vec<(*mut Node, Option<*mut Node>)> = present
+                .into_iter()
+                .map(|item| &self.items[item])
+                .map(|item| (item.node, item.on.as_ref().map(|on| conjuncts_as_one(on))))
+                .collect();
+            (*self.query).jointree = side_by_side(&operands, conjuncts_as_one(&self.quals));
+        }
+    }
+
+    /// Takes the items and conditions over from the query, where they were parked and have been changed.
+    unsafe fn reread(&mut self) {
         unsafe {
             let from = (*self.query).jointree;
-            for (item, from) in self
-                .in_order()
-                .into_iter()
-                .zip(list::iter((*from).fromlist))
-            {
+            let present = self.present();
+            let mut quals = list::iter::<pg_sys::BoolExpr>((*from).quals.cast::<pg_sys::List>())
+                .map(|all| list::iter::<Node>((*all).args).collect::<Vec<_>>());
+            self.quals = quals.next().unwrap_or_default();
+            for (item, from) in present.into_iter().zip(list::iter((*from).fromlist)) {
                 self.items[item].node = from;
+                if self.items[item].on.is_some() {
+                    self.items[item].on = quals.next();
+                }
             }
-            self.quals = expr::conjuncts((*from).quals);
         }
+    }
+}
+
+/// Operands and all conditions, apart from each other: a tree to be walked, not planned.
+unsafe fn side_by_side(
+    operands: &[(*mut Node, Option<*mut Node>)],
+    quals: *mut Node,
+) -> *mut pg_sys::FromExpr {
+    unsafe {
+        let from = list::from(operands.iter().map(|(operand, _)| *operand));
+        let conditions = operands.iter().filter_map(|(_, on)| *on);
+        let all = [quals]
+            .into_iter()
+            .chain(conditions)
+            .filter(|qual| !qual.is_null());
+        pg_sys::makeFromExpr(from, list::from(all).cast())
+    }
+}
+
+/// Conjuncts as one node, however many they are.
+unsafe fn conjuncts_as_one(quals: &[*mut Node]) -> *mut Node {
+    unsafe {
+        let all = list::from(quals.iter().copied());
+        pg_sys::makeBoolExpr(pg_sys::BoolExprType::AND_EXPR, all, -1).cast()
+    }
+}
+
+/// The condition of a join, which is there even if it says nothing.
+unsafe fn all_of(quals: &[*mut Node]) -> *mut Node {
+    unsafe {
+        if quals.is_empty() {
+            return pg_sys::makeBoolConst(true, false);
+        }
+        split::conjunction(quals)
+    }
+}
+
+/// A target list of columns that are asked for, or of something, if none is.
+unsafe fn targets_of(units: &[*mut Node]) -> *mut pg_sys::List {
+    unsafe {
+        if units.is_empty() {
+            let name = node::pstrdup("c1");
+            return list::from([pg_sys::makeTargetEntry(
+                expr::int4(1).cast(),
+                1,
+                name,
+                false,
+            )]);
+        }
+        split::targets(units)
+    }
+}
+
+unsafe fn reference(rtindex: i32) -> *mut Node {
+    unsafe {
+        let reference = node::make::<pg_sys::RangeTblRef>();
+        (*reference).rtindex = rtindex;
+        reference.cast()
     }
 }
 

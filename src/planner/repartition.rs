@@ -92,9 +92,12 @@ fn nodes_only_read() -> bool {
 unsafe fn best(level: &mut Level) -> Result<Option<Choice>> {
     unsafe {
         let forced = settings::join_strategy() == JoinStrategy::Repartition;
-        let mut operands: Vec<Vec<usize>> = level.pieces.clone();
+        let mut pieces = level.pieces.clone();
+        pieces.retain(|piece| !level.is_optional_alone(piece));
+        let mut operands = pieces.clone();
         for item in 0..level.items.len() {
             if !level.items[item].node.is_null()
+                && !level.is_optional(item)
                 && level.items[item].place == Place::Here
                 && level.is_independent(item)
             {
@@ -102,7 +105,7 @@ unsafe fn best(level: &mut Level) -> Result<Option<Choice>> {
             }
         }
         let mut best: Option<Choice> = None;
-        for to in level.pieces.clone() {
+        for to in pieces {
             for items in &operands {
                 if *items == to {
                     continue;
@@ -335,7 +338,8 @@ unsafe fn carry_out(level: &mut Level, choice: Choice, externals: &mut Externals
         let Some((schema, target)) = target else {
             return Ok(false);
         };
-        let (subquery, units, members) = level.take(&choice.moved.items)?;
+        let taken = level.take(&choice.moved.items)?;
+        let (subquery, units) = (taken.query, &taken.units);
         let Some(key) = units.iter().position(|unit| same_column(*unit, choice.by)) else {
             return Ok(false);
         };
@@ -374,8 +378,8 @@ unsafe fn carry_out(level: &mut Level, choice: Choice, externals: &mut Externals
             },
             origins,
         });
-        let entry = moved::entry(number, &units, choice.moved.rows);
-        let item = level.put(entry, &units, &members, Place::Shards);
+        let entry = moved::entry(number, units, choice.moved.rows);
+        let item = level.put(entry, &taken, Place::Shards);
         level.merge()?;
         Ok(level
             .pieces

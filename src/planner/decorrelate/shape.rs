@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
 use crate::planner::externals::Externals;
-use crate::planner::pieces::trees;
+use crate::planner::pieces::{joins, trees};
 use crate::planner::{broadcast, split};
 use pgrx::pg_sys::{self, CmdType, Node, NodeTag, Query, RTEKind, RangeTblEntry, SubLinkType};
 
@@ -347,66 +347,8 @@ pub unsafe fn left_join(
         (*join).larg = from;
         (*join).rarg = reference(rtindex);
         (*join).quals = quals;
-        (*query).rtable = pg_sys::lappend((*query).rtable, join_entry(query, from, rtindex).cast());
-        (*join).rtindex = list::len((*query).rtable) as i32;
+        joins::give_entry(query, join);
         join.cast()
-    }
-}
-
-/// The entry of a join, whose columns nobody names.
-unsafe fn join_entry(query: *mut Query, from: *mut Node, right: i32) -> *mut RangeTblEntry {
-    unsafe {
-        let left = match node::cast::<pg_sys::JoinExpr>(from) {
-            Some(join) => (*join).rtindex,
-            None => (*from.cast::<pg_sys::RangeTblRef>()).rtindex,
-        };
-        let entry = node::make::<RangeTblEntry>();
-        (*entry).rtekind = RTEKind::RTE_JOIN;
-        (*entry).jointype = pg_sys::JoinType::JOIN_LEFT;
-        (*entry).inFromCl = true;
-        let (mut vars, mut names) = (Vec::new(), Vec::new());
-        let (mut left_columns, mut right_columns) = (Vec::new(), Vec::new());
-        for (rtindex, columns) in [(left, &mut left_columns), (right, &mut right_columns)] {
-            let side = list::nth::<RangeTblEntry>((*query).rtable, rtindex as usize - 1);
-            let aliases: Vec<*mut Node> = match (*side).rtekind {
-                RTEKind::RTE_JOIN => list::iter((*side).joinaliasvars)
-                    .map(|var: *mut Node| node::copy(var))
-                    .collect(),
-                RTEKind::RTE_SUBQUERY => {
-                    list::iter::<pg_sys::TargetEntry>((*(*side).subquery).targetList)
-                        .filter(|column| !(**column).resjunk)
-                        .map(|column| {
-                            let signature = expr::signature((*column).expr.cast());
-                            expr::var(rtindex, (*column).resno, signature).cast()
-                        })
-                        .collect()
-                }
-                _ => {
-                    let types = list::oids((*side).coltypes);
-                    let typmods = list::ints((*side).coltypmods);
-                    let collations = list::oids((*side).colcollations);
-                    (0..types.len())
-                        .map(|i| {
-                            let signature = (types[i], typmods[i], collations[i]);
-                            expr::var(rtindex, i as i16 + 1, signature).cast()
-                        })
-                        .collect()
-                }
-            };
-            for (index, var) in aliases.into_iter().enumerate() {
-                columns.push(index as i32 + 1);
-                names.push(pg_sys::makeString(node::pstrdup(&format!(
-                    "j{}",
-                    names.len() + 1
-                ))));
-                vars.push(var);
-            }
-        }
-        (*entry).joinaliasvars = list::from(vars);
-        (*entry).joinleftcols = list::from_ints(left_columns);
-        (*entry).joinrightcols = list::from_ints(right_columns);
-        (*entry).eref = pg_sys::makeAlias(c"answered".as_ptr(), list::from(names));
-        entry
     }
 }
 

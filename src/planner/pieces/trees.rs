@@ -159,6 +159,19 @@ pub unsafe fn refers_outside(tree: *mut Node) -> bool {
     }
 }
 
+/// Does a level have subqueries in FROM's expressions and conditions?
+pub unsafe fn has_sublinks(query: *mut Query) -> bool {
+    unsafe {
+        node::has_sublink((*query).jointree.cast())
+            || list::iter::<RangeTblEntry>((*query).rtable).any(|entry| {
+                [(*entry).functions, (*entry).values_lists]
+                    .into_iter()
+                    .any(|tree| node::has_sublink(tree.cast()))
+                    || node::has_sublink((*entry).tablefunc.cast())
+            })
+    }
+}
+
 /// Everything in a level but its WITH queries and the names of its joins' columns.
 pub unsafe fn trees_of(query: *mut Query) -> Vec<*mut Node> {
     unsafe {

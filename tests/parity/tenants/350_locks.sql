@@ -123,3 +123,44 @@ INSERT INTO picked SELECT order_id FROM orders ORDER BY created DESC LIMIT 5 FOR
 SELECT * FROM picked ORDER BY 1;
 DROP TABLE picked;
 DROP VIEW team_tenants, guarded_tenants, tenants_by_plan, some_tenants;
+-- rows that an outer join may not find cannot be locked
+SELECT u.tenant_id FROM users u LEFT JOIN orders o USING (tenant_id, user_id) FOR UPDATE OF o;
+SELECT u.tenant_id FROM users u LEFT JOIN orders o USING (tenant_id, user_id) FOR UPDATE;
+SELECT u.tenant_id FROM users u LEFT JOIN orders o USING (tenant_id, user_id) WHERE u.tenant_id = 3 FOR SHARE;
+SELECT u.tenant_id FROM users u LEFT JOIN events e ON e.event_id = u.user_id FOR SHARE OF e;
+SELECT u.tenant_id FROM users u RIGHT JOIN events e ON e.event_id = u.user_id FOR NO KEY UPDATE OF u SKIP LOCKED;
+SELECT u.tenant_id FROM users u FULL JOIN events e ON e.event_id = u.user_id FOR KEY SHARE OF u;
+SELECT r.rate FROM tenants t LEFT JOIN rates r ON r.currency = t.country FOR UPDATE OF r;
+SELECT c.name FROM tenants t LEFT JOIN countries c ON c.code = t.country FOR UPDATE OF c;
+SELECT c.name FROM countries c LEFT JOIN tenants t ON c.code = t.country ORDER BY t.tenant_id LIMIT 1 FOR UPDATE;
+SELECT * FROM (SELECT t.tenant_id, e.event_id FROM tenants t LEFT JOIN events e USING (tenant_id)) x FOR UPDATE;
+SELECT * FROM (SELECT t.tenant_id, e.event_id FROM tenants t LEFT JOIN events e USING (tenant_id) FOR UPDATE OF t) x ORDER BY 1, 2 LIMIT 3;
+SELECT * FROM (SELECT t.tenant_id, e.event_id FROM tenants t LEFT JOIN events e USING (tenant_id) FOR UPDATE OF e) x ORDER BY 1, 2 LIMIT 3;
+-- those that it must have found can
+SELECT o.order_id FROM users u LEFT JOIN orders o USING (tenant_id, user_id) WHERE o.order_id < 9 ORDER BY 1 FOR UPDATE;
+SELECT e.event_id FROM users u LEFT JOIN events e ON e.event_id = u.user_id AND e.tenant_id = u.tenant_id WHERE e.kind IS NOT NULL ORDER BY 1 FOR UPDATE OF e;
+SELECT e.event_id FROM users u FULL JOIN events e ON e.event_id = u.user_id WHERE u.age > 74 ORDER BY 1 FOR UPDATE OF u;
+-- what is no row of a table cannot be locked
+CREATE VIEW by_plan AS SELECT plan, count(*) AS n FROM tenants GROUP BY plan;
+SELECT * FROM by_plan FOR UPDATE;
+CREATE VIEW plans_of AS SELECT DISTINCT plan FROM tenants;
+SELECT * FROM plans_of FOR UPDATE;
+CREATE VIEW numbered AS SELECT tenant_id, row_number() OVER (ORDER BY tenant_id) AS n FROM tenants;
+SELECT * FROM numbered FOR SHARE;
+CREATE VIEW spread AS SELECT tenant_id, generate_series(1, 2) AS n FROM tenants;
+SELECT * FROM spread FOR UPDATE;
+CREATE VIEW both_kinds AS SELECT tenant_id FROM tenants UNION SELECT event_id::int FROM events;
+SELECT * FROM both_kinds FOR UPDATE;
+CREATE VIEW counted AS SELECT count(*) AS n FROM tenants HAVING count(*) > 0;
+SELECT * FROM counted FOR UPDATE;
+CREATE VIEW paired AS SELECT t.tenant_id, e.event_id FROM tenants t LEFT JOIN events e USING (tenant_id);
+SELECT * FROM paired FOR UPDATE;
+SELECT * FROM paired WHERE event_id < 5 ORDER BY 2 FOR UPDATE;
+SELECT t.tenant_id FROM tenants t JOIN by_plan b USING (plan) ORDER BY 1 FOR UPDATE OF t;
+SELECT t.tenant_id FROM tenants t JOIN by_plan b USING (plan) ORDER BY 1 FOR UPDATE;
+SELECT plan, count(*) FROM tenants GROUP BY plan FOR UPDATE;
+SELECT DISTINCT plan FROM tenants FOR UPDATE;
+SELECT max(tenant_id) FROM tenants FOR UPDATE;
+SELECT tenant_id FROM tenants UNION ALL SELECT 1 FOR UPDATE;
+INSERT INTO rates SELECT 'X' || t.tenant_id, 1 FROM tenants t LEFT JOIN events e ON e.event_id = t.tenant_id FOR UPDATE OF e;
+DROP VIEW by_plan, plans_of, numbered, spread, both_kinds, counted, paired;

@@ -59,7 +59,18 @@ SET shard_ext.join_strategy = broadcast;
 EXPLAIN (COSTS OFF) SELECT e.kind, u.name FROM events e JOIN users u USING (tenant_id) WHERE e.kind = 'x';
 EXPLAIN (COSTS OFF) SELECT count(*) FROM users WHERE tenant_id IN (SELECT tenant_id FROM events WHERE kind = 'x' LIMIT 10);
 EXPLAIN (COSTS OFF) SELECT count(*) FROM users WHERE tenant_id > (SELECT avg(tenant_id) FROM events);
+-- the nullable side of an outer join as well, the other not
+EXPLAIN (COSTS OFF) SELECT e.kind, count(u.name) FROM users u LEFT JOIN events e ON e.event_id = u.user_id GROUP BY 1;
+EXPLAIN (COSTS OFF) SELECT e.kind, count(u.name) FROM events e FULL JOIN (users u JOIN orders o USING (tenant_id)) ON e.event_id = u.user_id GROUP BY 1;
 RESET shard_ext.join_strategy;
+-- pieces of outer joins: whatever order they are written in, and inside of what is joined
+SET shard_ext.join_strategy = pull;
+EXPLAIN (COSTS OFF) SELECT e.kind, count(o.amount) FROM users u LEFT JOIN events e ON e.event_id = u.user_id LEFT JOIN orders o ON o.tenant_id = u.tenant_id GROUP BY 1;
+EXPLAIN (COSTS OFF) SELECT e.kind, count(o.amount) FROM events e LEFT JOIN (users u JOIN orders o USING (tenant_id) JOIN plans p ON p.plan = o.status) ON u.user_id = e.event_id GROUP BY 1;
+RESET shard_ext.join_strategy;
+-- an outer join that is an inner one, a WITH query that is read once
+EXPLAIN (COSTS OFF) SELECT p.price, u.name FROM plans p LEFT JOIN users u ON u.name = p.plan WHERE u.user_id > 7;
+EXPLAIN (COSTS OFF) WITH o AS (SELECT tenant_id, sum(amount) AS amount FROM orders GROUP BY tenant_id) SELECT u.name, o.amount FROM users u JOIN o USING (tenant_id);
 EXPLAIN (COSTS OFF) SELECT random() > 2, name FROM users WHERE name LIKE 'a%';
 
 -- changes
