@@ -125,7 +125,10 @@ pub unsafe fn remote(
             (Kind::Scattered, _) => "scattered change",
         },
     );
-    if !plan.plan.reason.is_empty() && explainer.verbose() {
+    if !plan.plan.sent.is_empty() {
+        explainer.lines("Broadcast", &plan.plan.sent);
+    }
+    if !plan.plan.reason.is_empty() {
         explainer.text("Reason", &plan.plan.reason);
     }
     // A generic plan's parameters have no values under plain EXPLAIN.
@@ -140,6 +143,9 @@ pub unsafe fn remote(
     if explainer.analyze() {
         explainer.integer("Rows Received", None, scan.totals.rows as i64);
         explainer.integer("Bytes Received", None, scan.totals.bytes as i64);
+        if scan.answers.repeated > 0 {
+            explainer.integer("Answers Repeated", None, scan.answers.repeated as i64);
+        }
     }
     let params = Rc::new(params);
     let shown = if settings::explain_all_tasks() {

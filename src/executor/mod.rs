@@ -1,6 +1,7 @@
 //! Runs remote plans: custom scans that ask nodes and decode rows. Comes in: a plan's private data and expressions.
 //! Goes out: tuples in slots. Connections belong to `remote`; what is here dies with the executor state.
 
+mod answers;
 mod changes;
 mod cursor;
 mod decode;

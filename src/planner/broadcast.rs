@@ -7,9 +7,14 @@ use crate::planner::analysis::Analysis;
 use crate::planner::externals::Externals;
 use crate::planner::gathered::gathered;
 use crate::planner::pieces::{trees, Level, Place};
-use crate::planner::{estimate, ship, split};
+use crate::planner::{estimate, leaf, ship, split};
 use crate::settings::{self, JoinStrategy};
 use pgrx::pg_sys::{self, CmdType, Node, NodeTag, Query, RTEKind, RangeTblEntry};
+
+mod filter;
+mod inner;
+
+pub use inner::subqueries as rows_of_subqueries;
 
 /// So few rows are sent even beside few others.
 const FEW_ROWS: f64 = 1000.0;
@@ -117,14 +122,14 @@ unsafe fn element_of(
         let Some((left, array, any)) = as_array(sublink) else {
             return Ok(None);
         };
-        if !is_small(
-            estimate::rows_of((*sublink).subselect.cast()),
-            f64::INFINITY,
-        ) {
+        let rows = estimate::rows_of((*sublink).subselect.cast());
+        if !is_small(rows, f64::INFINITY) {
             return Ok(None);
         }
         split::transform((*array).subselect.cast())?;
-        (*any).args = list::from([left, externals.stand_in(gathered(array))]);
+        let values = externals.stand_in(gathered(array));
+        leaf::note_sent(values, &told("a subquery", rows));
+        (*any).args = list::from([left, values]);
         Ok(Some(any.cast()))
     }
 }
@@ -198,18 +203,35 @@ fn is_small(rows: f64, others: f64) -> bool {
     }
 }
 
-/// Sends small operands of the level's join to the shards of its largest piece.
+/// What EXPLAIN says of rows that are sent.
+fn told(what: &str, rows: f64) -> String {
+    match settings::join_strategy() {
+        JoinStrategy::Auto => format!("{what}, about {} rows", rows.round()),
+        _ => format!("{what}, shard_ext.join_strategy is broadcast"),
+    }
+}
+
+/// Sends small operands of the level's join to the shards of its largest piece. Answers how many rows the smallest
+/// operand has that was too large, if there is one.
 ///
 /// # Safety
 /// The level's query is owned by the caller.
-pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<()> {
+pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<Option<f64>> {
     unsafe {
         let strategy = settings::join_strategy();
         if level.pieces.is_empty()
             || matches!(strategy, JoinStrategy::Pull | JoinStrategy::Repartition)
         {
-            return Ok(());
+            return Ok(None);
         }
+        let too_large = send_small(level, externals)?;
+        filter::nullable_sides(level, externals)?;
+        Ok(too_large)
+    }
+}
+
+unsafe fn send_small(level: &mut Level, externals: &mut Externals) -> Result<Option<f64>> {
+    unsafe {
         let sizes: Vec<f64> = level
             .pieces
             .iter()
@@ -220,9 +242,10 @@ pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<(
             .filter(|index| !level.is_optional_alone(&level.pieces[*index]))
             .max_by(|a, b| sizes[*a].total_cmp(&sizes[*b]))
         else {
-            return Ok(());
+            return Ok(None);
         };
         let others = sizes[largest];
+        let mut too_large: Option<f64> = None;
         let mut candidates: Vec<(f64, Vec<usize>)> = Vec::new();
         for (index, piece) in level.pieces.iter().enumerate() {
             if index != largest {
@@ -252,20 +275,25 @@ pub unsafe fn operands(level: &mut Level, externals: &mut Externals) -> Result<(
                 if candidates[index].0.is_nan() {
                     candidates[index].0 = level_estimate(level, &piece);
                 }
-                if !is_small(candidates[index].0, others)
+                let rows = candidates[index].0;
+                if !is_small(rows, others) && rows.is_finite() {
+                    too_large = Some(too_large.map_or(rows, |least| least.min(rows)));
+                }
+                if !is_small(rows, others)
                     || !level.outputs(&piece).into_iter().all(|unit| travels(unit))
                 {
                     continue;
                 }
                 level.pieces.retain(|other| *other != piece);
-                send(level, &piece, externals)?;
+                let text = told(&level.names(&piece), rows);
+                send(level, &piece, level.query, externals, &text)?;
                 candidates.remove(index);
                 level.attach()?;
                 sent = true;
                 break;
             }
         }
-        Ok(())
+        Ok(too_large)
     }
 }
 
@@ -284,41 +312,33 @@ pub unsafe fn level_estimate(level: &Level, items: &[usize]) -> f64 {
         (*part).hasModifyingCTE = (*level.query).hasModifyingCTE;
         let follows_itself = list::iter::<RangeTblEntry>((*part).rtable)
             .any(|entry| (*entry).rtekind == RTEKind::RTE_CTE && (*entry).self_reference);
-        if follows_itself || (*part).hasModifyingCTE || trees::refers_outside(part.cast()) {
+        if follows_itself
+            || (*part).hasModifyingCTE
+            || trees::refers_outside(part.cast())
+            || trees::lacks_with(part)
+        {
             return f64::INFINITY;
         }
         estimate::rows_of(part)
     }
 }
 
-/// Makes items of the level a WITH query, whose columns the shards get as arrays.
-unsafe fn send(level: &mut Level, piece: &[usize], externals: &mut Externals) -> Result<()> {
+/// Makes items of a level a WITH query of `owner`, the level or one around it, whose columns the shards get as arrays.
+/// `text` is for EXPLAIN.
+unsafe fn send(
+    level: &mut Level,
+    piece: &[usize],
+    owner: *mut Query,
+    externals: &mut Externals,
+    text: &str,
+) -> Result<()> {
     unsafe {
-        let taken = level.take(piece)?;
-        let subquery = taken.query;
-        let columns: Vec<*mut pg_sys::TargetEntry> = list::iter((*subquery).targetList).collect();
-        let cte = node::make::<pg_sys::CommonTableExpr>();
-        split::transform(subquery)?;
-        externals.add_with(level.query, cte);
-        (*cte).ctematerialized = pg_sys::CTEMaterialize::CTEMaterializeAlways;
-        (*cte).ctequery = subquery.cast();
-        (*cte).cterefcount = columns.len() as i32;
-        (*cte).location = -1;
-        let names = || {
-            let names = columns
-                .iter()
-                .map(|column| pg_sys::makeString((**column).resname));
-            list::from(names.collect::<Vec<_>>())
-        };
-        let signatures: Vec<_> = columns
-            .iter()
-            .map(|column| expr::signature((**column).expr.cast()))
-            .collect();
-        (*cte).ctecolnames = names();
-        (*cte).ctecoltypes = list::from_oids(signatures.iter().map(|s| s.0));
-        (*cte).ctecoltypmods = list::from_ints(signatures.iter().map(|s| s.1));
-        (*cte).ctecolcollations = list::from_oids(signatures.iter().map(|s| s.2));
+        let taken = level.take_here(piece)?;
+        split::transform(taken.query)?;
+        let cte = trees::with_query(taken.query);
+        externals.add_with(owner, cte);
         let entry = arrays_entry(cte, 1, externals);
+        leaf::note_sent((*entry).functions.cast(), text);
         level.put(entry, &taken, Place::Everywhere);
         Ok(())
     }

@@ -40,7 +40,10 @@ pub unsafe fn plan(
         leaf::give_row_identity();
         let planned = match super::plan_routed(query)? {
             Some(planned) => planned,
-            None => super::plan_select(query, standard)?,
+            None => {
+                locks::refuse_as_planned(query);
+                super::plan_select(query, standard)?
+            }
         };
         drop(session);
         if options & pg_sys::CURSOR_OPT_SCROLL as i32 != 0 {

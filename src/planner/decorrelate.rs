@@ -22,7 +22,7 @@ mod shape;
 use crate::error::{Error, Result};
 use crate::pg::{expr, list, node};
 use crate::planner::externals::Externals;
-use crate::planner::pieces::{self, trees, Level, Place};
+use crate::planner::pieces::{trees, Level, Place};
 use crate::planner::{broadcast, estimate, split};
 use crate::settings::{self, JoinStrategy};
 use pgrx::pg_sys::{self, Node, NodeTag, Query};
@@ -152,7 +152,7 @@ impl Found<'_> {
             let ours = |key: &*mut pg_sys::Var| members.contains(&(**key).varno);
             if !subquery.keys.iter().all(ours)
                 || !proof::is_right(&subquery)
-                || self.is_tied(sublink)?
+                || self.level.runs_beside(sublink)?
                 || !self.pays(&subquery)
             {
                 return unchanged;
@@ -162,39 +162,6 @@ impl Found<'_> {
             let mark = marks::mark(number, (type_oid, collation), &subquery.keys);
             self.subqueries.push(subquery);
             Ok(mark)
-        }
-    }
-
-    /// Can the subquery run on the shards of what it depends on, together with that?
-    unsafe fn is_tied(&self, sublink: *mut pg_sys::SubLink) -> Result<bool> {
-        unsafe {
-            for piece in &self.level.pieces {
-                if self.level.is_optional_alone(piece) {
-                    continue;
-                }
-                let members = self.level.members(piece);
-                if !trees::varnos(sublink.cast())
-                    .iter()
-                    .all(|varno| members.contains(varno))
-                {
-                    continue;
-                }
-                let target = pg_sys::makeTargetEntry(
-                    node::copy(sublink).cast(),
-                    1,
-                    node::pstrdup("value"),
-                    false,
-                );
-                let conditions = self.level.conditions(piece, false);
-                let part = self
-                    .level
-                    .part_with(piece, &conditions, list::from([target]));
-                (*part).hasSubLinks = true;
-                if pieces::sendable(part)? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
         }
     }
 
@@ -231,9 +198,9 @@ unsafe fn take_apart(
     unsafe {
         let query = level.query;
         let items: Vec<usize> = (0..level.items.len()).collect();
-        let taken = level.take(&items)?;
+        let taken = level.take_here(&items)?;
         split::transform(taken.query)?;
-        let rows_with = shape::with_query(taken.query);
+        let rows_with = trees::with_query(taken.query);
         externals.add_with(query, rows_with);
         let entry = broadcast::with_entry(rows_with, 0);
         let item = level.put(entry, &taken, Place::Here);
@@ -242,7 +209,7 @@ unsafe fn take_apart(
         for (number, subquery) in subqueries.iter().enumerate() {
             let keys = marks::keys_of(query, number)
                 .ok_or_else(|| Error::internal("a subquery without its mark"))?;
-            let keys_with = shape::with_query(shape::distinct(rows_with, &keys));
+            let keys_with = trees::with_query(shape::distinct(rows_with, &keys));
             externals.add_with(query, keys_with);
             let answered = shape::answers(subquery, keys_with)?;
             let entry = trees::subquery_entry(answered);

@@ -99,7 +99,7 @@ unsafe fn single_row(
             single: true,
         };
         let order = Order::default();
-        let remote = remote::finish_with(copy, &route, order, String::new(), parameters)?;
+        let remote = remote::finish_with(copy, &route, order, parameters)?;
         statement::planned(query, remote, returning)
     }
 }

@@ -54,7 +54,7 @@ pub unsafe fn pushed(
         conflict::name_excluded(copy);
         let returning = modify::push_returning(copy)?;
         read_from(copy, source, select, &attributes);
-        let remote = remote::finish(copy, &route, Order::default(), String::new())?;
+        let remote = remote::finish(copy, &route, Order::default())?;
         statement::planned(query, remote, returning).map(Some)
     }
 }

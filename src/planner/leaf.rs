@@ -37,6 +37,10 @@ pub struct Planning {
     inserts: Vec<Inserting>,
     /// Rows that go to tables beside shards.
     moves: Vec<Rc<Moving>>,
+    /// What stands for values that are sent to shards, by number, and what EXPLAIN says of them.
+    sent: Vec<(i32, String)>,
+    /// Tables by id and alias whose rows are joined here, and why.
+    joined: Vec<(Vec<(Oid, String)>, String)>,
     /// The statement writes nothing, and nothing that it calls could.
     quiet: bool,
     /// The next to start a session shares this one.
@@ -170,6 +174,103 @@ pub fn add_move(moving: Moving) {
 /// The move of this number.
 pub fn move_of(number: usize) -> Option<Rc<Moving>> {
     current(|planning| planning.moves.get(number).cloned()).flatten()
+}
+
+/// Says what is sent by the parameters in a tree.
+///
+/// # Safety
+/// `tree` is valid.
+pub unsafe fn note_sent(tree: *mut Node, text: &str) {
+    unsafe {
+        let mut numbers = Vec::new();
+        node::walk(tree, &mut |item, _| {
+            if let Some(param) = node::cast::<pg_sys::Param>(item) {
+                numbers.push((*param).paramid);
+            }
+            node::Step::Into
+        });
+        current(|planning| {
+            let sent = numbers.into_iter().map(|number| (number, text.to_owned()));
+            planning.sent.extend(sent);
+        });
+    }
+}
+
+/// What is sent by the parameters in expressions, each thing once.
+///
+/// # Safety
+/// They are valid expressions.
+pub unsafe fn sent_by(exprs: &[*mut Node]) -> Vec<String> {
+    unsafe {
+        let mut found: Vec<String> = Vec::new();
+        for tree in exprs {
+            node::walk(*tree, &mut |item, _| {
+                if let Some(param) = node::cast::<pg_sys::Param>(item) {
+                    let number = (*param).paramid;
+                    current(|planning| {
+                        // numbers are used again some time
+                        let known = planning
+                            .sent
+                            .iter()
+                            .rev()
+                            .find(|(known, _)| *known == number);
+                        if let Some((_, text)) = known.filter(|(_, text)| !found.contains(text)) {
+                            found.push(text.clone());
+                        }
+                    });
+                }
+                node::Step::Into
+            });
+        }
+        found
+    }
+}
+
+/// The rows of a level's tables are joined here.
+///
+/// # Safety
+/// `level` is valid.
+pub unsafe fn note_joined(level: *mut Query, why: String) {
+    unsafe {
+        let mut tables = Vec::new();
+        node::walk(level.cast(), &mut |item, _| {
+            if let Some(sub) = node::cast::<Query>(item) {
+                tables.extend(list::iter((*sub).rtable).filter_map(|entry| table_and_alias(entry)));
+            }
+            node::Step::Into
+        });
+        current(|planning| planning.joined.push((tables, why)));
+    }
+}
+
+/// Why the rows of some entries are joined here, if they are.
+///
+/// # Safety
+/// They are valid.
+pub unsafe fn joined_because(entries: &[*mut pg_sys::RangeTblEntry]) -> Option<String> {
+    unsafe {
+        let tables: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| table_and_alias(*entry))
+            .collect();
+        current(|planning| {
+            // levels inside are looked at after those around them
+            let mut joined = planning.joined.iter().rev();
+            joined
+                .find(|(known, _)| tables.iter().any(|table| known.contains(table)))
+                .map(|(_, why)| why.clone())
+        })
+        .flatten()
+    }
+}
+
+unsafe fn table_and_alias(entry: *mut pg_sys::RangeTblEntry) -> Option<(Oid, String)> {
+    unsafe {
+        ((*entry).rtekind == RTEKind::RTE_RELATION).then(|| {
+            let alias = std::ffi::CStr::from_ptr((*(*entry).eref).aliasname);
+            ((*entry).relid, alias.to_string_lossy().into_owned())
+        })
+    }
 }
 
 /// May nothing in the statement write?
@@ -752,13 +853,7 @@ unsafe fn plan_relation(
         let analysis = Analysis::of(query)?;
         let route = route::route(&analysis)?.unwrap_or(everything(table)?);
         let order = Order::default();
-        let finished = remote::finish(
-            query,
-            &route,
-            order,
-            "one table of a query that the coordinator joins".into(),
-        )?;
-        let mut finished = finished;
+        let mut finished = remote::finish(query, &route, order)?;
         finished.plan.bulk |= finished.plan.params.is_empty()
             && finished.plan.kind == crate::planner::plan::Kind::Scattered
             && (*rel).rows >= BULK_ROWS;

@@ -74,40 +74,61 @@ pub unsafe fn concern_local(query: *mut Query) -> Result<bool> {
     }
 }
 
-/// The marks of this level as a FOR UPDATE clause of its own; a view may have come between, so what PostgreSQL's planner
-/// checks again is checked.
+/// The marks of this level as a FOR UPDATE clause of its own. False, and no marks, where the rows are not those of tables:
+/// PostgreSQL's planner has been asked about such levels, and does not run this one.
 ///
 /// # Safety
 /// `query` is a valid Query that the caller owns.
-pub unsafe fn make_explicit(query: *mut Query) {
+pub unsafe fn make_explicit(query: *mut Query) -> bool {
     unsafe {
+        if !gives_table_rows(query) {
+            (*query).rowMarks = std::ptr::null_mut();
+            return false;
+        }
         for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
             (*mark).pushedDown = false;
             (*query).hasForUpdate = true;
             leaf::note_strength((*mark).strength);
-            pg_sys::CheckSelectLocking(query, (*mark).strength);
         }
+        true
     }
 }
 
-/// Fails when the statement says FOR UPDATE of rows that an outer join may not have found: PostgreSQL's planner refuses
-/// that, once it knows which joins are outer ones after all, so it is asked.
+/// What `CheckSelectLocking` demands of a level that locks.
+unsafe fn gives_table_rows(query: *mut Query) -> bool {
+    unsafe {
+        (*query).setOperations.is_null()
+            && !(*query).hasAggs
+            && !(*query).hasWindowFuncs
+            && !(*query).hasTargetSRFs
+            && (*query).groupClause.is_null()
+            && (*query).groupingSets.is_null()
+            && (*query).havingQual.is_null()
+            && (*query).distinctClause.is_null()
+    }
+}
+
+/// Fails when the statement says FOR UPDATE of rows that an outer join may not have found, or, through a view, of what is
+/// no row of a table: PostgreSQL's planner refuses that where it comes to it, so it is asked.
 ///
 /// # Safety
 /// `query` is a valid statement.
-pub unsafe fn refuse_optional_rows(query: *mut Query) {
+pub unsafe fn refuse_as_planned(query: *mut Query) {
     unsafe {
-        let (mut locks, mut outer) = (false, false);
+        let (mut locks, mut odd) = (false, false);
         node::walk(query.cast(), &mut |item, _| {
             if let Some(level) = node::cast::<Query>(item) {
-                locks |= !(*level).rowMarks.is_null();
-                outer |= list::iter::<pg_sys::RangeTblEntry>((*level).rtable).any(|rte| {
+                for mark in list::iter::<pg_sys::RowMarkClause>((*level).rowMarks) {
+                    locks = true;
+                    odd |= (*mark).pushedDown;
+                }
+                odd |= list::iter::<pg_sys::RangeTblEntry>((*level).rtable).any(|rte| {
                     (*rte).rtekind == RTEKind::RTE_JOIN && (*rte).jointype != JoinType::JOIN_INNER
                 });
             }
             Step::Into
         });
-        if locks && outer {
+        if locks && odd {
             estimate::plan(query);
         }
     }
@@ -148,15 +169,8 @@ unsafe fn is_distributed(rte: *mut pg_sys::RangeTblEntry) -> Result<bool> {
 unsafe fn is_part(sub: *mut Query) -> bool {
     unsafe {
         !(*sub).hasForUpdate
-            && (*sub).setOperations.is_null()
-            && !(*sub).hasAggs
-            && !(*sub).hasWindowFuncs
-            && !(*sub).hasTargetSRFs
-            && (*sub).groupClause.is_null()
-            && (*sub).groupingSets.is_null()
-            && (*sub).havingQual.is_null()
+            && gives_table_rows(sub)
             && (*sub).sortClause.is_null()
-            && (*sub).distinctClause.is_null()
             && (*sub).limitCount.is_null()
             && (*sub).limitOffset.is_null()
             && (*sub).cteList.is_null()

@@ -131,7 +131,7 @@ unsafe fn plan_distributed(query: *mut Query, standard: Planner) -> Result<*mut 
                 return Ok(statement);
             }
         }
-        locks::refuse_optional_rows(query);
+        locks::refuse_as_planned(query);
         if writing::concerns(query)? {
             return writing::plan(query, standard, plan_rest);
         }
@@ -169,7 +169,7 @@ unsafe fn plan_routed(query: *mut Query) -> Result<Option<*mut PlannedStmt>> {
         }
         let copy = node::copy(query);
         let order = Order::default();
-        let remote = remote::finish(copy, &route, order, String::new())?;
+        let remote = remote::finish(copy, &route, order)?;
         let statement = statement::planned(query, remote, None)?;
         if let Some(mark) = list::iter::<pg_sys::RowMarkClause>((*query).rowMarks).next() {
             statement::note_lock(statement, (*mark).strength);

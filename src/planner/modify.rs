@@ -116,7 +116,7 @@ pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Chang
             Err(error) => return pulled(error.to_string()),
         };
         let order = Order::default();
-        let mut remote = remote::finish(copy, &route, order, String::new())?;
+        let mut remote = remote::finish(copy, &route, order)?;
         remote.exprs.extend(remote::own(conditions));
         remote.plan.checks = checks;
         Ok(Change::Pushed(Box::new(remote), returning))

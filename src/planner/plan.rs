@@ -50,7 +50,8 @@ pub struct RemotePlan {
     pub checks: Vec<RowCheck>,
     /// Tables of moved rows that the text names.
     pub moved: Vec<MovedName>,
-    /// Why the statement was not routed, for EXPLAIN.
+    /// For EXPLAIN: rows of others that go to the shards as parameters, and why the rows are joined here.
+    pub sent: Vec<String>,
     pub reason: String,
 }
 

@@ -4,6 +4,7 @@ use crate::deparse;
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
+use crate::planner::leaf;
 use crate::planner::moved;
 use crate::planner::plan::{Command, Kind, MovedName, Prune, RemotePlan, SortKey, ALL_NODES};
 use crate::planner::route::Route;
@@ -47,13 +48,8 @@ impl Default for Order {
 ///
 /// # Safety
 /// `query` is a valid Query whose trees are shippable; `route` was found for it.
-pub unsafe fn finish(
-    query: *mut Query,
-    route: &Route,
-    order: Order,
-    reason: String,
-) -> Result<Remote> {
-    unsafe { finish_with(query, route, order, reason, Parameters::default()) }
+pub unsafe fn finish(query: *mut Query, route: &Route, order: Order) -> Result<Remote> {
+    unsafe { finish_with(query, route, order, Parameters::default()) }
 }
 
 /// Name of the rows of a node's shard groups, where the node goes on with them.
@@ -84,7 +80,7 @@ pub unsafe fn finish_over(
         if !template.holes().is_empty() {
             return Ok(None);
         }
-        let mut remote = finish_with(query, route, Order::default(), String::new(), parameters)?;
+        let mut remote = finish_with(query, route, Order::default(), parameters)?;
         remote.plan.columns = columns.iter().map(|(t, _, _)| t.to_u32()).collect();
         remote.plan.over = Some(template.text().to_owned());
         remote.plan.bulk = false;
@@ -118,7 +114,6 @@ pub unsafe fn finish_with(
     query: *mut Query,
     route: &Route,
     order: Order,
-    reason: String,
     mut parameters: Parameters,
 ) -> Result<Remote> {
     unsafe {
@@ -217,7 +212,10 @@ pub unsafe fn finish_with(
             as_others: relations.iter().any(|rte| applies_policies_of_others(*rte)),
             checks: Vec::new(),
             moved,
-            reason,
+            sent: leaf::sent_by(&exprs),
+            reason: leaf::joined_because(&relations)
+                .map(|why| format!("joined on the coordinator: {why}"))
+                .unwrap_or_default(),
         };
         Ok(Remote {
             plan,
@@ -701,6 +699,7 @@ pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
             as_others: false,
             checks: Vec::new(),
             moved: Vec::new(),
+            sent: Vec::new(),
             reason: String::new(),
         };
         let exprs = own(parameters.exprs);

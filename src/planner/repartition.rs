@@ -338,7 +338,7 @@ unsafe fn carry_out(level: &mut Level, choice: Choice, externals: &mut Externals
         let Some((schema, target)) = target else {
             return Ok(false);
         };
-        let taken = level.take(&choice.moved.items)?;
+        let taken = level.take_here(&choice.moved.items)?;
         let (subquery, units) = (taken.query, &taken.units);
         let Some(key) = units.iter().position(|unit| same_column(*unit, choice.by)) else {
             return Ok(false);

@@ -22,6 +22,7 @@ use crate::planner::route::{self, Route};
 use crate::planner::rowmarks;
 use crate::planner::ship::{self, Reason};
 use crate::planner::wrapped;
+use crate::settings::{self, JoinStrategy};
 use pgrx::pg_sys::{self, Node, NodeTag, Query, RTEKind};
 
 /// Puts leaves into `query` (changed in place), as large as they can be.
@@ -33,8 +34,7 @@ pub unsafe fn transform(query: *mut Query) -> Result<()> {
         if !super::mentions_distributed(query) {
             return Ok(());
         }
-        if locks::concern(query)? {
-            locks::make_explicit(query);
+        if locks::concern(query)? && locks::make_explicit(query) {
             if leaf::locks_optional_rows() && merge::locks_optional_rows(query) {
                 return locks::lock_above(query);
             }
@@ -45,9 +45,9 @@ pub unsafe fn transform(query: *mut Query) -> Result<()> {
         }
         let apart = rowmarks::wrap(query)?;
         locks::leave_to_subqueries(query)?;
-        if split_level(query, Mode::Plain)?.is_some() {
+        if let Some(reason) = split_level(query, Mode::Plain)? {
             if can_be_taken_apart(query) {
-                split_joins(query)?;
+                split_joins(query, reason)?;
             } else if decorrelate::concerns(query) {
                 take_subqueries_out(query)?;
             }
@@ -125,29 +125,43 @@ unsafe fn can_be_taken_apart(query: *mut Query) -> bool {
 }
 
 /// Sends what is small to the shards; then the level may be a leaf after all. Otherwise the largest pieces of its FROM
-/// are leaves, and PostgreSQL joins them.
-unsafe fn split_joins(query: *mut Query) -> Result<()> {
+/// are leaves, and PostgreSQL joins them. `reason` says why the level is no leaf as it is.
+unsafe fn split_joins(query: *mut Query, reason: Reason) -> Result<()> {
     unsafe {
         let mut externals = Externals::default();
         broadcast::subqueries(query, &mut externals)?;
         let mut done = !externals.is_empty() && split_whole(query)?;
         if !done {
             if let Some(mut level) = Level::of(query)? {
+                broadcast::rows_of_subqueries(&mut level, &mut externals)?;
                 if decorrelate::subqueries(&mut level, &mut externals)? {
                     externals.restore(query);
                     return Ok(());
                 }
-                broadcast::operands(&mut level, &mut externals)?;
+                let too_large = broadcast::operands(&mut level, &mut externals)?;
                 level.rebuild();
                 done = level.is_one_piece() && split_whole(query)?
                     || repartition::pieces(&mut level, &mut externals)?;
                 if !done {
+                    if level.is_join() {
+                        leaf::note_joined(query, why_here(reason, too_large));
+                    }
                     level.make_subqueries()?;
                 }
             }
         }
         externals.restore(query);
         Ok(())
+    }
+}
+
+/// What EXPLAIN says of a join that PostgreSQL makes here; `too_large` is how many rows its smaller side has, if it was
+/// looked at.
+fn why_here(reason: Reason, too_large: Option<f64>) -> String {
+    match (settings::join_strategy(), too_large) {
+        (JoinStrategy::Pull, _) => format!("{reason}; shard_ext.join_strategy is pull"),
+        (_, Some(rows)) => format!("{reason}; the smaller side has about {} rows", rows.round()),
+        _ => reason,
     }
 }
 
@@ -467,7 +481,7 @@ unsafe fn whole(query: *mut Query, route: &Route, mode: Mode) -> Result<Option<R
             }
         }
         let limit_done = one_group_limit;
-        let remote = remote::finish(inner, route, order, String::new())?;
+        let remote = remote::finish(inner, route, order)?;
         let signatures = remote.columns.clone();
         let entry = leaf::placeholder(remote, sorted && !one_group_limit);
         for (index, target) in list::iter::<pg_sys::TargetEntry>((*query).targetList).enumerate() {
@@ -596,7 +610,7 @@ unsafe fn ship_rows(query: *mut Query, route: &Route, mode: Mode) -> Result<Opti
             order.limit = limit_with_offset(query);
             order.candidates = mode.candidates();
         }
-        let remote = remote::finish(inner, route, order, String::new())?;
+        let remote = remote::finish(inner, route, order)?;
         let entry = leaf::placeholder(remote, false);
         let kept = kept
             .into_iter()

@@ -32,7 +32,7 @@ pub unsafe fn remote(level: &Level, inner: *mut Query, route: &Route) -> Result<
         (*inner).targetList = split::targets(&units);
         group(level, inner);
         (*inner).havingQual = node::copy(level.having);
-        remote::finish(inner, route, Order::default(), String::new())
+        remote::finish(inner, route, Order::default())
     }
 }
 

@@ -5,8 +5,9 @@ use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
 use crate::planner::externals::Externals;
-use crate::planner::pieces::{joins, trees};
-use crate::planner::{broadcast, split};
+use crate::planner::pieces::joins;
+use crate::planner::pieces::trees::{self, reference};
+use crate::planner::{broadcast, leaf, split};
 use pgrx::pg_sys::{self, CmdType, Node, NodeTag, Query, RTEKind, RangeTblEntry, SubLinkType};
 
 /// Does the level return all its rows, each once, so that its output is computed for all?
@@ -157,41 +158,6 @@ pub unsafe fn without_correlation(query: *mut Query) -> *mut Query {
     }
 }
 
-/// A WITH query of no name yet.
-pub unsafe fn with_query(query: *mut Query) -> *mut pg_sys::CommonTableExpr {
-    unsafe {
-        let signatures: Vec<_> = list::iter::<pg_sys::TargetEntry>((*query).targetList)
-            .map(|column| expr::signature((*column).expr.cast()))
-            .collect();
-        let cte = node::make::<pg_sys::CommonTableExpr>();
-        (*cte).ctematerialized = pg_sys::CTEMaterialize::CTEMaterializeAlways;
-        (*cte).ctequery = query.cast();
-        (*cte).cterefcount = 2;
-        (*cte).location = -1;
-        (*cte).ctecolnames = names(query);
-        (*cte).ctecoltypes = list::from_oids(signatures.iter().map(|s| s.0));
-        (*cte).ctecoltypmods = list::from_ints(signatures.iter().map(|s| s.1));
-        (*cte).ctecolcollations = list::from_oids(signatures.iter().map(|s| s.2));
-        cte
-    }
-}
-
-unsafe fn names(query: *mut Query) -> *mut pg_sys::List {
-    unsafe {
-        let names = list::iter::<pg_sys::TargetEntry>((*query).targetList)
-            .map(|column| pg_sys::makeString((*column).resname));
-        list::from(names.collect::<Vec<_>>())
-    }
-}
-
-unsafe fn reference(rtindex: i32) -> *mut Node {
-    unsafe {
-        let reference = node::make::<pg_sys::RangeTblRef>();
-        (*reference).rtindex = rtindex;
-        reference.cast()
-    }
-}
-
 /// Makes `columns` what the query groups by.
 unsafe fn clauses(columns: &[*mut pg_sys::TargetEntry]) -> *mut pg_sys::List {
     unsafe {
@@ -250,6 +216,7 @@ pub unsafe fn answers(
             node::renumber(query.cast(), rtindex, rtindex + 1);
         }
         let entry = broadcast::arrays_entry(keys, 2, &mut externals);
+        leaf::note_sent((*entry).functions.cast(), "what a subquery asks for");
         (*query).rtable = pg_sys::lcons(entry.cast(), (*query).rtable);
         (*(*query).jointree).fromlist =
             pg_sys::lcons(reference(1).cast(), (*(*query).jointree).fromlist);

@@ -129,6 +129,31 @@ pub unsafe fn varnos(tree: *mut Node) -> Vec<i32> {
     found
 }
 
+/// Does a query read WITH queries of its own level that are not there (yet)?
+pub unsafe fn lacks_with(query: *mut Query) -> bool {
+    unsafe {
+        let is_there = |name: *const std::ffi::c_char| {
+            let name = std::ffi::CStr::from_ptr(name);
+            list::iter::<pg_sys::CommonTableExpr>((*query).cteList)
+                .any(|cte| std::ffi::CStr::from_ptr((*cte).ctename) == name)
+        };
+        node::walk(query.cast(), &mut |item, level| {
+            let lacks = node::cast::<Query>(item).is_some_and(|sub| {
+                list::iter::<RangeTblEntry>((*sub).rtable).any(|entry| {
+                    (*entry).rtekind == RTEKind::RTE_CTE
+                        && (*entry).ctelevelsup == level
+                        && !is_there((*entry).ctename)
+                })
+            });
+            if lacks {
+                Step::Stop
+            } else {
+                Step::Into
+            }
+        })
+    }
+}
+
 /// Does an entry read a WITH query of this level or above?
 pub unsafe fn reads_with(entry: *mut RangeTblEntry) -> bool {
     unsafe {
@@ -354,5 +379,41 @@ pub unsafe fn subquery_entry(subquery: *mut Query) -> *mut RangeTblEntry {
         (*entry).eref = pg_sys::makeAlias(node::pstrdup("piece").cast_const(), list::from(names));
         (*entry).alias = node::copy((*entry).eref);
         entry
+    }
+}
+
+/// A WITH query of no name yet, whose rows are computed once.
+pub unsafe fn with_query(query: *mut Query) -> *mut pg_sys::CommonTableExpr {
+    unsafe {
+        let signatures: Vec<_> = list::iter::<pg_sys::TargetEntry>((*query).targetList)
+            .map(|column| expr::signature((*column).expr.cast()))
+            .collect();
+        let cte = node::make::<pg_sys::CommonTableExpr>();
+        (*cte).ctematerialized = pg_sys::CTEMaterialize::CTEMaterializeAlways;
+        (*cte).ctequery = query.cast();
+        (*cte).cterefcount = 2;
+        (*cte).location = -1;
+        (*cte).ctecolnames = column_names(query);
+        (*cte).ctecoltypes = list::from_oids(signatures.iter().map(|s| s.0));
+        (*cte).ctecoltypmods = list::from_ints(signatures.iter().map(|s| s.1));
+        (*cte).ctecolcollations = list::from_oids(signatures.iter().map(|s| s.2));
+        cte
+    }
+}
+
+unsafe fn column_names(query: *mut Query) -> *mut pg_sys::List {
+    unsafe {
+        let names = list::iter::<pg_sys::TargetEntry>((*query).targetList)
+            .map(|column| pg_sys::makeString((*column).resname));
+        list::from(names.collect::<Vec<_>>())
+    }
+}
+
+/// An item of FROM.
+pub unsafe fn reference(rtindex: i32) -> *mut Node {
+    unsafe {
+        let reference = node::make::<pg_sys::RangeTblRef>();
+        (*reference).rtindex = rtindex;
+        reference.cast()
     }
 }

@@ -61,6 +61,7 @@ EXPLAIN (COSTS OFF) SELECT count(*) FROM users WHERE tenant_id IN (SELECT tenant
 EXPLAIN (COSTS OFF) SELECT count(*) FROM users WHERE tenant_id > (SELECT avg(tenant_id) FROM events);
 -- the nullable side of an outer join as well, the other not
 EXPLAIN (COSTS OFF) SELECT e.kind, count(u.name) FROM users u LEFT JOIN events e ON e.event_id = u.user_id GROUP BY 1;
+EXPLAIN (COSTS OFF) SELECT v.n, u.name FROM (VALUES (1), (2)) v (n) LEFT JOIN users u ON u.tenant_id = v.n;
 EXPLAIN (COSTS OFF) SELECT e.kind, count(u.name) FROM events e FULL JOIN (users u JOIN orders o USING (tenant_id)) ON e.event_id = u.user_id GROUP BY 1;
 RESET shard_ext.join_strategy;
 -- pieces of outer joins: whatever order they are written in, and inside of what is joined
@@ -97,6 +98,13 @@ EXPLAIN (COSTS OFF, FORMAT json) SELECT name FROM users WHERE tenant_id = 7;
 INSERT INTO users SELECT 1 + g % 5, g, 'user ' || g FROM generate_series(1, 50) g;
 EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT name FROM users WHERE tenant_id = 2;
 EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT count(*) FROM users;
+-- by estimates; a subquery that looks at few rows
+INSERT INTO events SELECT g, 1 + g % 5, 'x' FROM generate_series(1, 8) g;
+ANALYZE users, events;
+EXPLAIN (COSTS OFF) SELECT e.kind, count(u.name) FROM users u LEFT JOIN events e ON e.event_id = u.user_id GROUP BY 1;
+EXPLAIN (COSTS OFF) SELECT count(*) FROM users u WHERE NOT EXISTS (SELECT FROM events e WHERE e.tenant_id = u.user_id);
+-- the answer for a value that comes again is known
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT event_id, ARRAY(SELECT name FROM users u WHERE u.tenant_id = e.tenant_id) FROM (SELECT * FROM events ORDER BY event_id OFFSET 0) e;
 
 SET client_min_messages = warning;
 DROP SCHEMA explained CASCADE;
