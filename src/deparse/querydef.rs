@@ -4,6 +4,7 @@
 use crate::catalog::{self, TableKind};
 use crate::deparse::template::{Hole, Place, SqlTemplate};
 use crate::error::{Error, Result};
+use crate::pg::node::Step;
 use crate::pg::{list, node};
 use pgrx::pg_sys::{self, Node};
 use std::ffi::{CStr, CString};
@@ -63,6 +64,7 @@ unsafe fn deparse(query: *mut pg_sys::Query) -> Result<String> {
         let mut path: pg_sys::OverrideSearchPath = std::mem::zeroed();
         path.addCatalog = true;
         qualify_columns(query);
+        keep_length_checks(query);
         pg_sys::PushOverrideSearchPath(&mut path);
         let text = pg_sys::pg_get_querydef(query, false);
         pg_sys::PopOverrideSearchPath();
@@ -75,6 +77,32 @@ unsafe fn deparse(query: *mut pg_sys::Query) -> Result<String> {
             .to_owned();
         pg_sys::pfree(text.cast());
         Ok(owned)
+    }
+}
+
+/// Assignments check the length of a value with functions that look like casts when they are deparsed in a SELECT; a cast
+/// would cut the value. They are written as calls.
+unsafe fn keep_length_checks(query: *mut pg_sys::Query) {
+    const CHECKS: [u32; 4] = [
+        pg_sys::F_VARCHAR_VARCHAR_INT4_BOOL,
+        pg_sys::F_BPCHAR_BPCHAR_INT4_BOOL,
+        pg_sys::F_BIT_BIT_INT4_BOOL,
+        pg_sys::F_VARBIT,
+    ];
+    unsafe {
+        if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
+            return;
+        }
+        node::walk(query.cast(), &mut |item, _| {
+            if let Some(call) = node::cast::<pg_sys::FuncExpr>(item) {
+                if (*call).funcformat == pg_sys::CoercionForm::COERCE_IMPLICIT_CAST
+                    && CHECKS.contains(&(*call).funcid.to_u32())
+                {
+                    (*call).funcformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
+                }
+            }
+            Step::Into
+        });
     }
 }
 

@@ -71,6 +71,15 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
             NodeTag::T_Query => return wrapped::obstacle(item.cast()),
             NodeTag::T_RangeTblEntry => return None,
             NodeTag::T_NextValueExpr => return Some("nextval runs on the coordinator".into()),
+            NodeTag::T_ArrayCoerceExpr => {
+                let coercion = item.cast::<pg_sys::ArrayCoerceExpr>();
+                if (*coercion).resulttypmod >= 0
+                    && (*coercion).coerceformat == pg_sys::CoercionForm::COERCE_IMPLICIT_CAST
+                {
+                    // A cast would cut them.
+                    return Some("the length of elements is checked on the coordinator".into());
+                }
+            }
             NodeTag::T_CurrentOfExpr => {
                 return Some("WHERE CURRENT OF names a cursor of the coordinator".into())
             }

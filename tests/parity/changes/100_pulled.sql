@@ -112,3 +112,20 @@ END $$;
 SELECT k, v FROM a WHERE k < 6 ORDER BY k;
 -- unordered
 SELECT k, v, t, n FROM a ORDER BY k;
+-- values that are too long are errors, and not cut; trailing spaces are
+UPDATE lengths SET v = c.t || 'too long' FROM c WHERE c.id = lengths.k;
+UPDATE lengths SET c = c.t || 'too long' FROM c WHERE c.id = lengths.k;
+UPDATE lengths SET b = (repeat('1', c.k::int))::bit varying FROM c WHERE c.id = lengths.k;
+UPDATE lengths SET vb = (repeat('1', 4 + c.k))::bit varying FROM c WHERE c.id = lengths.k;
+UPDATE lengths SET a = ARRAY['x', c.t || 'too long'] FROM c WHERE c.id = lengths.k;
+UPDATE lengths SET n = c.id * 1000 FROM c WHERE c.id = lengths.k;
+UPDATE lengths SET v = 'ab      ', c = 'd          ', a = ARRAY['x      '], n = c.id / 3.0 FROM c WHERE c.id = lengths.k AND c.id < 5 RETURNING v || '|', c || '|', a, n, lengths.*;
+UPDATE lengths SET v = (SELECT max(t) || 'too long' FROM c WHERE c.id = lengths.k);
+UPDATE lengths SET v = (SELECT max(t)::varchar(3) FROM c WHERE c.id = lengths.k) RETURNING k, v;
+UPDATE lengths SET v = c.t::varchar(2), c = c.t::char(2) FROM c WHERE c.id = lengths.k RETURNING k, v, lengths.c;
+UPDATE lengths SET a = ARRAY[k::text, 'too long'] WHERE v > '';
+INSERT INTO lengths (k, v) SELECT id + 100, t || 'too long' FROM c WHERE id < 4;
+INSERT INTO lengths (k, c) SELECT k + 100, 'too long' FROM a WHERE k < 4;
+INSERT INTO lengths (k, v, c) SELECT k + 100, 'x         ', 'y        ' FROM a WHERE k < 4 RETURNING v || '|', c || '|';
+MERGE INTO lengths USING c ON c.id = lengths.k WHEN MATCHED THEN UPDATE SET v = c.t || 'too long';
+MERGE INTO lengths USING c ON c.id = lengths.k + 500 WHEN NOT MATCHED THEN INSERT (k, v) VALUES (c.id + 5000, c.t || 'too long');

@@ -7,6 +7,7 @@ SELECT create_distributed_table('p', 'k', colocate_with => 'a');
 SELECT create_distributed_table('q', 'k', colocate_with => 'a');
 SELECT create_distributed_table('s', 'k', colocate_with => 'a');
 SELECT create_distributed_table('empty', 'k', colocate_with => 'a');
+SELECT create_distributed_table('lengths', 'k', colocate_with => 'a');
 SELECT create_reference_table('ref');
 SELECT create_reference_table('ref_bag');
 SELECT create_distributed_table('r', 'k', 'range');

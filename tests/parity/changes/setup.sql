@@ -49,6 +49,9 @@ CREATE TABLE loc (id int PRIMARY KEY, v int, t text);
 INSERT INTO loc SELECT i, i % 6, 'loc' || i FROM generate_series(1, 40) i;
 CREATE TABLE empty (k int PRIMARY KEY, v int);
 
+CREATE TABLE lengths (k int PRIMARY KEY, v varchar(5), c char(3), b bit(3), vb varbit(3), a varchar(3)[], n numeric(4, 1));
+INSERT INTO lengths SELECT i, 'v' || i, 'c', B'101', B'1', ARRAY['a', 'b'], i FROM generate_series(1, 10) i;
+
 CREATE VIEW a_small AS SELECT k, v, t FROM a WHERE v < 4 WITH CHECK OPTION;
 CREATE VIEW a_all AS SELECT k AS key, t AS "T x", v FROM a;
 CREATE FUNCTION plus_one(int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN $1 + 1; END $$;
