@@ -3,12 +3,12 @@
 //! inserts new ones (`executor/modify.rs`).
 
 use crate::catalog;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pg::{expr, list, node};
 use crate::planner::apply::{self, Assigned};
 use crate::planner::insert::row_checks;
 use crate::planner::plan::{Action, CheckKind, Command, ModifyPlan, Repeats, RowCheck};
-use crate::planner::pull::{self, NewRow, Target};
+use crate::planner::pull::{self, MultipleAssignments, NewRow, Target};
 use crate::planner::reading::{self, Reading};
 use crate::planner::{leaf, Planner};
 use pgrx::pg_sys::{self, CmdType, JoinType, Node, NodeTag, PlannedStmt, Query, RTEKind, WCOKind};
@@ -18,6 +18,7 @@ struct Clause {
     action: *mut pg_sys::MergeAction,
     /// What the column of choices says for it: 0 for DO NOTHING.
     number: i32,
+    rows: MultipleAssignments,
 }
 
 impl Clause {
@@ -59,7 +60,7 @@ pub unsafe fn plan(
 
 unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyPlan)> {
     unsafe {
-        let clauses = clauses(query)?;
+        let mut clauses = clauses(query);
         let mut reading = joined(query, &target, &clauses);
         let key = reading.target_column(target.relid, target.key);
         let ctid = reading.ctid();
@@ -76,9 +77,8 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
         };
         for clause in &clauses {
             reading.note_columns((*clause.action).qual);
-            for entry in clause.entries() {
-                reading.note_columns((*entry).expr.cast());
-            }
+            // Subqueries that give several columns are among the hidden entries.
+            reading.note_columns((*clause.action).targetList.cast());
         }
         let trees = conditions.iter().copied();
         for tree in trees.chain(generated.iter().map(|(_, value)| *value)) {
@@ -98,7 +98,12 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
         let chooses = reading::level_above(reading.query);
         let choice = reading::append(chooses, choice(&clauses, &mut reading, ctid)?);
         (*chooses).limitOffset = expr::int8(0).cast();
-        let values = reading::level_above(chooses);
+        let mut levels = vec![reading.query, chooses];
+        if let Some(level) = rows_of(&mut clauses, &mut reading, chooses, choice)? {
+            levels.push(level);
+        }
+        let values = reading::level_above(levels[levels.len() - 1]);
+        levels.push(values);
         let columns = values_of(&clauses, &target, &mut reading, values, choice)?;
         let assigned_by = |clause: &Clause| -> Vec<Assigned> {
             let mut assigned: Vec<Assigned> = clause
@@ -115,7 +120,6 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
         };
 
         let mut top = values;
-        let mut levels = vec![reading.query, chooses, values];
         let mut forbidding: Vec<Vec<(usize, RowCheck)>> = vec![Vec::new(); clauses.len()];
         if !conditions.is_empty() {
             top = reading::level_above(values);
@@ -180,7 +184,7 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
     }
 }
 
-unsafe fn clauses(query: *mut Query) -> Result<Vec<Clause>> {
+unsafe fn clauses(query: *mut Query) -> Vec<Clause> {
     unsafe {
         let mut number = 0;
         let mut clauses = Vec::new();
@@ -189,18 +193,42 @@ unsafe fn clauses(query: *mut Query) -> Result<Vec<Clause>> {
             if !nothing {
                 number += 1;
             }
-            if pull::reads_multiple((*action).targetList.cast()) {
-                return Err(Error::refused(
-                    "MERGE into a distributed table cannot assign the columns of a subquery together",
-                    "Assign each column a subquery of its own.",
-                ));
-            }
             clauses.push(Clause {
                 action,
                 number: if nothing { 0 } else { number },
+                rows: MultipleAssignments::default(),
             });
         }
-        Ok(clauses)
+        clauses
+    }
+}
+
+/// `SET (a, b) = (SELECT …)`: a level that asks such a subquery for the rows of its clause, where there is one.
+unsafe fn rows_of(
+    clauses: &mut [Clause],
+    reading: &mut Reading,
+    chooses: *mut Query,
+    choice: i16,
+) -> Result<Option<*mut Query>> {
+    unsafe {
+        let concerns = |clause: &Clause| pull::reads_multiple((*clause.action).targetList.cast());
+        if !clauses.iter().any(concerns) {
+            return Ok(None);
+        }
+        let level = reading::level_above(chooses);
+        let record = (pg_sys::RECORDOID, -1, pg_sys::InvalidOid);
+        for clause in clauses {
+            let number = clause.number;
+            let targets = (*clause.action).targetList;
+            clause.rows = MultipleAssignments::of(targets, &mut |row| {
+                let row = reading::lifted(row, &mut |var| Ok(reading.above(var)))?;
+                let none = pg_sys::makeNullConst(record.0, record.1, record.2).cast();
+                let row = when(vec![(is_choice(choice, number), row)], none, record);
+                Ok(reading::append(level, row))
+            })?;
+        }
+        (*level).limitOffset = expr::int8(0).cast();
+        Ok(Some(level))
     }
 }
 
@@ -385,6 +413,7 @@ unsafe fn values_of(
                 for entry in clause.entries().filter(|entry| (**entry).resno == attno) {
                     let value =
                         reading::lifted((*entry).expr.cast(), &mut |var| Ok(reading.above(var)))?;
+                    let value = clause.rows.resolve(value);
                     whens.push((is_choice(choice, clause.number), value));
                 }
             }

@@ -171,7 +171,10 @@ unsafe fn read(query: *mut Query, target: &Target, picked: Option<Picked>) -> Re
         let ctid = reading.ctid();
 
         // Values first: two volatile ones that look alike are two values.
-        let rows = MultipleAssignments::of(query, reading.query);
+        let level = reading.query;
+        let rows = MultipleAssignments::of((*query).targetList, &mut |row| {
+            Ok(reading::append(level, row))
+        })?;
         let mut late = Vec::new();
         let mut assigned: Vec<Assigned> = Vec::new();
         for entry in &entries {
@@ -524,16 +527,24 @@ impl NewRow<'_> {
 }
 
 /// `(a, b) = (SELECT …)`: the subquery as one value, a row, of which the level above takes the fields.
-struct MultipleAssignments {
+#[derive(Default)]
+pub struct MultipleAssignments {
     /// Number of the subquery, and of the column that has its row.
     rows: Vec<(i32, i16)>,
 }
 
 impl MultipleAssignments {
-    unsafe fn of(query: *mut Query, reading: *mut Query) -> MultipleAssignments {
+    /// `append` adds such a value to the level below, and answers its number there.
+    ///
+    /// # Safety
+    /// `targets` are those of an UPDATE.
+    pub unsafe fn of(
+        targets: *mut pg_sys::List,
+        append: &mut dyn FnMut(*mut Node) -> Result<i16>,
+    ) -> Result<MultipleAssignments> {
         unsafe {
             let mut rows = Vec::new();
-            for entry in list::iter::<pg_sys::TargetEntry>((*query).targetList) {
+            for entry in list::iter::<pg_sys::TargetEntry>(targets) {
                 let Some(link) = node::cast::<pg_sys::SubLink>((*entry).expr) else {
                     continue;
                 };
@@ -546,14 +557,17 @@ impl MultipleAssignments {
                 (*link).subLinkId = 0;
                 (*link).testexpr = std::ptr::null_mut();
                 (*link).subselect = as_row((*link).subselect.cast()).cast();
-                rows.push((number, reading::append(reading, link.cast())));
+                rows.push((number, append(link.cast())?));
             }
-            MultipleAssignments { rows }
+            Ok(MultipleAssignments { rows })
         }
     }
 
     /// The tree with fields in place of its `PARAM_MULTIEXPR` parameters.
-    unsafe fn resolve(&self, tree: *mut Node) -> *mut Node {
+    ///
+    /// # Safety
+    /// `tree` is null or a valid expression of the level above.
+    pub unsafe fn resolve(&self, tree: *mut Node) -> *mut Node {
         unsafe {
             if tree.is_null() {
                 return tree;

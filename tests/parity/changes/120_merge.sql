@@ -75,3 +75,11 @@ DEALLOCATE m;
 INSERT INTO n SELECT 'many ' || i % 1000, i + 1000000 FROM generate_series(1, 5000) i;
 MERGE INTO n USING (SELECT 'many ' || i % 1000 AS k, i + 1000000 AS v FROM generate_series(2001, 8000) i) s ON s.v = n.v AND s.k = n.k WHEN MATCHED AND n.v % 2 = 0 THEN UPDATE SET k = n.k || '+' WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.k, s.v);
 SELECT count(*), count(DISTINCT k), sum(v) FROM n;
+-- several columns from one subquery (of one clause: PostgreSQL 15 mixes up those of two)
+MERGE INTO a USING c ON c.id = a.k WHEN MATCHED AND c.v = 1 THEN UPDATE SET (v, t) = (SELECT b.v, b.t FROM b WHERE b.k = c.k ORDER BY b.id LIMIT 1) WHEN MATCHED AND c.v = 2 THEN UPDATE SET (t, v) = (c.t || '?', c.v + 1) WHEN MATCHED AND c.v = 0 THEN DELETE WHEN NOT MATCHED THEN INSERT (k, v) VALUES (c.id, 5);
+MERGE INTO a USING c ON c.id = a.k WHEN MATCHED THEN UPDATE SET (t, v) = (c.t || '!', a.v + 1), (n, u) = ROW(DEFAULT, NULL);
+MERGE INTO a USING c ON c.id = a.k AND c.id < 20 WHEN MATCHED AND a.k % 2 = 0 THEN UPDATE SET (k, t) = (SELECT a.k + 9000, max(b.t) FROM b), v = c.v WHEN MATCHED THEN DO NOTHING;
+MERGE INTO a USING c ON c.id = a.k WHEN MATCHED THEN UPDATE SET (v, t) = (SELECT count(*), max(t) FROM loc WHERE loc.v = a.v), (n, u) = (SELECT sum(id), NULL FROM ref WHERE ref.id < c.k);
+MERGE INTO a USING c ON c.id = a.k WHEN MATCHED THEN UPDATE SET (v, t) = (SELECT x.v, x.t FROM b x WHERE x.k = a.k AND x.id = 0);
+MERGE INTO a USING b ON b.id = a.k WHEN MATCHED THEN UPDATE SET (v, t) = (SELECT b2.v, b2.t FROM b AS b2 WHERE b2.k = b.k);
+MERGE INTO loc USING c ON c.id = loc.id WHEN MATCHED THEN UPDATE SET (v, t) = (SELECT count(*), max(t) FROM b WHERE b.k = c.k);
