@@ -206,12 +206,14 @@ unsafe fn has_unknown_params(node: *mut pg_sys::CustomScanState) -> bool {
 
 /// Shard groups and nodes.
 pub fn where_to(explainer: &Explainer, tasks: &Tasks) -> Result<()> {
-    if let Some(colocation) = &tasks.colocation {
-        explainer.text(
-            "Shard Groups",
-            &format!("{} of {}", tasks.groups.len(), colocation.groups.len()),
-        );
-    }
+    explainer.text(
+        "Shard Groups",
+        &format!(
+            "{} of {}",
+            tasks.groups.len(),
+            tasks.colocation.groups.len()
+        ),
+    );
     let mut ids: Vec<catalog::NodeId> = tasks.tasks.iter().map(|task| task.node).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -251,23 +253,4 @@ fn worker_plan(task: &Task, params: Rc<Params>, explainer: &Explainer) -> Result
         lines.push(String::from_utf8_lossy(row.get(0).unwrap_or_default()).into_owned());
     }
     Ok(lines)
-}
-
-/// EXPLAIN of a statement that goes to every copy of a reference table.
-///
-/// # Safety
-/// Called by ExplainCustomScan.
-pub unsafe fn every_node(
-    plan: &crate::planner::plan::CachedPlan,
-    es: *mut pg_sys::ExplainState,
-) -> Result<()> {
-    let explainer = Explainer(es);
-    explainer.text("Kind", "every node");
-    let mut names = Vec::new();
-    for node in catalog::nodes()? {
-        names.push(node.name.clone());
-    }
-    explainer.text("Nodes", &names.join(", "));
-    explainer.text("Remote SQL", plan.plan.template.text());
-    Ok(())
 }

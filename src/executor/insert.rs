@@ -1,17 +1,15 @@
 //! The custom scan that inserts rows on workers: takes rows from the plan below, or from VALUES lists of its own, computes
 //! each row's shard group, and sends arrays of columns, one statement per shard group and batch. When there are many
-//! rows, and nothing but rows, they go by COPY after the first batch. As a tee (for reference tables) it sends the rows
-//! to every node and hands them on to the ModifyTable above.
+//! rows, and nothing but rows, they go by COPY after the first batch.
 
-use crate::catalog::{self, Colocation};
-use crate::deparse::{quote_identifier, Place};
+use crate::catalog::{self, Colocation, ShardGroup, ShardGroupId};
+use crate::deparse::quote_identifier;
 use crate::error::{Error, Result};
 use crate::executor::changes;
 use crate::executor::decode::Decoder;
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
-use crate::executor::replicate::{self, Company};
 use crate::executor::scan;
 use crate::executor::shard_copy::ShardCopy;
 use crate::executor::state::{self, body, Callbacks, Methods};
@@ -19,7 +17,7 @@ use crate::executor::task;
 use crate::executor::value_rows::ValueRows;
 use crate::pg::list;
 use crate::planner::conflict_condition;
-use crate::planner::plan::{InsertPlan, ParamType, Private, ALL_NODES};
+use crate::planner::plan::{InsertPlan, ParamType, Private};
 use crate::remote::{self, Access, Format, Gather, Params, Request, Statement};
 use crate::settings;
 use pgrx::pg_guard;
@@ -62,7 +60,7 @@ pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Inse
     }
 }
 
-/// Rows waiting for one shard group, or for every node.
+/// Rows waiting for one shard group.
 struct Batch {
     arrays: Vec<ArrayBuilder>,
     /// Positions of the rows in the input.
@@ -77,7 +75,7 @@ fn batch_bytes() -> usize {
 /// One execution of an insert.
 pub struct Insert {
     pub plan: InsertPlan,
-    colocation: Option<Rc<Colocation>>,
+    colocation: Rc<Colocation>,
     encoders: Vec<Encoder>,
     checks: Vec<*mut pg_sys::ExprState>,
     params: Vec<(*mut pg_sys::ExprState, ParamType, Encoder)>,
@@ -93,7 +91,7 @@ pub struct Insert {
     row: Vec<Option<Datum>>,
     /// Where the rows go after the first batch.
     copy: Option<ShardCopy>,
-    /// Keyed by shard group index; 0 for every node.
+    /// Keyed by shard group index.
     batches: BTreeMap<usize, Batch>,
     waiting_bytes: usize,
     rows: usize,
@@ -102,7 +100,7 @@ pub struct Insert {
     /// Returned rows, in the order of the input where each input row returned one.
     returned: Vec<Vec<Option<Vec<u8>>>>,
     given: usize,
-    texts: BTreeMap<(catalog::NodeId, i64), Rc<str>>,
+    texts: BTreeMap<ShardGroupId, Rc<str>>,
     finished: bool,
 }
 
@@ -125,19 +123,7 @@ unsafe extern "C-unwind" fn begin(
             state::init_child(node, scan, estate, flags);
         }
         match Insert::new(node, scan) {
-            Ok(insert) => {
-                let runs = flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY == 0;
-                if runs && insert.plan.tee {
-                    // A row that ON CONFLICT finds here must be there on every copy.
-                    let company = if insert.plan.conflict {
-                        Company::None
-                    } else {
-                        Company::ByRow
-                    };
-                    replicate::lock_targets(estate, company);
-                }
-                state::set_body(node, estate, insert)
-            }
+            Ok(insert) => state::set_body(node, estate, insert),
             Err(error) => error.raise(),
         }
     }
@@ -147,19 +133,8 @@ unsafe extern "C-unwind" fn begin(
 unsafe extern "C-unwind" fn exec(
     node: *mut pg_sys::CustomScanState,
 ) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: this node's state; ExecScan calls back with it.
-    unsafe {
-        let Some(insert) = body::<Insert>(node) else {
-            return std::ptr::null_mut();
-        };
-        if insert.plan.tee {
-            return match insert.pass(node) {
-                Ok(slot) => slot,
-                Err(error) => error.raise(),
-            };
-        }
-        state::scan_rows(node, access)
-    }
+    // SAFETY: ExecScan calls back with the same node.
+    unsafe { state::scan_rows(node, access) }
 }
 
 #[pg_guard]
@@ -202,24 +177,9 @@ unsafe extern "C-unwind" fn explain_insert(
     unsafe {
         if let Some(insert) = body::<Insert>(node) {
             let explainer = Explainer(es);
-            explainer.text(
-                "Kind",
-                if insert.plan.colocation == ALL_NODES {
-                    "every node"
-                } else {
-                    "rows to their shard groups"
-                },
-            );
-            if let Some(colocation) = &insert.colocation {
-                explainer.text(
-                    "Shard Groups",
-                    &format!(
-                        "up to {} of {}",
-                        colocation.groups.len(),
-                        colocation.groups.len()
-                    ),
-                );
-            }
+            explainer.text("Kind", "rows to their shard groups");
+            let groups = insert.colocation.groups.len();
+            explainer.text("Shard Groups", &format!("up to {groups} of {groups}"));
             if let Some(lists) = &insert.lists {
                 explainer.integer("Rows", None, lists.len() as i64);
             }
@@ -235,21 +195,11 @@ impl Insert {
     ) -> Result<Insert> {
         unsafe {
             let plan = InsertPlan::from_private((*scan).custom_private)?;
-            let colocation = if plan.colocation == ALL_NODES {
-                None
-            } else {
-                Some(catalog::colocation(plan.colocation)?)
-            };
+            let colocation = catalog::colocation(plan.colocation)?;
             let encoders = plan
                 .columns
                 .iter()
-                .map(|column| {
-                    Encoder::new(&ParamType {
-                        value: column.value,
-                        declared: column.element,
-                        binary: column.element == column.value,
-                    })
-                })
+                .map(|column| Encoder::new(&column.travels()))
                 .collect();
             let mut checks = Vec::new();
             let mut params = Vec::new();
@@ -290,32 +240,6 @@ impl Insert {
                 texts: BTreeMap::new(),
                 finished: false,
             })
-        }
-    }
-
-    /// As a tee: the next row of the plan below, noted for the nodes; at the end all are sent.
-    unsafe fn pass(
-        &mut self,
-        node: *mut pg_sys::CustomScanState,
-    ) -> Result<*mut pg_sys::TupleTableSlot> {
-        unsafe {
-            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
-            let slot = state::exec_child(child);
-            if state::is_empty(slot) {
-                if !self.finished {
-                    self.finished = true;
-                    self.flush()?;
-                }
-                return Ok(slot);
-            }
-            // The rows before this one are in the table here: no other session can have them on a node only.
-            if self.waiting_bytes > batch_bytes() {
-                self.flush()?;
-            }
-            let econtext = self.begin_row(node);
-            self.hold(slot, econtext);
-            self.take(econtext)?;
-            Ok(slot)
         }
     }
 
@@ -466,18 +390,15 @@ impl Insert {
         }
     }
 
-    /// The shard group of the current row, as an index; 0 when it goes to every node.
+    /// The shard group of the current row, as an index.
     fn target(&self) -> Result<usize> {
-        let Some(colocation) = &self.colocation else {
-            return Ok(0);
-        };
         let key = self
             .plan
             .key
             .and_then(|index| self.row[self.plan.columns[index].source]);
-        colocation.group_for(key).ok_or_else(|| {
+        self.colocation.group_for(key).ok_or_else(|| {
             let (schema, table) = self.plan.template.target();
-            catalog::no_shard(colocation, schema, table, key)
+            catalog::no_shard(&self.colocation, schema, table, key)
         })
     }
 
@@ -524,10 +445,10 @@ impl Insert {
                 self.part_from_readers(node);
             }
             self.flush()?;
-            if let (Some(colocation), Some(_)) = (&self.colocation, &self.plan.copied) {
+            if self.plan.copied.is_some() {
                 let columns = self.plan.columns.iter();
                 let types: Vec<Oid> = columns.map(|column| Oid::from(column.value)).collect();
-                let groups = colocation.groups.len();
+                let groups = self.colocation.groups.len();
                 self.copy = Some(ShardCopy::new(groups, &types, Access::Write));
             }
             Ok(())
@@ -589,10 +510,10 @@ impl Insert {
     }
 
     fn send_copy(&mut self, index: usize) -> Result<()> {
-        let (Some(copy), Some(colocation)) = (&mut self.copy, &self.colocation) else {
+        let Some(copy) = &mut self.copy else {
             return Ok(());
         };
-        let group = &colocation.groups[index];
+        let group = &self.colocation.groups[index];
         let (schema, table) = self.plan.template.target();
         let schema = quote_identifier(&catalog::shard_schema(schema, group.id));
         let columns = self.plan.copied.as_deref().unwrap_or_default();
@@ -675,29 +596,27 @@ impl Insert {
             params.types.extend(extra.types.iter().copied());
             params.formats.extend(extra.formats.iter().copied());
             params.values.extend(extra.values.iter().cloned());
-            let params = Rc::new(params);
-            for (node_id, groups) in self.destinations(target)? {
-                let sql = self.text(node_id, groups.first().copied())?;
-                requests.push(Request {
-                    node: node_id,
-                    groups,
-                    access: Access::Write,
-                    statement: Statement {
-                        sql,
-                        params: params.clone(),
-                        results: if self.decoder.is_binary() {
-                            Format::Binary
-                        } else {
-                            Format::Text
-                        },
-                        named: true,
+            let colocation = self.colocation.clone();
+            let group = &colocation.groups[target];
+            requests.push(Request {
+                node: group.node,
+                groups: Rc::new([group.id]),
+                access: Access::Write,
+                statement: Statement {
+                    sql: self.text(group)?,
+                    params: Rc::new(params),
+                    results: if self.decoder.is_binary() {
+                        Format::Binary
+                    } else {
+                        Format::Text
                     },
-                    sole: false,
-                    bulk: false,
-                    as_others: false,
-                });
-                ordinals.push(batch.ordinals.clone());
-            }
+                    named: true,
+                },
+                sole: false,
+                bulk: false,
+                as_others: false,
+            });
+            ordinals.push(batch.ordinals);
         }
         let mut gather = Gather::start(requests)?;
         let mut rows: Vec<Vec<Vec<Option<Vec<u8>>>>> =
@@ -745,31 +664,13 @@ impl Insert {
         }
     }
 
-    fn destinations(&self, target: usize) -> Result<Vec<(catalog::NodeId, Rc<[i64]>)>> {
-        match &self.colocation {
-            Some(colocation) => {
-                let group = &colocation.groups[target];
-                Ok(vec![(group.node, Rc::new([group.id]))])
-            }
-            None => Ok(catalog::nodes()?
-                .iter()
-                .map(|node| (node.id, Rc::from([])))
-                .collect()),
-        }
-    }
-
-    fn text(&mut self, node_id: catalog::NodeId, group: Option<i64>) -> Result<Rc<str>> {
-        let key = (node_id, group.unwrap_or(0));
-        if let Some(text) = self.texts.get(&key) {
+    fn text(&mut self, group: &ShardGroup) -> Result<Rc<str>> {
+        if let Some(text) = self.texts.get(&group.id) {
             return Ok(text.clone());
         }
-        let node = catalog::node(node_id)?;
-        let text = self.plan.template.render(|hole| match (hole.place, group) {
-            (Place::ShardGroup, Some(group)) => catalog::shard_schema(&hole.schema, group),
-            _ => catalog::reference_schema(&hole.schema, &node),
-        });
-        let text = task::shared_text(text);
-        self.texts.insert(key, text.clone());
+        let node = catalog::node(group.node)?;
+        let text = task::shared_text(task::render(&self.plan.template, Some(group.id), &node));
+        self.texts.insert(group.id, text.clone());
         Ok(text)
     }
 }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod changes;
+mod copies;
 mod cursor;
 mod decode;
 mod encode;
@@ -14,7 +15,6 @@ mod merge;
 mod modify;
 mod moved;
 mod movement;
-mod replicate;
 mod scan;
 mod shard_copy;
 mod state;
@@ -25,13 +25,13 @@ mod variance;
 use pgrx::{extension_sql_file, pg_sys};
 
 pub use changes::changes_methods;
+pub use copies::copies_methods;
 pub use cursor::cursor_methods;
 pub use decode::Decoder;
 pub use insert::insert_methods;
 pub use lock::lock_methods;
 pub use modify::modify_methods;
 pub use movement::move_methods;
-pub use replicate::replicate_methods;
 pub use scan::scan_methods;
 
 extension_sql_file!(
@@ -46,7 +46,7 @@ pub fn init() {
     unsafe {
         pg_sys::RegisterCustomScanMethods(scan_methods());
         pg_sys::RegisterCustomScanMethods(insert_methods());
-        pg_sys::RegisterCustomScanMethods(replicate_methods());
+        pg_sys::RegisterCustomScanMethods(copies_methods());
         pg_sys::RegisterCustomScanMethods(lock_methods());
         pg_sys::RegisterCustomScanMethods(changes_methods());
         pg_sys::RegisterCustomScanMethods(modify_methods());

@@ -11,7 +11,7 @@ use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{
-    Action, Command, ModifyPlan, ParamType, Private, Referenced, Repeats, RowsStatement,
+    Action, Command, ModifyPlan, Private, Referenced, Repeats, RowsStatement,
 };
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
@@ -147,13 +147,7 @@ impl Modify {
                 statement
                     .iter()
                     .flat_map(|statement| &statement.columns)
-                    .map(|column| {
-                        Encoder::new(&ParamType {
-                            value: column.value,
-                            declared: column.element,
-                            binary: column.element == column.value,
-                        })
-                    })
+                    .map(|column| Encoder::new(&column.travels()))
                     .collect()
             };
             let encoders = plan
@@ -211,8 +205,10 @@ impl Modify {
             if !self.done {
                 self.done = true;
                 self.read(node)?;
-                let affected = self.change(node)?;
-                (*(*node).ss.ps.state).es_processed += affected;
+                self.change(node)?;
+                // Also those that a foreign key of the table to itself takes away before their own turn comes.
+                let changed = pg_sys::tuplestore_tuple_count(self.store);
+                (*(*node).ss.ps.state).es_processed += changed as u64;
                 pg_sys::tuplestore_rescan(self.store);
             }
             let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();

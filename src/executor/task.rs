@@ -4,7 +4,7 @@ use crate::catalog::{self, Colocation, ShardGroupId};
 use crate::deparse::{quote_identifier, Place, SqlTemplate};
 use crate::error::Result;
 use crate::executor::moved::{self, Moved};
-use crate::planner::plan::{CachedPlan, Command, Kind, RemotePlan, ALL_NODES};
+use crate::planner::plan::{CachedPlan, Command, Kind, RemotePlan};
 use crate::planner::route;
 use crate::remote::{Access, Format, Params, Request, Statement};
 use crate::{settings, transaction};
@@ -26,28 +26,22 @@ pub struct Tasks {
     pub tasks: Vec<Task>,
     /// The shard groups chosen, as indexes of the colocation group's.
     pub groups: Vec<usize>,
-    /// None: every node.
-    pub colocation: Option<Rc<Colocation>>,
+    pub colocation: Rc<Colocation>,
     moved: Tables,
 }
 
 impl Tasks {
     /// The first shard group's task alone, for EXPLAIN.
     pub fn sample(&self, plan: &CachedPlan) -> Result<Option<Task>> {
-        match (&self.colocation, self.groups.first()) {
-            (Some(colocation), Some(first)) => {
-                Ok(per_group(plan, colocation, &[*first], &self.moved)?.pop())
-            }
-            _ => Ok(self.tasks.first().cloned()),
+        match self.groups.first() {
+            Some(first) => Ok(per_group(plan, &self.colocation, &[*first], &self.moved)?.pop()),
+            None => Ok(None),
         }
     }
 }
 
 /// Chooses shard groups by the values (numbered as `custom_exprs`) and makes a task per node or per shard group.
 pub fn plan_tasks(plan: &CachedPlan, values: &[(Oid, Option<Datum>)]) -> Result<Tasks> {
-    if plan.plan.colocation == ALL_NODES {
-        return every_node(plan);
-    }
     let colocation = catalog::colocation(plan.plan.colocation)?;
     let mut chosen = route::groups(&colocation, &plan.plan.prune, values);
     if plan.plan.command == Command::Insert {
@@ -66,7 +60,7 @@ pub fn plan_tasks(plan: &CachedPlan, values: &[(Oid, Option<Datum>)]) -> Result<
     Ok(Tasks {
         tasks,
         groups: chosen,
-        colocation: Some(colocation),
+        colocation,
         moved,
     })
 }
@@ -181,24 +175,6 @@ fn per_node(
         }
     }
     Ok(tasks)
-}
-
-fn every_node(plan: &CachedPlan) -> Result<Tasks> {
-    let nodes = catalog::nodes()?;
-    let tasks = nodes
-        .iter()
-        .map(|node| Task {
-            node: node.id,
-            groups: Rc::new([]),
-            sql: render(&plan.plan.template, None, node).into(),
-        })
-        .collect::<Vec<_>>();
-    Ok(Tasks {
-        tasks,
-        groups: Vec::new(),
-        colocation: None,
-        moved: Tables::default(),
-    })
 }
 
 /// The text for some shard groups of a node, made once per plan.

@@ -100,3 +100,20 @@ pub fn has_column(relid: Oid, attno: i16) -> bool {
     // SAFETY: a syscache look-up; a dropped column has no type.
     unsafe { pg_sys::get_atttype(relid, attno) != Oid::INVALID }
 }
+
+/// The attribute numbers in a set of columns as PostgreSQL keeps them.
+///
+/// # Safety
+/// `columns` is null or a valid set.
+pub unsafe fn attributes(columns: *const pg_sys::Bitmapset) -> Vec<i16> {
+    let mut found = Vec::new();
+    let mut member = -1;
+    loop {
+        // SAFETY: the caller's set.
+        member = unsafe { pg_sys::bms_next_member(columns, member) };
+        if member < 0 {
+            return found;
+        }
+        found.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
+    }
+}

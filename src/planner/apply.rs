@@ -14,18 +14,19 @@ pub type Assigned = (i16, usize);
 
 /// Text in which tables are named.
 #[derive(Default)]
-struct Text {
+pub struct Text {
     text: String,
     holes: Vec<Hole>,
 }
 
 impl Text {
-    fn push(&mut self, text: &str) -> &mut Text {
+    pub fn push(&mut self, text: &str) -> &mut Text {
         self.text.push_str(text);
         self
     }
 
-    fn table(&mut self, schema: &str, name: &str) -> &mut Text {
+    /// A table of ours, which has another schema on the nodes.
+    pub fn table(&mut self, schema: &str, name: &str) -> &mut Text {
         let start = self.text.len();
         let named = format!("{}.{}", quote_identifier(schema), quote_identifier(name));
         self.text.push_str(&named);
@@ -39,7 +40,7 @@ impl Text {
         self
     }
 
-    fn done(self) -> SqlTemplate {
+    pub fn done(self) -> SqlTemplate {
         SqlTemplate::new(self.text, self.holes)
     }
 }
@@ -135,7 +136,11 @@ pub unsafe fn insert(relid: Oid, assigned: &[Assigned]) -> Result<RowsStatement>
     }
 }
 
-unsafe fn column_name(relid: Oid, attno: i16) -> String {
+/// The name of a column.
+///
+/// # Safety
+/// Called inside the server.
+pub unsafe fn column_name(relid: Oid, attno: i16) -> String {
     unsafe {
         CStr::from_ptr(pg_sys::get_attname(relid, attno, false))
             .to_string_lossy()

@@ -72,17 +72,14 @@ pub unsafe fn keeps_key(query: *mut Query, key: i16) -> Result<()> {
     }
 }
 
-/// Why the clause cannot run on a node. `alike`: on several, with the same outcome.
+/// Why the clause cannot run on a node.
 ///
 /// # Safety
 /// `query` is an INSERT.
-pub unsafe fn obstacle(query: *mut Query, alike: bool) -> Option<ship::Reason> {
+pub unsafe fn obstacle(query: *mut Query) -> Option<ship::Reason> {
     unsafe {
-        let mut clause: *mut Node = node::copy((*query).onConflict).cast();
-        if !alike {
-            clause = without_values_of_the_moment(clause);
-        }
-        ship::obstacle(clause)
+        let clause: *mut Node = node::copy((*query).onConflict).cast();
+        ship::obstacle(without_values_of_the_moment(clause))
     }
 }
 
@@ -90,8 +87,8 @@ pub unsafe fn obstacle(query: *mut Query, alike: bool) -> Option<ship::Reason> {
 ///
 /// # Safety
 /// As `obstacle`.
-pub unsafe fn must_ship(query: *mut Query, alike: bool) -> Result<()> {
-    match unsafe { obstacle(query, alike) } {
+pub unsafe fn must_ship(query: *mut Query) -> Result<()> {
+    match unsafe { obstacle(query) } {
         None => Ok(()),
         Some(reason) => Err(Error::refused(
             "this ON CONFLICT clause cannot run on the shards",

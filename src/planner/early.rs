@@ -99,17 +99,17 @@ impl Early {
         }
     }
 
-    /// Lets the rows' query compute the values too, as its last columns; `hidden` from what reads its rows otherwise.
+    /// Lets the rows' query compute the values too, as its last columns.
     ///
     /// # Safety
     /// `query` computes the rows, at the level of the clauses.
-    pub unsafe fn add_to(&self, query: *mut Query, hidden: bool) {
+    pub unsafe fn add_to(&self, query: *mut Query) {
         unsafe {
             for value in &self.values {
                 let number = list::len((*query).targetList) as i16 + 1;
                 let value: *mut Node = node::copy(*value);
                 let name = node::pstrdup(&format!("early_{number}"));
-                let entry = pg_sys::makeTargetEntry(value.cast(), number, name, hidden);
+                let entry = pg_sys::makeTargetEntry(value.cast(), number, name, false);
                 (*query).targetList = pg_sys::lappend((*query).targetList, entry.cast());
                 (*query).hasSubLinks = true;
             }

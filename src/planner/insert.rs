@@ -1,22 +1,19 @@
 //! INSERT. One row of values goes out as the statement itself, its values computed here as parameters. Many rows,
-//! and rows of a query, are computed by a plan below and sent in arrays to their shard groups. Rows for a reference
-//! table are teed: inserted here by PostgreSQL and on every copy by us.
+//! and rows of a query, are computed by a plan below and sent in arrays to their shard groups.
 
 use crate::catalog::{self, Colocation, TableKind};
 use crate::copy::calls_user_code;
-use crate::deparse;
+use crate::deparse::{self, SqlTemplate};
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
 use crate::planner::conflict::{self, Checks};
 use crate::planner::early::Early;
-use crate::planner::plan::{
-    CheckKind, InsertColumn, InsertPlan, Private, Prune, RowCheck, ALL_NODES,
-};
-use crate::planner::remote::{self, Order, Remote};
+use crate::planner::plan::{CheckKind, InsertColumn, InsertPlan, Private, Prune, RowCheck};
+use crate::planner::remote::{self, Order};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
-use crate::planner::{insert_select, modify, returning, statement, Planner};
+use crate::planner::{copies, insert_select, modify, returning, statement, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query, RTEKind};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -31,7 +28,7 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
             return super::plan_select(query, standard);
         };
         match &target.kind {
-            TableKind::Reference => plan_reference(query, standard),
+            TableKind::Reference => copies::plan(query, standard),
             TableKind::Distributed { key, colocation } => {
                 conflict::keeps_key(query, *key)?;
                 if returning::follows_rows(query)? {
@@ -90,7 +87,7 @@ unsafe fn single_row(
             }
             (*entry).expr = parameter.cast();
         }
-        conflict::must_ship(copy, false)?;
+        conflict::must_ship(copy)?;
         let returning = modify::push_returning(copy)?;
         let route = Route {
             colocation: colocation.clone(),
@@ -242,7 +239,7 @@ pub unsafe fn clauses_obstacle(query: *mut Query) -> Result<Option<ship::Reason>
                 return Ok(Some("a subquery reads other tables".to_owned()));
             }
         }
-        Ok(conflict::obstacle(query, false))
+        Ok(conflict::obstacle(query))
     }
 }
 
@@ -262,7 +259,7 @@ unsafe fn rows(
         }
         let (select, checked) = with_checks(select, query, &prepared.made, &attributes);
         let first = list::len((*select).targetList);
-        early.add_to(select, false);
+        early.add_to(select);
         let below = super::plan_select(select, standard)?;
         let exprs = prepared.made.exprs.iter().enumerate().map(|(index, item)| {
             let over_columns = match checked {
@@ -343,7 +340,7 @@ unsafe fn prepare(
         conflict::name_excluded(copy);
         (*copy).onConflict = early.take((*copy).onConflict)?;
         (*copy).returningList = early.take((*copy).returningList)?;
-        conflict::must_ship(copy, false)?;
+        conflict::must_ship(copy)?;
         let mut checks = conflict::take_checks(copy)?;
         (*copy).onConflict = early.take((*copy).onConflict)?;
         for condition in &mut checks.after.0 {
@@ -372,7 +369,7 @@ unsafe fn prepare(
         }
         let columns: Vec<(usize, i16)> = attributes.iter().copied().enumerate().collect();
         let key = attributes.iter().position(|a| *a == key);
-        let made = insert_plan(copy, &columns, colocation, key, false, checks)?;
+        let made = insert_plan(copy, &columns, colocation, key, checks)?;
         Ok(Prepared { made, returning })
     }
 }
@@ -537,7 +534,6 @@ unsafe fn insert_plan(
     columns: &[(usize, i16)],
     colocation: i32,
     key: Option<usize>,
-    tee: bool,
     checks: Checks,
 ) -> Result<Made> {
     unsafe {
@@ -577,28 +573,9 @@ unsafe fn insert_plan(
         }
         let count = columns.len();
         parameters.extract_clauses(query);
-        let template = deparse::template_edited(query, |text| {
-            let values = format!(
-                "VALUES ({})",
-                (1..=count)
-                    .map(|n| format!("${n}"))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            );
-            // the arrays of a batch are equally long; rows come out in their order
-            let select = format!("SELECT {}", selected.join(", "));
-            let at = deparse::parameter_location(&text, 1)
-                .and_then(|at| at.checked_sub("VALUES (".len()))
-                .filter(|at| text[*at..].starts_with(&values))
-                .ok_or_else(|| Error::internal("no VALUES in a deparsed INSERT"))?;
-            Ok(format!(
-                "{}{}{}",
-                &text[..at],
-                select,
-                &text[at + values.len()..]
-            ))
-        })?;
-        let conflict = !(*query).onConflict.is_null();
+        // the arrays of a batch are equally long; rows come out in their order
+        let rows = format!("SELECT {}", selected.join(", "));
+        let template = template_of_rows(query, count, &rows)?;
         let (mut exprs, row_checks) = checks.before;
         exprs.extend(remote::own(parameters.exprs[count..].to_vec()));
         let plan = InsertPlan {
@@ -611,8 +588,6 @@ unsafe fn insert_plan(
             checks: row_checks,
             checks_after: checks.after.1,
             conflict_checks: checks.inside,
-            tee,
-            conflict,
             copied: Some(format!(" ({})", names.join(", "))),
             part: None,
             counted: (*query).canSetTag,
@@ -622,6 +597,30 @@ unsafe fn insert_plan(
             plan,
             exprs,
             returned,
+        })
+    }
+}
+
+/// The text of an INSERT of `count` parameters with rows in their place.
+unsafe fn template_of_rows(query: *mut Query, count: usize, rows: &str) -> Result<SqlTemplate> {
+    unsafe {
+        deparse::template_edited(query, |text| {
+            let values = format!(
+                "VALUES ({})",
+                (1..=count)
+                    .map(|n| format!("${n}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            );
+            let at = deparse::parameter_location(&text, 1)
+                .and_then(|at| at.checked_sub("VALUES (".len()))
+                .filter(|at| text[*at..].starts_with(&values))
+                .ok_or_else(|| Error::internal("no VALUES in a deparsed INSERT"))?;
+            Ok(format!(
+                "{}{rows}{}",
+                &text[..at],
+                &text[at + values.len()..]
+            ))
         })
     }
 }
@@ -733,74 +732,5 @@ unsafe fn above_rows(
         (*below).stmt_len = (*query).stmt_len;
         (*below).planTree = scan.cast();
         Ok(below)
-    }
-}
-
-/// INSERT into a reference table: PostgreSQL's plan, with a tee below its ModifyTable.
-///
-/// # Safety
-/// As `planner::plan`.
-pub unsafe fn plan_reference(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
-    unsafe {
-        let made = reference_tee(query)?;
-        let statement = super::plan_select(query, standard)?;
-        let Some(modify) = node::cast::<pg_sys::ModifyTable>((*statement).planTree) else {
-            return Err(Error::internal("an INSERT without ModifyTable"));
-        };
-        let below = (*modify).plan.lefttree;
-        let tee = statement::pass_through(statement, below);
-        (*tee).custom_exprs = list::from(made.exprs);
-        (*tee).custom_private = made.plan.to_private()?;
-        (*tee).methods = crate::executor::insert_methods();
-        (*modify).plan.lefttree = tee.cast();
-        Ok(statement)
-    }
-}
-
-/// The statement that inserts the rows into every copy of a reference table.
-///
-/// # Safety
-/// `query` is an INSERT into one.
-pub unsafe fn reference_tee(query: *mut Query) -> Result<Made> {
-    unsafe {
-        let copy: *mut Query = node::copy(query);
-        let mut early = Early::default();
-        conflict::name_excluded(copy);
-        (*copy).onConflict = early.take((*copy).onConflict)?;
-        conflict::must_ship(copy, true)?;
-        reads_same_rows((*copy).onConflict.cast())?;
-        (*copy).returningList = std::ptr::null_mut();
-        let relid = target_relid(copy);
-        let natts = types::column_count(relid);
-        let mut columns = Vec::new();
-        for attno in 1..=natts {
-            if types::has_column(relid, attno) && pg_sys::get_attgenerated(relid, attno) == 0 {
-                columns.push((attno as usize - 1, attno));
-            }
-        }
-        (*copy).withCheckOptions = std::ptr::null_mut();
-        let mut made = insert_plan(copy, &columns, ALL_NODES, None, true, Checks::default())?;
-        // PostgreSQL's ModifyTable does not look at columns behind those of the table.
-        early.add_to(query, true);
-        for item in &mut made.exprs {
-            *item = early.over_rows(*item, natts as usize);
-        }
-        Ok(made)
-    }
-}
-
-/// Puts the node that repeats a statement on every copy above its plan for the table here.
-///
-/// # Safety
-/// `statement` is PostgreSQL's plan of the same statement.
-pub unsafe fn above(statement: *mut PlannedStmt, remote: Remote) -> Result<()> {
-    unsafe {
-        let below = (*statement).planTree;
-        let scan = statement::pass_through(statement, below);
-        (*scan).custom_exprs = list::from(remote.exprs.iter().copied());
-        (*scan).custom_private = remote.plan.to_private()?;
-        (*scan).methods = crate::executor::replicate_methods();
-        (*statement).planTree = scan.cast();
-        Ok(())
     }
 }

@@ -1,13 +1,13 @@
-//! UPDATE and DELETE on distributed tables, sent whole to one shard group or to all; writes to reference tables,
-//! run here and on every copy.
+//! UPDATE and DELETE on distributed tables, sent whole to one shard group or to all.
 
 use crate::catalog::{self, TableKind};
 use crate::error::{Error, Result};
-use crate::pg::node::Step;
 use crate::pg::{list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::remote::{self, Order, Remote};
-use crate::planner::{merge, picked, pull, route, ship, split, statement, writing, Planner};
+use crate::planner::{
+    copies, merge, picked, pull, route, ship, split, statement, writing, Planner,
+};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query};
 use std::rc::Rc;
 
@@ -35,8 +35,10 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
             // A local table changed by what distributed tables say.
             return super::plan_select(query, standard);
         };
-        let merges = (*query).commandType == CmdType::CMD_MERGE;
-        if merges && matches!(target.kind, TableKind::Distributed { .. }) {
+        if matches!(target.kind, TableKind::Reference) {
+            return copies::plan(query, standard);
+        }
+        if (*query).commandType == CmdType::CMD_MERGE {
             return merge::plan(query, &target, standard);
         }
         match change(query, &target)? {
@@ -63,17 +65,8 @@ pub enum Change {
 /// `query` is a valid Query that changes the table.
 pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Change> {
     unsafe {
-        if (*query).commandType == CmdType::CMD_MERGE {
-            return Err(Error::refused(
-                "MERGE into a reference table is not supported yet",
-                "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
-            ));
-        }
         let TableKind::Distributed { key, .. } = &target.kind else {
-            return Err(Error::refused(
-                "a reference table cannot be changed by what a distributed table says yet",
-                "Read the values first and use them in the statement.",
-            ));
+            return Err(Error::internal("shards of a table that is not distributed"));
         };
         let analysis = Analysis::of(query)?;
         let route = route::route(&analysis)?
@@ -252,34 +245,17 @@ pub unsafe fn plan_reference(
         if target(query)?.is_none() {
             return Ok(None);
         }
-        match (*query).commandType {
-            CmdType::CMD_INSERT => super::insert::plan_reference(query, standard).map(Some),
-            CmdType::CMD_UPDATE | CmdType::CMD_DELETE => replicate(query, standard).map(Some),
-            _ => Err(Error::refused(
-                "MERGE into a reference table is not supported yet",
-                "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
-            )),
-        }
+        copies::plan(query, standard).map(Some)
     }
 }
 
 /// What remains of such a statement when its WITH clauses have been taken care of.
 unsafe fn plan_rest_of_reference(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
     unsafe {
-        let target = if (*query).commandType == CmdType::CMD_SELECT {
-            None
-        } else {
-            target(query)?
-        };
-        match (target, (*query).commandType) {
-            (None, _) => super::plan_select(query, standard),
-            (_, CmdType::CMD_INSERT) => super::insert::plan_reference(query, standard),
-            (_, CmdType::CMD_UPDATE | CmdType::CMD_DELETE) => replicate(query, standard),
-            _ => Err(Error::refused(
-                "MERGE into a reference table is not supported yet",
-                "Use INSERT ... ON CONFLICT, UPDATE and DELETE.",
-            )),
+        if (*query).commandType == CmdType::CMD_SELECT || target(query)?.is_none() {
+            return super::plan_select(query, standard);
         }
+        copies::plan(query, standard)
     }
 }
 
@@ -310,74 +286,5 @@ pub unsafe fn with_clause_obstacle(body: *mut Query) -> Result<Option<ship::Reas
             }
         }
         Ok(None)
-    }
-}
-
-/// UPDATE or DELETE of a reference table: PostgreSQL's plan for the table here, and the same statement on every
-/// copy afterwards. Its values must be the same everywhere.
-unsafe fn replicate(query: *mut Query, standard: Planner) -> Result<*mut PlannedStmt> {
-    unsafe {
-        let mut remote = repeated(query)?;
-        remote.plan.one_row = super::one_row::is_pinned(query);
-        let statement = standard(query);
-        super::insert::above(statement, remote)?;
-        Ok(statement)
-    }
-}
-
-/// The statement for every copy.
-///
-/// # Safety
-/// `query` is an UPDATE or DELETE of a reference table.
-pub unsafe fn repeated(query: *mut Query) -> Result<Remote> {
-    unsafe {
-        let refused = |reason: String| {
-            Error::refused(
-                "this statement may change the copies of a reference table in different ways",
-                "Compute the values first and use them in the statement.",
-            )
-            .detail(reason)
-        };
-        let all_reference = |level: *mut Query| -> Result<bool> {
-            for rte in list::iter::<pg_sys::RangeTblEntry>((*level).rtable) {
-                if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
-                    && (*rte).relkind as u8 != b'v'
-                    && catalog::table((*rte).relid)?.is_none()
-                {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        };
-        let mut local = false;
-        let mut limited = false;
-        node::walk(query.cast(), &mut |item, _| {
-            if let Some(level) = node::cast::<Query>(item) {
-                local |= !matches!(all_reference(level), Ok(true));
-                limited |= !(*level).limitCount.is_null();
-            }
-            Step::Into
-        });
-        if local {
-            return Err(refused(
-                "it reads a table that the nodes do not have".into(),
-            ));
-        }
-        if limited {
-            return Err(refused("it takes some of several rows".into()));
-        }
-        for tree in [
-            (*query).targetList.cast::<Node>(),
-            (*query).jointree.cast(),
-            (*query).rtable.cast(),
-            (*query).cteList.cast(),
-        ] {
-            if let Some(reason) = obstacle_in(tree, query, false) {
-                return Err(refused(reason));
-            }
-        }
-        let copy: *mut Query = node::copy(query);
-        (*copy).returningList = std::ptr::null_mut();
-        remote::finish_reference(copy)
     }
 }

@@ -10,9 +10,6 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
 
-/// As a colocation group's id: the statement goes to every node, for the copies of reference tables.
-pub const ALL_NODES: i32 = 0;
-
 /// A statement, or part of one, that runs on shard groups.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct RemotePlan {
@@ -38,8 +35,6 @@ pub struct RemotePlan {
     pub serial: bool,
     /// The part of the statement that this change is, when it is one of several.
     pub part: Option<u32>,
-    /// Of a reference table: the row of a primary key. Its lock here is all that orders concurrent changes.
-    pub one_row: bool,
     /// Rows stay locked or change: the statement needs a transaction on the node.
     pub writes: bool,
     /// Many rows are expected, and the text has no parameters: they may come by COPY.
@@ -160,7 +155,6 @@ const KNOWN_PLANS: usize = 1000;
 pub struct InsertPlan {
     /// `INSERT INTO t (a, b) SELECT … FROM unnest($1, $2) … ON CONFLICT … RETURNING …`
     pub template: SqlTemplate,
-    /// The colocation group, or ALL_NODES.
     pub colocation: i32,
     /// Column of the rows that is the distribution column; None: the row's key is NULL.
     pub key: Option<usize>,
@@ -174,10 +168,6 @@ pub struct InsertPlan {
     pub checks_after: Vec<RowCheck>,
     /// Conditions that ON CONFLICT DO UPDATE checks on the shards; the text of an error has the number.
     pub conflict_checks: Vec<RowCheck>,
-    /// Rows are handed on to the plan above, which inserts them here too.
-    pub tee: bool,
-    /// ON CONFLICT: fewer rows may come back than were sent.
-    pub conflict: bool,
     /// The list of columns behind the table's name, when rows may go by COPY too.
     pub copied: Option<String>,
     /// The part of the statement that this is, when it is one of several.
@@ -186,6 +176,31 @@ pub struct InsertPlan {
     pub counted: bool,
     /// Of a part: where in its rows, which are as wide as those below, each returned column stands.
     pub outputs: Vec<usize>,
+}
+
+/// How rows of a reference table that have changed here change on every copy.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct CopiesPlan {
+    /// Rows are found by their key; otherwise by all of their values.
+    pub keyed: bool,
+    /// Rows may get another key.
+    pub changes_key: bool,
+    pub insert: CopyStatement,
+    pub update: CopyStatement,
+    pub delete: CopyStatement,
+    /// What this part of the statement does, for EXPLAIN.
+    pub inserts: bool,
+    pub updates: bool,
+    pub deletes: bool,
+}
+
+/// A statement that changes rows of a copy. Its parameters are arrays: of columns as they were, then of columns as they
+/// are now.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct CopyStatement {
+    pub template: SqlTemplate,
+    pub old: Vec<InsertColumn>,
+    pub new: Vec<InsertColumn>,
 }
 
 /// A statement that changes several things at once.
@@ -360,6 +375,17 @@ pub struct InsertColumn {
     pub element: u32,
 }
 
+impl InsertColumn {
+    /// How an element travels.
+    pub fn travels(&self) -> ParamType {
+        ParamType {
+            value: self.value,
+            declared: self.element,
+            binary: self.element == self.value,
+        }
+    }
+}
+
 /// A condition that a policy or view puts on rows.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct RowCheck {
@@ -444,6 +470,7 @@ pub trait Private: Serialize + serde::de::DeserializeOwned {
 }
 
 impl Private for InsertPlan {}
+impl Private for CopiesPlan {}
 impl Private for LockPlan {}
 impl Private for MovePlan {}
 impl Private for ChangesPlan {}

@@ -6,7 +6,7 @@ use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
 use crate::planner::leaf;
 use crate::planner::moved;
-use crate::planner::plan::{Command, Kind, MovedName, Prune, RemotePlan, SortKey, ALL_NODES};
+use crate::planner::plan::{Command, Kind, MovedName, RemotePlan, SortKey};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
 use pgrx::pg_sys::{self, Node, NodeTag, Query, RTEKind};
@@ -206,7 +206,6 @@ pub unsafe fn finish_with(
             over: None,
             serial: false,
             part: None,
-            one_row: false,
             writes: command != Command::Select || locks_rows(query),
             bulk,
             as_others: relations.iter().any(|rte| applies_policies_of_others(*rte)),
@@ -667,51 +666,6 @@ pub fn sorts_alike(type_oid: pg_sys::Oid, collation: pg_sys::Oid) -> Result<bool
         return Ok(true);
     }
     crate::catalog::nodes_sort_alike()
-}
-
-/// The statement for every copy of a reference table, as a plan for all nodes.
-///
-/// # Safety
-/// As `finish`; the statement has no RETURNING.
-pub unsafe fn finish_reference(query: *mut Query) -> Result<Remote> {
-    unsafe {
-        let relations = relations_of(query);
-        let mut parameters = Parameters::default();
-        parameters.extract(query, false);
-        fence(query);
-        let plan = RemotePlan {
-            kind: Kind::Scattered,
-            command: Command::Update,
-            template: deparse::template(query)?,
-            colocation: ALL_NODES,
-            prune: Prune::All,
-            params: parameters.types,
-            columns: Vec::new(),
-            merge: Vec::new(),
-            union_tail: String::new(),
-            window: None,
-            part: None,
-            one_row: false,
-            over: None,
-            serial: false,
-            writes: true,
-            bulk: false,
-            as_others: false,
-            checks: Vec::new(),
-            moved: Vec::new(),
-            sent: Vec::new(),
-            reason: String::new(),
-        };
-        let exprs = own(parameters.exprs);
-        Ok(Remote {
-            plan,
-            exprs,
-            columns: Vec::new(),
-            names: Vec::new(),
-            query,
-            relations,
-        })
-    }
 }
 
 /// Copies of expressions, ready for the executor.

@@ -9,9 +9,8 @@ use crate::pg::{expr, levels, list, node};
 use crate::planner::insert::{self, Made};
 use crate::planner::modify::Change;
 use crate::planner::plan::{ChangesPlan, Private};
-use crate::planner::remote::Remote;
-use crate::planner::{leaf, modify, statement, wrapped, Planner};
-use pgrx::pg_sys::{self, CmdType, NodeTag, PlannedStmt, Query};
+use crate::planner::{copies, leaf, modify, statement, wrapped, Planner};
+use pgrx::pg_sys::{self, CmdType, PlannedStmt, Query};
 
 /// Rows of a subquery that are inserted on shards: what the custom path becomes.
 pub struct Inserting {
@@ -29,13 +28,6 @@ struct Parts {
     inserts: Vec<(u32, usize)>,
     /// Schema and name of the changed tables.
     tables: Vec<(String, String)>,
-    /// Reference tables: PostgreSQL changes the copy here, a node below its ModifyTable the others.
-    references: Vec<(pg_sys::Oid, CmdType::Type, Copies)>,
-}
-
-enum Copies {
-    Tee(Made),
-    Repeat(Remote),
 }
 
 /// Does a WITH clause change a table of ours?
@@ -71,7 +63,7 @@ pub unsafe fn plan(
         let parts = take_parts(query)?;
         let planned = plan_rest(query, standard)?;
         drop(session);
-        keep_copies_alike(planned, parts.references)?;
+        copies::keep_parts_alike(planned)?;
         let plan = ChangesPlan {
             order: [parts.changes, parts.inserts].concat(),
             tables: parts.tables,
@@ -92,7 +84,6 @@ unsafe fn take_parts(query: *mut Query) -> Result<Parts> {
             changes: Vec::new(),
             inserts: Vec::new(),
             tables: Vec::new(),
-            references: Vec::new(),
         };
         let mut number = 0;
         for cte in list::iter::<pg_sys::CommonTableExpr>((*query).cteList) {
@@ -105,9 +96,6 @@ unsafe fn take_parts(query: *mut Query) -> Result<Parts> {
             };
             parts.tables.push(crate::deparse::name_of(table.relid)?);
             let TableKind::Distributed { key, colocation } = &table.kind else {
-                parts
-                    .references
-                    .push((table.relid, (*body).commandType, copies(body)?));
                 continue;
             };
             if !(*body).withCheckOptions.is_null() {
@@ -275,62 +263,5 @@ pub unsafe fn plan_insert(
             Ok(())
         })?;
         Ok(scan.cast())
-    }
-}
-
-/// What keeps the copies of a reference table like the one here.
-unsafe fn copies(body: *mut Query) -> Result<Copies> {
-    unsafe {
-        match (*body).commandType {
-            CmdType::CMD_INSERT => Ok(Copies::Tee(insert::reference_tee(body)?)),
-            CmdType::CMD_UPDATE | CmdType::CMD_DELETE => {
-                Ok(Copies::Repeat(modify::repeated(body)?))
-            }
-            _ => Err(refused("it is a MERGE")),
-        }
-    }
-}
-
-/// Puts those nodes below PostgreSQL's own changes, in the order of the WITH clauses.
-unsafe fn keep_copies_alike(
-    planned: *mut PlannedStmt,
-    references: Vec<(pg_sys::Oid, CmdType::Type, Copies)>,
-) -> Result<()> {
-    unsafe {
-        let mut plans: Vec<*mut pg_sys::ModifyTable> =
-            list::iter::<pg_sys::Plan>((*planned).subplans)
-                .filter(|plan| !plan.is_null() && (**plan).type_ == NodeTag::T_ModifyTable)
-                .map(|plan| plan.cast())
-                .collect();
-        for (relid, command, copies) in references {
-            let found = plans.iter().position(|modify| {
-                let target = list::ints((**modify).resultRelations)[0];
-                let rte =
-                    list::nth::<pg_sys::RangeTblEntry>((*planned).rtable, target as usize - 1);
-                (*rte).relid == relid && (**modify).operation == command
-            });
-            let Some(found) = found else {
-                return Err(Error::internal(
-                    "a WITH clause that changes rows without ModifyTable",
-                ));
-            };
-            let modify = plans.remove(found);
-            let below = (*modify).plan.lefttree;
-            let node = statement::pass_through(planned, below);
-            match copies {
-                Copies::Tee(made) => {
-                    (*node).custom_exprs = list::from(made.exprs);
-                    (*node).custom_private = made.plan.to_private()?;
-                    (*node).methods = crate::executor::insert_methods();
-                }
-                Copies::Repeat(remote) => {
-                    (*node).custom_exprs = list::from(remote.exprs.iter().copied());
-                    (*node).custom_private = remote.plan.to_private()?;
-                    (*node).methods = crate::executor::replicate_methods();
-                }
-            }
-            (*modify).plan.lefttree = node.cast();
-        }
-        Ok(())
     }
 }

@@ -18,3 +18,9 @@ SELECT create_distributed_table('l', 'k', 'list');
 SELECT shard_ext.add_list_shard('l', ARRAY['de']);
 SELECT shard_ext.add_list_shard('l', ARRAY['fr', NULL]);
 SELECT shard_ext.add_default_shard('l');
+SELECT create_reference_table('ref_unique');
+SELECT create_reference_table('ref_tree');
+SELECT create_reference_table('"Ref Odd"');
+SELECT create_reference_table('ref_copy');
+CREATE OR REPLACE FUNCTION copies_differ(regclass) RETURNS boolean LANGUAGE sql
+AS 'SELECT NOT bool_and(equal) FROM shard_ext.check_reference_table($1::oid)';

@@ -57,3 +57,21 @@ CREATE VIEW a_all AS SELECT k AS key, t AS "T x", v FROM a;
 CREATE FUNCTION plus_one(int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN $1 + 1; END $$;
 CREATE FUNCTION stable_ten() RETURNS int LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN 10; END $$;
 CREATE SEQUENCE numbers;
+
+-- reference tables without a primary key: unique columns, rows that are alike in all values; one that refers to itself
+CREATE TABLE ref_unique (a int NOT NULL, b text NOT NULL, v int, UNIQUE (b, a));
+INSERT INTO ref_unique SELECT i, 'u' || i % 3, i FROM generate_series(1, 12) i;
+CREATE TABLE ref_tree (id int PRIMARY KEY, up int REFERENCES ref_tree ON UPDATE CASCADE ON DELETE CASCADE, v int CHECK (v > 0));
+INSERT INTO ref_tree SELECT i, nullif(i / 2, 0), i FROM generate_series(1, 15) i;
+CREATE TABLE "Ref Odd" (
+    "Id 1" int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, gone int, m mood, p pair, l int[], f float8, c char(4), n numeric(8, 2),
+    twice int GENERATED ALWAYS AS (coalesce(l[1], 0) * 2) STORED, j jsonb, ts timestamptz, s text DEFAULT 'x', big text
+);
+ALTER TABLE "Ref Odd" DROP COLUMN gone;
+INSERT INTO "Ref Odd" (m, p, l, f, c, n, j, ts, big)
+SELECT (enum_range(NULL::mood))[1 + i % 3], ROW(i, 'y"' || i)::pair, ARRAY[i, NULL], i / 3.0, 'c' || i, i / 7.0, jsonb_build_object('a', i), timestamptz '2024-01-01 UTC' + i * interval '1 hour', repeat('long ' || i, 700)
+FROM generate_series(1, 9) i;
+CREATE TABLE ref_copy (LIKE "Ref Odd" INCLUDING ALL EXCLUDING INDEXES);
+CREATE VIEW ref_small AS SELECT id, name, v FROM ref WHERE v < 3 WITH CHECK OPTION;
+-- whether all copies of a reference table hold the same rows
+CREATE FUNCTION copies_differ(regclass) RETURNS boolean LANGUAGE sql AS 'SELECT false';

@@ -64,7 +64,6 @@ INSERT INTO regions VALUES (2, 'w') ON CONFLICT (region) DO UPDATE SET note = no
 INSERT INTO regions VALUES (2, 'w') ON CONFLICT (region) DO UPDATE SET changed = (SELECT count(*) FROM regions) RETURNING changed;
 INSERT INTO regions VALUES (2, 'w') ON CONFLICT (region) DO UPDATE SET changed = (SELECT count(*) FROM staging) RETURNING changed;
 INSERT INTO regions VALUES (2, 'w') ON CONFLICT (region) DO UPDATE SET changed = (SELECT count(*) FROM accounts WHERE id < 5) RETURNING changed;
--- refused: 0A000
 INSERT INTO regions VALUES (2, 'w') ON CONFLICT (region) DO UPDATE SET note = (random() * 0)::text RETURNING note;
 INSERT INTO copies (id, v) VALUES (1, 'a'), (2, 'b') RETURNING *;
 INSERT INTO copies (id, v) VALUES (1, 'c'), (3, 'd') ON CONFLICT (id) DO UPDATE SET v = excluded.v, n = excluded.n RETURNING *;

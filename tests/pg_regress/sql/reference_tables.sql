@@ -28,3 +28,28 @@ SELECT * FROM shard_ext.check_reference_table('rates');
 RESET ROLE;
 DROP ROLE regress_reference_reader;
 DROP TABLE rates, plain_table;
+-- changes: PostgreSQL's here, rows by their key or by all of their values on the copies
+CREATE TABLE keyed (id int PRIMARY KEY, note text, twice int GENERATED ALWAYS AS (id * 2) STORED);
+CREATE TABLE keyless (id int, note text, kind varchar(5));
+SELECT create_reference_table('keyed');
+SELECT create_reference_table('keyless');
+\pset format unaligned
+EXPLAIN (COSTS OFF) MERGE INTO keyed k USING keyless o ON o.id = k.id WHEN MATCHED AND o.note = 'x' THEN DELETE WHEN MATCHED THEN UPDATE SET note = o.note WHEN NOT MATCHED THEN INSERT VALUES (o.id, o.note);
+EXPLAIN (COSTS OFF) INSERT INTO keyed VALUES (1, 'a') ON CONFLICT (id) DO UPDATE SET note = excluded.note;
+EXPLAIN (COSTS OFF) DELETE FROM keyless WHERE id = 1;
+EXPLAIN (COSTS OFF) UPDATE keyless SET note = 'x' WHERE id = 1;
+\pset format aligned
+INSERT INTO keyed VALUES (1, 'one'), (2, 'two');
+INSERT INTO keyless VALUES (1, 'one'), (1, 'one'), (2, 'two');
+-- a copy that lacks a row, and one that has other rows
+\connect regression_worker_2
+DELETE FROM keyed WHERE id = 1;
+UPDATE keyless SET note = 'other' WHERE ctid = (SELECT min(ctid) FROM keyless WHERE id = 1);
+\connect regression
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+UPDATE keyed SET note = 'changed' WHERE id = 2;
+UPDATE keyed SET note = 'changed';
+ROLLBACK;
+DELETE FROM keyless WHERE id = 1;
+SELECT * FROM keyless ORDER BY id;
+DROP TABLE keyed, keyless;

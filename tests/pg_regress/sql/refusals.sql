@@ -9,13 +9,11 @@ SELECT create_distributed_table('users', 'tenant_id', shard_count => 4);
 SELECT create_distributed_table('events', 'event_id', shard_count => 2);
 SELECT create_reference_table('plans');
 
-MERGE INTO plans p USING users u ON u.name = p.plan WHEN MATCHED THEN DELETE;
 INSERT INTO users VALUES (1, 1, 'a') ON CONFLICT (tenant_id, user_id) DO UPDATE SET tenant_id = 2;
 WITH a AS (UPDATE users SET name = 'a'), b AS (UPDATE users SET name = 'b') SELECT 1;
 WITH gone AS (DELETE FROM users RETURNING *) SELECT (SELECT count(*) FROM users u WHERE u.name = gone.name) FROM gone;
 SELECT ctid FROM users ORDER BY 1 LIMIT 1 FOR UPDATE;
 SELECT ctid, xmin FROM users;
-UPDATE plans SET price = (SELECT count(*) FROM users);
 
 ALTER TABLE users ADD COLUMN x int;
 ALTER TABLE plans RENAME TO tariffs;
