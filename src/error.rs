@@ -35,6 +35,7 @@ pub mod sqlstate {
     pub const INVALID_OBJECT_DEFINITION: SqlState = *b"42P17";
     pub const NULL_VALUE_NOT_ALLOWED: SqlState = *b"22004";
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = *b"54000";
+    pub const CARDINALITY_VIOLATION: SqlState = *b"21000";
     pub const WITH_CHECK_OPTION_VIOLATION: SqlState = *b"44000";
     pub const SERIALIZATION_FAILURE: SqlState = *b"40001";
     pub const INVALID_CURSOR_STATE: SqlState = *b"24000";

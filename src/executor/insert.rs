@@ -16,8 +16,8 @@ use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::executor::value_rows::ValueRows;
 use crate::pg::list;
-use crate::planner::conflict_condition;
 use crate::planner::plan::{InsertPlan, ParamType, Private};
+use crate::planner::{conflict_condition, WRITER, WRITTEN_SINCE};
 use crate::remote::{self, Access, Format, Gather, Params, Request, Statement};
 use crate::settings;
 use pgrx::pg_guard;
@@ -101,6 +101,8 @@ pub struct Insert {
     returned: Vec<Vec<Option<Vec<u8>>>>,
     given: usize,
     texts: BTreeMap<ShardGroupId, Rc<str>>,
+    /// Of ON CONFLICT DO UPDATE in batches: the transaction and the first command that wrote rows of each shard group.
+    written: BTreeMap<usize, (String, String)>,
     finished: bool,
 }
 
@@ -238,6 +240,7 @@ impl Insert {
                 returned: Vec::new(),
                 given: 0,
                 texts: BTreeMap::new(),
+                written: BTreeMap::new(),
                 finished: false,
             })
         }
@@ -332,7 +335,7 @@ impl Insert {
                     self.send_early(node)?;
                 }
             }
-            self.flush()?;
+            self.flush(false)?;
             self.finish_copy()?;
             if self.plan.counted {
                 (*(*node).ss.ps.state).es_processed += self.affected;
@@ -444,7 +447,7 @@ impl Insert {
             if !std::mem::replace(&mut self.parted, true) {
                 self.part_from_readers(node);
             }
-            self.flush()?;
+            self.flush(true)?;
             if self.plan.copied.is_some() {
                 let columns = self.plan.columns.iter();
                 let types: Vec<Oid> = columns.map(|column| Oid::from(column.value)).collect();
@@ -576,8 +579,8 @@ impl Insert {
             .map_or(error, |check| check.violation())
     }
 
-    /// Sends every batch and waits for the answers.
-    fn flush(&mut self) -> Result<()> {
+    /// Sends every batch and waits for the answers; will others follow?
+    fn flush(&mut self, more: bool) -> Result<()> {
         let batches = std::mem::take(&mut self.batches);
         self.waiting_bytes = 0;
         if batches.is_empty() {
@@ -586,6 +589,7 @@ impl Insert {
         let extra = self.values.clone().unwrap_or_default();
         let mut requests = Vec::new();
         let mut ordinals = Vec::new();
+        let mut targets = Vec::new();
         for (target, batch) in batches {
             let mut params = Params::default();
             for (column, array) in self.plan.columns.iter().zip(batch.arrays) {
@@ -603,31 +607,40 @@ impl Insert {
                 groups: Rc::new([group.id]),
                 access: Access::Write,
                 statement: Statement {
-                    sql: self.text(group)?,
+                    named: !self.written.contains_key(&target),
+                    sql: self.text_of_batch(target, group, more)?,
                     params: Rc::new(params),
                     results: if self.decoder.is_binary() {
                         Format::Binary
                     } else {
                         Format::Text
                     },
-                    named: true,
                 },
                 sole: false,
                 bulk: false,
                 as_others: false,
             });
             ordinals.push(batch.ordinals);
+            targets.push(target);
         }
         let mut gather = Gather::start(requests)?;
         let mut rows: Vec<Vec<Vec<Option<Vec<u8>>>>> =
             ordinals.iter().map(|_| Vec::new()).collect();
-        let width = self.decoder.width() - self.plan.checks_after.len();
+        let checks = self.plan.checks_after.len();
+        let width = self.decoder.width() - checks;
         while let Some((request, row)) = gather.next().map_err(|error| self.told(error))? {
             for (index, check) in self.plan.checks_after.iter().enumerate() {
                 // binary or text
                 if !matches!(row.get(width + index), Some(b"\x01" | b"t")) {
                     return Err(check.violation());
                 }
+            }
+            if let (Some(xmin), Some(cmin)) = (row.get(width + checks), row.get(width + checks + 1))
+            {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                self.written
+                    .entry(targets[request])
+                    .or_insert_with(|| (text(xmin), text(cmin)));
             }
             if width == 0 {
                 continue;
@@ -662,6 +675,31 @@ impl Insert {
         } else {
             self.returned.extend(rows.into_iter().flatten());
         }
+    }
+
+    /// The statement for a batch. With ON CONFLICT DO UPDATE a batch before others also says who wrote its rows, and those
+    /// behind it leave these alone.
+    fn text_of_batch(&mut self, target: usize, group: &ShardGroup, more: bool) -> Result<Rc<str>> {
+        let Some(later) = &self.plan.later else {
+            return self.text(group);
+        };
+        if let Some((xmin, cmin)) = self.written.get(&target) {
+            let node = catalog::node(group.node)?;
+            let text = task::render(later, Some(group.id), &node)
+                .replace(WRITER, xmin)
+                .replace(&WRITTEN_SINCE.to_string(), cmin);
+            return Ok(text.into());
+        }
+        let text = self.text(group)?;
+        if !more {
+            return Ok(text);
+        }
+        let before = if self.plan.returned.is_empty() {
+            " RETURNING"
+        } else {
+            ","
+        };
+        Ok(format!("{text}{before} xmin::pg_catalog.text, cmin::pg_catalog.text").into())
     }
 
     fn text(&mut self, group: &ShardGroup) -> Result<Rc<str>> {

@@ -4,7 +4,7 @@
 //! rows are changed where they are, then new ones come.
 
 use crate::catalog::{self, Colocation};
-use crate::error::{Error, Result};
+use crate::error::{sqlstate, Error, Result};
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::state::{self, body, Callbacks, Methods};
@@ -483,8 +483,11 @@ impl Modify {
 
 /// What ExecMergeMatched says.
 fn affected_twice() -> Error {
-    Error::new(*b"21000", "MERGE command cannot affect row a second time")
-        .hint("Ensure that not more than one source row matches any one target row.")
+    Error::new(
+        sqlstate::CARDINALITY_VIOLATION,
+        "MERGE command cannot affect row a second time",
+    )
+    .hint("Ensure that not more than one source row matches any one target row.")
 }
 
 fn statement_of(round: Round, action: &Action) -> Option<&RowsStatement> {

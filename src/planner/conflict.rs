@@ -289,57 +289,122 @@ unsafe fn guarded(value: *mut Node, target: i32, conditions: Vec<(usize, *mut No
     }
 }
 
+/// Stand for the transaction and the command that wrote the rows of earlier batches.
+pub const WRITER: &str = "shard_ext writer";
+pub const WRITTEN_SINCE: i64 = 4_611_686_018_427_387_903;
+
+/// Lets ON CONFLICT DO UPDATE fail when it finds a row of an earlier batch of the same statement; None for other clauses.
+/// PostgreSQL looks at this when it locks the row, before all other conditions.
+///
+/// # Safety
+/// `query` is an INSERT that the caller owns.
+pub unsafe fn forbid_own_rows(query: *mut Query, number: usize) -> Option<RowCheck> {
+    unsafe {
+        let conflict = updates(query)?;
+        let target = (*query).resultRelation;
+        let (xmin, cmin) = (
+            pg_sys::MinTransactionIdAttributeNumber,
+            pg_sys::MinCommandIdAttributeNumber,
+        );
+        let writer = system_text(target, xmin, pg_sys::XIDOID);
+        let command = via_text(
+            system_text(target, cmin, pg_sys::CIDOID),
+            pg_sys::INT8OID,
+            pg_sys::InvalidOid,
+        );
+        let own = test(pg_sys::TextEqualOperator, writer, text_const(WRITER));
+        let before = expr::int8(WRITTEN_SINCE).cast();
+        let before = test(pg_sys::Int8LessOperator, command, before);
+        let others = pg_sys::makeBoolExpr(pg_sys::BoolExprType::NOT_EXPR, list::from([own]), -1);
+        let allowed = pg_sys::makeBoolExpr(
+            pg_sys::BoolExprType::OR_EXPR,
+            list::from([others.cast::<Node>(), before]),
+            -1,
+        );
+        let own = (*conflict).onConflictWhere;
+        let own = if own.is_null() {
+            pg_sys::makeBoolConst(true, false)
+        } else {
+            own
+        };
+        (*conflict).onConflictWhere = guarded(own, target, vec![(number, allowed.cast())]);
+        Some(RowCheck {
+            kind: CheckKind::OwnRow,
+            relation: String::new(),
+            policy: None,
+        })
+    }
+}
+
 /// `(MARK 'n ' || ctid)::int = 0`: an error whenever it is evaluated, and not before, since it depends on the row.
 unsafe fn error_with(number: usize, target: i32) -> *mut Node {
     unsafe {
-        let ctid = expr::var(
-            target,
-            pg_sys::SelfItemPointerAttributeNumber as i16,
-            (pg_sys::TIDOID, -1, pg_sys::InvalidOid),
-        );
-        let via_text = |value: *mut Node, type_oid, collation| {
-            let cast = node::make::<pg_sys::CoerceViaIO>();
-            (*cast).arg = value.cast();
-            (*cast).resulttype = type_oid;
-            (*cast).resultcollid = collation;
-            (*cast).coerceformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
-            (*cast).location = -1;
-            cast.cast::<Node>()
-        };
-        let default = pg_sys::DEFAULT_COLLATION_OID;
-        let mark = node::pstrdup(&format!("{MARK}{number} "));
-        let mark = pg_sys::makeConst(
-            pg_sys::TEXTOID,
-            -1,
-            default,
-            -1,
-            pg_sys::Datum::from(pg_sys::cstring_to_text(mark)),
-            false,
-            false,
-        );
+        let ctid = pg_sys::SelfItemPointerAttributeNumber;
         let text = pg_sys::makeFuncExpr(
             pg_sys::Oid::from(pg_sys::F_TEXTCAT),
             pg_sys::TEXTOID,
             list::from([
-                mark.cast::<Node>(),
-                via_text(ctid.cast(), pg_sys::TEXTOID, default),
+                text_const(&format!("{MARK}{number} ")),
+                system_text(target, ctid, pg_sys::TIDOID),
             ]),
-            default,
-            default,
+            pg_sys::DEFAULT_COLLATION_OID,
+            pg_sys::DEFAULT_COLLATION_OID,
             pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
         );
         let number = via_text(text.cast(), pg_sys::INT4OID, pg_sys::InvalidOid);
-        let equal = pg_sys::make_opclause(
-            pg_sys::Oid::from(pg_sys::Int4EqualOperator),
+        test(pg_sys::Int4EqualOperator, number, expr::int4(0).cast())
+    }
+}
+
+/// A system column of the target as text.
+unsafe fn system_text(target: i32, attno: i32, type_oid: pg_sys::Oid) -> *mut Node {
+    unsafe {
+        let column = expr::var(target, attno as i16, (type_oid, -1, pg_sys::InvalidOid));
+        via_text(
+            column.cast(),
+            pg_sys::TEXTOID,
+            pg_sys::DEFAULT_COLLATION_OID,
+        )
+    }
+}
+
+/// A cast by the text of the value.
+unsafe fn via_text(value: *mut Node, type_oid: pg_sys::Oid, collation: pg_sys::Oid) -> *mut Node {
+    unsafe {
+        let cast = node::make::<pg_sys::CoerceViaIO>();
+        (*cast).arg = value.cast();
+        (*cast).resulttype = type_oid;
+        (*cast).resultcollid = collation;
+        (*cast).coerceformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
+        (*cast).location = -1;
+        cast.cast()
+    }
+}
+
+unsafe fn text_const(text: &str) -> *mut Node {
+    unsafe {
+        let value = pg_sys::cstring_to_text(node::pstrdup(text));
+        let collation = pg_sys::DEFAULT_COLLATION_OID;
+        let value = pg_sys::Datum::from(value);
+        pg_sys::makeConst(pg_sys::TEXTOID, -1, collation, -1, value, false, false).cast()
+    }
+}
+
+/// A comparison by an operator of PostgreSQL's own.
+unsafe fn test(operator: u32, left: *mut Node, right: *mut Node) -> *mut Node {
+    unsafe {
+        let (_, _, collation) = expr::signature(left);
+        let test = pg_sys::make_opclause(
+            pg_sys::Oid::from(operator),
             pg_sys::BOOLOID,
             false,
-            number.cast(),
-            expr::int4(0).cast(),
+            left.cast(),
+            right.cast(),
             pg_sys::InvalidOid,
-            pg_sys::InvalidOid,
+            collation,
         );
-        pg_sys::fix_opfuncids(equal.cast());
-        equal.cast()
+        pg_sys::fix_opfuncids(test.cast());
+        test.cast()
     }
 }
 

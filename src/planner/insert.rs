@@ -576,10 +576,17 @@ unsafe fn insert_plan(
         // the arrays of a batch are equally long; rows come out in their order
         let rows = format!("SELECT {}", selected.join(", "));
         let template = template_of_rows(query, count, &rows)?;
+        let mut conflict_checks = checks.inside;
+        let mut later = None;
+        if let Some(check) = conflict::forbid_own_rows(query, conflict_checks.len()) {
+            conflict_checks.push(check);
+            later = Some(template_of_rows(query, count, &rows)?);
+        }
         let (mut exprs, row_checks) = checks.before;
         exprs.extend(remote::own(parameters.exprs[count..].to_vec()));
         let plan = InsertPlan {
             template,
+            later,
             colocation,
             key,
             columns: insert_columns,
@@ -587,7 +594,7 @@ unsafe fn insert_plan(
             returned: returned.iter().map(|(t, _, _)| t.to_u32()).collect(),
             checks: row_checks,
             checks_after: checks.after.1,
-            conflict_checks: checks.inside,
+            conflict_checks,
             copied: Some(format!(" ({})", names.join(", "))),
             part: None,
             counted: (*query).canSetTag,

@@ -50,7 +50,7 @@ use analysis::Analysis;
 use pgrx::pg_sys::{self, PlannedStmt, Query, RTEKind};
 use remote::Order;
 
-pub use conflict::condition_of as conflict_condition;
+pub use conflict::{condition_of as conflict_condition, WRITER, WRITTEN_SINCE};
 pub use cursor::asks_for_row;
 pub use estimate::set_size;
 pub use leaf::{column_statistics, set_paths};

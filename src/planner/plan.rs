@@ -155,6 +155,8 @@ const KNOWN_PLANS: usize = 1000;
 pub struct InsertPlan {
     /// `INSERT INTO t (a, b) SELECT … FROM unnest($1, $2) … ON CONFLICT … RETURNING …`
     pub template: SqlTemplate,
+    /// Of ON CONFLICT DO UPDATE: the same for a batch after others, whose rows it must not update.
+    pub later: Option<SqlTemplate>,
     pub colocation: i32,
     /// Column of the rows that is the distribution column; None: the row's key is NULL.
     pub key: Option<usize>,
@@ -407,6 +409,8 @@ pub enum CheckKind {
     FoundRowOfView,
     /// The row that MERGE changes, by a policy.
     TargetRow,
+    /// The row that ON CONFLICT DO UPDATE finds, which the statement itself has made.
+    OwnRow,
 }
 
 impl RowCheck {
@@ -438,6 +442,11 @@ impl RowCheck {
                 sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("conflicting row is not visible through view \"{relation}\""),
             ),
+            CheckKind::OwnRow => Error::new(
+                sqlstate::CARDINALITY_VIOLATION,
+                "ON CONFLICT DO UPDATE command cannot affect row a second time",
+            )
+            .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."),
         }
     }
 }

@@ -108,3 +108,17 @@ INSERT INTO active_accounts VALUES (4, 'view', 5, false) ON CONFLICT (id) DO NOT
 INSERT INTO active_accounts VALUES (511, 'view', 5, false) ON CONFLICT (id) DO NOTHING;
 INSERT INTO loose_accounts VALUES (20, 'view', 5) ON CONFLICT (id) DO UPDATE SET balance = 2000 RETURNING *;
 INSERT INTO loose_accounts VALUES (20, 'view', 5) ON CONFLICT (id) DO UPDATE SET balance = 20 RETURNING *;
+-- more rows than are sent at once: no row twice, whichever of them made it
+INSERT INTO accounts (id, name) SELECT 100000 + i % 9000, repeat('x', 1000) FROM generate_series(1, 9001) i ON CONFLICT (id) DO UPDATE SET seen = accounts.seen + 1;
+BEGIN;
+INSERT INTO accounts (id, name) SELECT 100000 + i, repeat('x', 1000) FROM generate_series(1, 9000) i ON CONFLICT (id) DO UPDATE SET seen = accounts.seen + 1;
+INSERT INTO accounts (id, name) SELECT 100000 + i, repeat('x', 1000) FROM generate_series(1, 9000) i ON CONFLICT (id) DO UPDATE SET seen = accounts.seen + 1;
+SAVEPOINT x;
+INSERT INTO accounts (id, name) SELECT 100000 + i, repeat('x', 1000) FROM generate_series(1, 9000) i ON CONFLICT (id) DO UPDATE SET seen = accounts.seen + 1 WHERE excluded.id % 3 = 0 AND accounts.seen = 2;
+INSERT INTO accounts (id, name) SELECT least(100000 + i, 108999), repeat('x', 1000) FROM generate_series(1, 9000) i ON CONFLICT (id) DO UPDATE SET seen = accounts.seen + 1 WHERE accounts.seen > 5;
+ROLLBACK TO x;
+SELECT count(*), sum(seen), max(seen) FROM accounts WHERE id > 100000;
+ROLLBACK;
+INSERT INTO accounts (id, name) SELECT least(100000 + i, 108999), repeat('x', 1000) FROM generate_series(1, 9000) i ON CONFLICT (id) DO NOTHING;
+DELETE FROM accounts WHERE id > 100000;
+INSERT INTO loose_accounts (id, name, balance) SELECT 100000 + i % 9000, repeat('x', 1000), 20 FROM generate_series(1, 9001) i ON CONFLICT (id) DO UPDATE SET balance = 30;
