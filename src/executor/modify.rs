@@ -276,31 +276,29 @@ impl Modify {
         }
     }
 
-    /// All rounds; answers how many rows changed.
-    unsafe fn change(&mut self, node: *mut pg_sys::CustomScanState) -> Result<u64> {
+    /// All rounds.
+    unsafe fn change(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         let may_move = self.plan.actions.iter().any(|a| a.remove.is_some());
         let in_place = self.plan.actions.iter().any(|a| a.in_place.is_some());
         let inserts = self.plan.actions.iter().any(|a| a.insert.is_some());
-        let mut affected = 0;
         for (round, wanted) in [
             (Round::Remove, may_move),
             (Round::InPlace, in_place),
             (Round::Insert, inserts),
         ] {
             if wanted {
-                affected += unsafe { self.round(node, round)? };
+                unsafe { self.round(node, round)? };
             }
         }
-        Ok(affected)
+        Ok(())
     }
 
-    unsafe fn round(&mut self, node: *mut pg_sys::CustomScanState, round: Round) -> Result<u64> {
+    unsafe fn round(&mut self, node: *mut pg_sys::CustomScanState, round: Round) -> Result<()> {
         unsafe {
             pg_sys::tuplestore_rescan(self.store);
             let econtext = (*node).ss.ps.ps_ExprContext;
             let mut batches: BTreeMap<(usize, usize), Batch> = BTreeMap::new();
             let mut waiting = 0;
-            let mut affected = 0;
             while pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
                 pgrx::check_for_interrupts!();
                 pg_sys::slot_getallattrs(self.stored);
@@ -325,12 +323,11 @@ impl Modify {
                 waiting += batch.add(place, statement, encoders, &row);
                 pg_sys::MemoryContextSwitchTo(old);
                 if waiting > BATCH_BYTES {
-                    affected += self.send(round, std::mem::take(&mut batches))?;
+                    self.send(round, std::mem::take(&mut batches))?;
                     waiting = 0;
                 }
             }
-            affected += self.send(round, batches)?;
-            Ok(affected)
+            self.send(round, batches)
         }
     }
 
@@ -375,10 +372,10 @@ impl Modify {
         })
     }
 
-    /// Sends batches and waits for the answers; answers how many rows they changed. A row that moves counts once.
-    fn send(&self, round: Round, batches: BTreeMap<(usize, usize), Batch>) -> Result<u64> {
+    /// Sends batches and waits for the answers.
+    fn send(&self, round: Round, batches: BTreeMap<(usize, usize), Batch>) -> Result<()> {
         if batches.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         if round == Round::Remove {
             for referenced in &self.plan.referenced {
@@ -386,7 +383,6 @@ impl Modify {
             }
         }
         let mut requests = Vec::new();
-        let mut counted = Vec::new();
         for ((number, group), batch) in batches {
             let action = &self.plan.actions[number];
             let Some(statement) = statement_of(round, action) else {
@@ -401,15 +397,11 @@ impl Modify {
                 let array_type = unsafe { pg_sys::get_array_type(Oid::from(column.element)) };
                 params.push(array_type, array.finish());
             }
-            counted.push(round != Round::Insert || action.command == Command::Insert);
             requests.push(self.request(group, &statement.template, params)?);
         }
         let mut gather = Gather::start(requests)?;
         while gather.next()?.is_some() {}
-        Ok((0..counted.len())
-            .filter(|request| counted[*request])
-            .map(|request| gather.affected(request))
-            .sum())
+        Ok(())
     }
 
     fn request(

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::pg::{expr, list, node};
 use crate::planner::insert::{row_checks, target_relid};
 use crate::planner::plan::{CheckKind, RowCheck};
-use crate::planner::ship;
+use crate::planner::{reading, ship};
 use pgrx::pg_sys::{self, Node, Query, WCOKind};
 
 /// Error texts of shards that are conditions of ours, with the number of the condition behind.
@@ -205,53 +205,21 @@ unsafe fn over_new_row(
                 ));
             }
         }
-        fn change(
-            tree: *mut Node,
-            set: *mut pg_sys::List,
-            (target, relid): (i32, pg_sys::Oid),
-            level: u32,
-            refused: &mut bool,
-        ) -> *mut Node {
-            // SAFETY: a valid expression; subqueries are changed in place, in a copy.
-            unsafe {
-                if tree.is_null() {
-                    return tree;
-                }
-                if let Some(var) = node::cast::<pg_sys::Var>(tree) {
-                    if (*var).varno != target || (*var).varlevelsup != level {
-                        return tree;
-                    }
-                    let entry = list::iter::<pg_sys::TargetEntry>(set)
-                        .find(|entry| (**entry).resno == (*var).varattno);
-                    // whole rows and generated columns are not among what is set
-                    let attno = (*var).varattno;
-                    *refused |= attno <= 0 || pg_sys::get_attgenerated(relid, attno) != 0;
-                    return match entry {
-                        Some(entry) => {
-                            let value: *mut Node = node::copy((*entry).expr).cast();
-                            if level > 0 {
-                                node::shift_levels(value, level as i32, 0);
-                            }
-                            value
-                        }
-                        None => tree,
-                    };
-                }
-                if let Some(query) = node::cast::<Query>(tree) {
-                    let copy = node::copy(query);
-                    node::map_query(copy, |child| {
-                        change(child, set, (target, relid), level + 1, refused)
-                    });
-                    return copy.cast();
-                }
-                node::map_children(tree, |child| {
-                    change(child, set, (target, relid), level, refused)
-                })
-            }
-        }
         let mut refused = false;
-        let set = (*conflict).onConflictSet;
-        let changed = change(condition, set, (target, relid), 0, &mut refused);
+        let changed = reading::lifted(condition, &mut |var| {
+            if (*var).varno != target {
+                return Ok(var.cast());
+            }
+            // whole rows and generated columns are not among what is set
+            let attno = (*var).varattno;
+            refused |= attno <= 0 || pg_sys::get_attgenerated(relid, attno) != 0;
+            let entry = list::iter::<pg_sys::TargetEntry>((*conflict).onConflictSet)
+                .find(|entry| (**entry).resno == attno);
+            Ok(match entry {
+                Some(entry) => node::copy((*entry).expr).cast(),
+                None => var.cast(),
+            })
+        })?;
         if refused {
             return Err(Error::refused(
                 "a row security policy on whole rows or generated columns cannot check what ON CONFLICT DO UPDATE makes of them",

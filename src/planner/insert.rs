@@ -13,7 +13,7 @@ use crate::planner::plan::{CheckKind, InsertColumn, InsertPlan, Private, Prune, 
 use crate::planner::remote::{self, Order};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
-use crate::planner::{copies, insert_select, modify, returning, statement, Planner};
+use crate::planner::{copies, insert_select, modify, reading, returning, statement, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query, RTEKind};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -257,21 +257,26 @@ unsafe fn rows(
         if !may_be_copied(query, select, &prepared.made) {
             prepared.made.plan.copied = None;
         }
-        let (select, checked) = with_checks(select, query, &prepared.made, &attributes);
+        let (select, checked) = with_checks(select, query, &prepared.made, &attributes)?;
         let first = list::len((*select).targetList);
         early.add_to(select);
         let below = super::plan_select(select, standard)?;
-        let exprs = prepared.made.exprs.iter().enumerate().map(|(index, item)| {
+        let mut exprs = Vec::new();
+        for (index, item) in prepared.made.exprs.iter().enumerate() {
             let over_columns = match checked {
                 Some(from) if index < prepared.made.plan.checks.len() => {
                     let signature = (pg_sys::BOOLOID, -1, pg_sys::InvalidOid);
                     expr::var(pg_sys::OUTER_VAR, (from + index) as i16 + 1, signature).cast()
                 }
-                _ => check_over_rows(*item, (*query).resultRelation, &attributes),
+                _ => {
+                    let target = (*query).resultRelation;
+                    let changed = over_rows(*item, target, pg_sys::OUTER_VAR, &attributes)?;
+                    pg_sys::fix_opfuncids(changed);
+                    changed
+                }
             };
-            early.over_rows(over_columns, first)
-        });
-        let exprs = exprs.collect();
+            exprs.push(early.over_rows(over_columns, first));
+        }
         above_rows(query, below, prepared, exprs)
     }
 }
@@ -381,11 +386,11 @@ unsafe fn with_checks(
     query: *mut Query,
     made: &Made,
     attributes: &[i16],
-) -> (*mut Query, Option<usize>) {
+) -> Result<(*mut Query, Option<usize>)> {
     unsafe {
         let conditions = &made.exprs[..made.plan.checks.len()];
         if !conditions.iter().any(|tree| node::has_sublink(*tree)) {
-            return (select, None);
+            return Ok((select, None));
         }
         let mut entries = Vec::new();
         let mut names = std::ptr::null_mut();
@@ -404,11 +409,9 @@ unsafe fn with_checks(
         }
         let first = entries.len();
         for condition in conditions {
-            let condition: *mut Node = node::copy(*condition);
             let column = entries.len() as i16 + 1;
             let name = node::pstrdup(&format!("checked_{column}"));
-            let target = (*query).resultRelation;
-            let over = over_subquery(condition, target, attributes, 0);
+            let over = over_rows(*condition, (*query).resultRelation, 1, attributes)?;
             entries.push(pg_sys::makeTargetEntry(over.cast(), column, name, false));
         }
         let rte = node::make::<pg_sys::RangeTblEntry>();
@@ -430,42 +433,36 @@ unsafe fn with_checks(
         (*level).rtable = list::from([rte]);
         (*level).jointree = pg_sys::makeFromExpr(list::from([reference]), std::ptr::null_mut());
         (*level).targetList = list::from(entries);
-        (level, Some(first))
+        Ok((level, Some(first)))
     }
 }
 
-/// Columns of the target as those of the subquery at varno 1, at any depth.
-unsafe fn over_subquery(tree: *mut Node, target: i32, attributes: &[i16], level: u32) -> *mut Node {
+/// The column of the rows that a column of the target is given by, as one of the relation `varno`; NULL where none is.
+unsafe fn given(var: *mut pg_sys::Var, varno: i32, attributes: &[i16]) -> *mut Node {
     unsafe {
-        if tree.is_null() {
-            return tree;
-        }
-        if let Some(var) = node::cast::<pg_sys::Var>(tree) {
-            if (*var).varno != target || (*var).varlevelsup != level {
-                return tree;
+        match attributes.iter().position(|a| *a == (*var).varattno) {
+            Some(index) => expr::var(varno, index as i16 + 1, expr::signature(var.cast())).cast(),
+            None => {
+                pg_sys::makeNullConst((*var).vartype, (*var).vartypmod, (*var).varcollid).cast()
             }
-            return match attributes.iter().position(|a| *a == (*var).varattno) {
-                Some(index) => {
-                    let copy = node::copy(var);
-                    (*copy).varno = 1;
-                    (*copy).varattno = index as i16 + 1;
-                    (*copy).varnosyn = 1;
-                    (*copy).varattnosyn = (*copy).varattno;
-                    copy.cast()
-                }
-                None => {
-                    pg_sys::makeNullConst((*var).vartype, (*var).vartypmod, (*var).varcollid).cast()
-                }
-            };
         }
-        if let Some(query) = node::cast::<Query>(tree) {
-            node::map_query(query, |child| {
-                over_subquery(child, target, attributes, level + 1)
-            });
-            return tree;
-        }
-        node::map_children(tree, |child| {
-            over_subquery(child, target, attributes, level)
+    }
+}
+
+/// A tree of the INSERT's level over the rows to insert, which are those of the relation `varno`.
+unsafe fn over_rows(
+    tree: *mut Node,
+    target: i32,
+    varno: i32,
+    attributes: &[i16],
+) -> Result<*mut Node> {
+    unsafe {
+        reading::lifted(tree, &mut |var| {
+            Ok(if (*var).varno == target {
+                given(var, varno, attributes)
+            } else {
+                var.cast()
+            })
         })
     }
 }
@@ -676,42 +673,6 @@ pub unsafe fn row_checks(options: *mut pg_sys::List) -> (Vec<*mut Node>, Vec<Row
             });
         }
         (exprs, checks)
-    }
-}
-
-/// Conditions speak of the target's columns: they read them from the rows of the plan below.
-unsafe fn check_over_rows(tree: *mut Node, target: i32, attributes: &[i16]) -> *mut Node {
-    unsafe {
-        fn change(tree: *mut Node, target: i32, attributes: &[i16]) -> *mut Node {
-            // SAFETY: a valid expression tree without subqueries.
-            unsafe {
-                if tree.is_null() {
-                    return tree;
-                }
-                if let Some(var) = node::cast::<pg_sys::Var>(tree) {
-                    if (*var).varno == target {
-                        return match attributes.iter().position(|a| *a == (*var).varattno) {
-                            Some(index) => {
-                                let copy = node::copy(var);
-                                (*copy).varno = pg_sys::OUTER_VAR;
-                                (*copy).varattno = index as i16 + 1;
-                                copy.cast()
-                            }
-                            None => pg_sys::makeNullConst(
-                                (*var).vartype,
-                                (*var).vartypmod,
-                                (*var).varcollid,
-                            )
-                            .cast(),
-                        };
-                    }
-                }
-                node::map_children(tree, |child| change(child, target, attributes))
-            }
-        }
-        let changed = change(tree, target, attributes);
-        pg_sys::fix_opfuncids(changed);
-        changed
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
-use crate::planner::{insert, split, writing, Planner};
+use crate::planner::{insert, reading, split, writing, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query, RTEKind};
 
 /// Does RETURNING have such a subquery?
@@ -59,7 +59,6 @@ pub unsafe fn plan(
                 "RETURNING follows rows without their columns",
             ));
         }
-        let list_of: *mut pg_sys::List = node::copy((*query).returningList);
         let body: *mut Query = node::copy(query);
         (*body).returningList = split::targets(&units);
 
@@ -104,7 +103,17 @@ pub unsafe fn plan(
         (*level).cteList = list::from([cte]);
         (*level).rtable = list::from([rte]);
         (*level).jointree = pg_sys::makeFromExpr(list::from([reference]), std::ptr::null_mut());
-        (*level).targetList = over_units(list_of.cast(), (*query).resultRelation, &units, 0).cast();
+        let over_units = reading::lifted((*query).returningList.cast(), &mut |var| {
+            let unit = units
+                .iter()
+                .position(|unit| node::equal(*unit, var))
+                .filter(|_| (*var).varno == (*query).resultRelation);
+            Ok(match unit {
+                Some(index) => expr::var(1, index as i16 + 1, expr::signature(var.cast())).cast(),
+                None => var.cast(),
+            })
+        })?;
+        (*level).targetList = over_units.cast();
         let planned = writing::plan(level, standard, rest)?;
         (*planned).commandType = CmdType::CMD_INSERT;
         (*planned).hasReturning = true;
@@ -131,32 +140,5 @@ unsafe fn collect(tree: *mut Node, target: i32, units: &mut Vec<*mut Node>) {
             }
             Step::Into
         });
-    }
-}
-
-/// The tree with these columns as those of the WITH clause.
-unsafe fn over_units(tree: *mut Node, target: i32, units: &[*mut Node], level: u32) -> *mut Node {
-    unsafe {
-        if tree.is_null() {
-            return tree;
-        }
-        if let Some(var) = node::cast::<pg_sys::Var>(tree) {
-            if (*var).varno != target || (*var).varlevelsup != level {
-                return tree;
-            }
-            let unit = node::copy(var);
-            (*unit).varlevelsup = 0;
-            let Some(index) = units.iter().position(|known| node::equal(*known, unit)) else {
-                return tree;
-            };
-            let column = expr::var(1, index as i16 + 1, expr::signature(tree));
-            (*column).varlevelsup = level;
-            return column.cast();
-        }
-        if let Some(query) = node::cast::<Query>(tree) {
-            node::map_query(query, |child| over_units(child, target, units, level + 1));
-            return tree;
-        }
-        node::map_children(tree, |child| over_units(child, target, units, level))
     }
 }
