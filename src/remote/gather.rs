@@ -281,6 +281,9 @@ pub fn wait(connections: &[Shared]) {
         let (mut set, interest) = {
             let mut connection = connection.borrow_mut();
             let interest = connection.interest();
+            if is_closed(interest) {
+                return;
+            }
             (connection.take_wait_set(interest), interest)
         };
         set.wait(&[interest], None, |_| {});
@@ -293,6 +296,9 @@ pub fn wait(connections: &[Shared]) {
         .iter()
         .map(|c| c.borrow_mut().interest())
         .collect();
+    if interests.iter().copied().any(is_closed) {
+        return;
+    }
     let kept = SEVERAL.take();
     let mut set = match kept {
         Some(set) if set.covers(&interests) => set,
@@ -300,4 +306,13 @@ pub fn wait(connections: &[Shared]) {
     };
     set.wait(&interests, None, |i| connections[i].borrow_mut().read());
     SEVERAL.set(Some(set));
+}
+
+/// Has libpq closed the socket? It may notice the end of a connection while it sends; the connection's next step tells.
+fn is_closed(interest: Interest) -> bool {
+    let closed = interest.socket < 0;
+    if closed {
+        pgrx::check_for_interrupts!();
+    }
+    closed
 }

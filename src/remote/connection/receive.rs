@@ -147,6 +147,11 @@ impl Connection {
             return None;
         };
         match self.pg.get_copy() {
+            // libpq goes on waiting for data of a node that it has lost
+            CopyOut::NeedsInput if self.pg.is_bad() => {
+                self.note_loss(None);
+                None
+            }
             CopyOut::NeedsInput => Some(Step::NeedsInput),
             CopyOut::Ended => {
                 self.copying = None;
