@@ -31,7 +31,7 @@ pub use commit_records::{
     commit_record_exists, commit_records, delete_commit_record,
     delete_commit_records_of_removed_nodes, insert_commit_record, lock_recovery,
 };
-pub use key::{base_type, bound_text, no_shard, parse_bound};
+pub use key::{base_type, bound_text, no_shard, parse_bound, Key};
 pub use known_schemas::{own_reference_schema, shard_schema, users_schema, with_users_schemas};
 pub use on_nodes::{
     collation_on_nodes, configuration_on_nodes, extension_function_on_nodes, type_on_nodes,

@@ -152,6 +152,14 @@ impl Colocation {
         }
     }
 
+    /// The position in `groups` of the one that takes this hash; none: the distribution is not by hash.
+    pub fn group_for_hash(&self, hash: i32) -> Option<usize> {
+        match &self.map {
+            Map::Hash(map) => map.group_for(hash),
+            Map::Range(_) | Map::List(_) => None,
+        }
+    }
+
     /// Positions in `groups`, ascending, of those that may hold keys of an interval (each end with
     /// whether it is inclusive); NULL keys are in no interval. All groups of a hash distribution.
     pub fn groups_between(

@@ -2,13 +2,13 @@
 //! group of its key. Its only row is the handle by which leaves find the tables. It stands on top of an init plan, so it
 //! runs once, before the first leaf that asks for the handle.
 
-use crate::catalog::{self, Colocation};
+use crate::catalog::{self, Colocation, Key, Method};
 use crate::error::{Error, Result};
 use crate::executor::explain::Explainer;
 use crate::executor::moved::{self, Moved};
 use crate::executor::shard_copy::ShardCopy;
 use crate::executor::state::{self, body, Callbacks, Methods};
-use crate::pg::list;
+use crate::pg::{list, types};
 use crate::planner::plan::{MovePlan, Private};
 use crate::planner::route;
 use crate::remote::Access;
@@ -39,6 +39,8 @@ pub fn move_methods() -> *const pg_sys::CustomScanMethods {
 struct Move {
     plan: MovePlan,
     colocation: Rc<Colocation>,
+    /// How values are hashed, where they are not looked for as keys.
+    hash: Option<Key>,
     tables: Option<Rc<Moved>>,
     /// The handle was given since the last rescan.
     given: bool,
@@ -167,9 +169,11 @@ impl Move {
         unsafe {
             let plan = MovePlan::from_private((*scan).custom_private)?;
             let colocation = catalog::colocation(plan.colocation)?;
+            let hash = plan.hashed.then(|| hash_of(Oid::from(plan.key_type)));
             Ok(Move {
                 plan,
                 colocation,
+                hash: hash.transpose()?,
                 tables: None,
                 given: false,
                 rows: 0,
@@ -236,11 +240,23 @@ impl Move {
                 let null = *(*slot).tts_isnull.add(index);
                 (!null).then(|| *(*slot).tts_values.add(index))
             };
-            let key = value(self.plan.key)?;
-            let group = route::group_of(&self.colocation, Oid::from(self.plan.key_type), key)?;
+            let group = self.group_of(value(self.plan.key))?;
             copy.add(group, |index| value(self.plan.columns[index].source));
             Some(group)
         }
+    }
+
+    /// The shard group of a row; none: it joins nothing, and is not needed.
+    fn group_of(&self, key: Option<Datum>) -> Option<usize> {
+        let found = key.and_then(|key| match &self.hash {
+            Some(hash) => self.colocation.group_for_hash(hash.hash(key)),
+            None => route::group_of(&self.colocation, Oid::from(self.plan.key_type), key),
+        });
+        if !self.plan.keep {
+            return found;
+        }
+        let somewhere = || self.colocation.group_for(None).unwrap_or(0);
+        found.or_else(|| Some(somewhere()))
     }
 
     fn create_tables(&mut self, statement: *const pg_sys::PlannedStmt) -> Result<Rc<Moved>> {
@@ -280,4 +296,17 @@ impl Move {
         let id = self.colocation.groups[group].id;
         copy.send(group, catalog::group_node(id)?, &tables.table(id))
     }
+}
+
+/// The hash of a type that values of all operands of a join have in common: they are compared by a deterministic collation,
+/// so any will do.
+fn hash_of(type_oid: Oid) -> Result<Key> {
+    // SAFETY: a look-up in the syscache.
+    let collated = unsafe { pg_sys::get_typcollation(type_oid) } != pg_sys::InvalidOid;
+    let collation = if collated {
+        pg_sys::C_COLLATION_OID
+    } else {
+        pg_sys::InvalidOid
+    };
+    Key::new(Method::Hash, types::base_type(type_oid), collation)
 }

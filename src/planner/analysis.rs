@@ -663,7 +663,13 @@ impl Analysis {
                         self.cannot_ship("a transition table is read");
                         return Ok(false);
                     };
-                    let key = self.point(id, rtindex, moving.key, region);
+                    let mut key = self.point(id, rtindex, moving.key, region);
+                    if !moving.is_key {
+                        // a column that nothing is said of, since facts would not find the rows
+                        let hidden = self.point(id, rtindex, 0, region);
+                        self.unite(hidden, key);
+                        key = hidden;
+                    }
                     self.distributed.push(Distributed {
                         colocation: moving.colocation.clone(),
                         key,
@@ -1235,7 +1241,7 @@ unsafe fn btree_strategy(operator: Oid, left: *mut Node) -> Option<u32> {
 
 /// Do equal values of both expressions' types hash alike? True for one type, and for those of one hash family
 /// (int2, int4 and int8; text and varchar; a domain and its base).
-unsafe fn same_hash(left: *mut Node, right: *mut Node) -> bool {
+pub unsafe fn same_hash(left: *mut Node, right: *mut Node) -> bool {
     unsafe {
         let family = |item: *mut Node| {
             let type_oid = crate::pg::types::base_type(pg_sys::exprType(expr::strip_relabel(item)));

@@ -303,8 +303,15 @@ unsafe fn send_small(level: &mut Level, externals: &mut Externals) -> Result<Opt
 /// # Safety
 /// The level's query is valid.
 pub unsafe fn level_estimate(level: &Level, items: &[usize]) -> f64 {
+    unsafe { rows_of_part(level, level.part(items, true)) }
+}
+
+/// The same for a part of the level, which the caller owns.
+///
+/// # Safety
+/// As `level_estimate`.
+pub unsafe fn rows_of_part(level: &Level, part: *mut Query) -> f64 {
     unsafe {
-        let part = level.part(items, true);
         // WITH queries that it reads come along
         trees::move_with(part, 1, 0);
         (*part).cteList = node::copy((*level.query).cteList);
@@ -402,24 +409,11 @@ pub unsafe fn with_entry(cte: *mut pg_sys::CommonTableExpr, levels: u32) -> *mut
 /// `ARRAY(SELECT column FROM cte)`, an expression `levels - 1` below the level that has the WITH query.
 unsafe fn array_of(cte: *mut pg_sys::CommonTableExpr, column: usize, levels: u32) -> *mut Node {
     unsafe {
-        let entry = with_entry(cte, levels);
-        let query = node::make::<Query>();
-        (*query).commandType = CmdType::CMD_SELECT;
-        (*query).canSetTag = true;
-        (*query).stmt_location = -1;
-        (*query).rtable = list::from([entry]);
-        let reference = node::make::<pg_sys::RangeTblRef>();
-        (*reference).rtindex = 1;
-        (*query).jointree = pg_sys::makeFromExpr(list::from([reference]), std::ptr::null_mut());
         let target =
             list::nth::<pg_sys::TargetEntry>((*(*cte).ctequery.cast::<Query>()).targetList, column);
         let var = expr::var(1, column as i16 + 1, expr::signature((*target).expr.cast()));
-        (*query).targetList = list::from([pg_sys::makeTargetEntry(
-            var.cast(),
-            1,
-            (*target).resname,
-            false,
-        )]);
+        let value = pg_sys::makeTargetEntry(var.cast(), 1, (*target).resname, false);
+        let query = trees::select_from(with_entry(cte, levels), list::from([value]));
         let sublink = node::make::<pg_sys::SubLink>();
         (*sublink).subLinkType = pg_sys::SubLinkType::ARRAY_SUBLINK;
         (*sublink).subselect = query.cast();

@@ -27,6 +27,8 @@ use crate::planner::{broadcast, estimate, split};
 use crate::settings::{self, JoinStrategy};
 use pgrx::pg_sys::{self, Node, NodeTag, Query};
 
+pub use shape::wants_few_rows;
+
 /// A subquery that is taken out.
 struct Subquery {
     query: *mut Query,
@@ -173,8 +175,11 @@ impl Found<'_> {
                 let items: Vec<usize> = (0..level.items.len()).collect();
                 broadcast::level_estimate(level, &items)
             });
-            if settings::join_strategy() == JoinStrategy::Broadcast {
-                return outer <= MOST_KEYS;
+            match settings::join_strategy() {
+                JoinStrategy::Broadcast => return outer <= MOST_KEYS,
+                // its rows move
+                JoinStrategy::Repartition if subquery.exists => return false,
+                _ => {}
             }
             if outer > MOST_KEYS {
                 return false;

@@ -209,7 +209,7 @@ enum Interest {
     Distributed,
 }
 
-/// Which tables of ours a statement names, at any depth.
+/// Which tables of ours a statement names, at any depth. Rows that were moved count as distributed.
 unsafe fn interest(query: *mut Query) -> Result<Interest> {
     let mut answer = Interest::None;
     let mut failure = None;
@@ -219,6 +219,10 @@ unsafe fn interest(query: *mut Query) -> Result<Interest> {
                 return Step::Into;
             };
             for rte in list::iter::<pg_sys::RangeTblEntry>((*level).rtable) {
+                if moved::of_entry(rte).is_some() {
+                    answer = Interest::Distributed;
+                    return Step::Stop;
+                }
                 if (*rte).rtekind != RTEKind::RTE_RELATION {
                     continue;
                 }

@@ -17,6 +17,8 @@ pub struct Moving {
     pub colocation: Rc<Colocation>,
     /// The column by which they are moved.
     pub key: i16,
+    /// Its value says where a row is, as that of a distribution column does.
+    pub is_key: bool,
     /// What stands for the handle in the level.
     pub handle: *mut Node,
     /// Complete but for where the plan below has the columns: there the columns' numbers stand.
@@ -73,8 +75,8 @@ pub unsafe fn is_quiet(query: *mut Query) -> bool {
 pub unsafe fn column(unit: *mut Node, index: usize) -> Option<MoveColumn> {
     unsafe {
         let (type_oid, mut typmod, collation) = expr::signature(unit);
-        let is_column = node::cast::<pg_sys::Var>(unit).is_some_and(|var| (*var).varattno > 0);
-        if !is_column
+        let system = node::cast::<pg_sys::Var>(unit).is_some_and(|var| (*var).varattno <= 0);
+        if system
             || ship::readable_type(type_oid).is_err()
             || !catalog::type_on_nodes(type_oid)
             || !catalog::collation_on_nodes(collation)

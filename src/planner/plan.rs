@@ -223,6 +223,10 @@ pub struct MovePlan {
     /// Where the rows below have the value that chooses the shard group, and its type.
     pub key: usize,
     pub key_type: u32,
+    /// The hash of the value's own type chooses, not the value as a key.
+    pub hashed: bool,
+    /// Rows whose value is NULL, or no key, go somewhere, too.
+    pub keep: bool,
     pub columns: Vec<MoveColumn>,
     /// Where this node's only row has the handle.
     pub handle: usize,

@@ -23,6 +23,9 @@ pub unsafe fn gives_all_rows(query: *mut Query) -> bool {
 }
 
 /// Does LIMIT end the level before all its rows are looked at?
+///
+/// # Safety
+/// `query` is a valid Query.
 pub unsafe fn wants_few_rows(query: *mut Query) -> bool {
     unsafe {
         !(*query).limitCount.is_null()

@@ -367,6 +367,21 @@ pub unsafe fn retire(entry: *mut RangeTblEntry) {
     }
 }
 
+/// `SELECT targets FROM entry`.
+pub unsafe fn select_from(entry: *mut RangeTblEntry, targets: *mut pg_sys::List) -> *mut Query {
+    unsafe {
+        let query = node::make::<Query>();
+        (*query).commandType = pg_sys::CmdType::CMD_SELECT;
+        (*query).canSetTag = true;
+        (*query).stmt_location = -1;
+        (*query).rtable = list::from([entry]);
+        let from = list::from([reference(1)]);
+        (*query).jointree = pg_sys::makeFromExpr(from, std::ptr::null_mut());
+        (*query).targetList = targets;
+        query
+    }
+}
+
 pub unsafe fn subquery_entry(subquery: *mut Query) -> *mut RangeTblEntry {
     unsafe {
         let entry = node::make::<RangeTblEntry>();

@@ -65,10 +65,20 @@ class Queries(Aggregates):
                 conditions = self.same_keys(tied, [right])
         elif both:
             kind = c.one(both)
-            conditions.append(f"{c.one(Scope(left).columns(kind))} = {c.one(Scope([right]).columns(kind))}")
+            conditions.append(f"{self.compared(kind, c.one(Scope(left).columns(kind)))} = {self.compared(kind, c.one(Scope([right]).columns(kind)))}")
         if not conditions or c.chance(25):
             conditions.append(self.condition(Scope(left + [right], scope.outer, scope.ctes), c.one([0, 0, 1])))
         return " AND ".join(conditions)
+
+    def compared(self, kind, column):
+        """A column, or now and then something computed of it, for an equality in a join."""
+        c = self.c
+        forms = {
+            "int": ["{} + 1", "{} % 5", "coalesce({}, 2)", "{}::bigint", "-{}", "twice({})", "nullif({}, 3)"],
+            "text": ["upper({})", "{} || ''", "coalesce({}, 'a')", "{}::varchar", "substr({}, 1, 1)"],
+            "date": ["{} + 1", "date_trunc('week', {})::date", "coalesce({}, date '2024-01-03')"],
+        }.get(kind)
+        return c.one(forms).format(column) if forms and c.chance(12) else column
 
     def from_clause(self, scope, depth, most=1):
         """FROM's text, and the scope of what is inside."""
@@ -128,7 +138,7 @@ class Queries(Aggregates):
         if not kinds:
             return "true", "true"
         kind = self.c.one(kinds)
-        return self.c.one(Scope(left).columns(kind)), self.c.one(Scope([right]).columns(kind))
+        return self.compared(kind, self.c.one(Scope(left).columns(kind))), self.compared(kind, self.c.one(Scope([right]).columns(kind)))
 
     # -- SELECT
 

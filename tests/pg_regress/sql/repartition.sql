@@ -31,8 +31,13 @@ BEGIN
     END LOOP;
 END $$;
 SELECT explained('SELECT kind, count(*) FROM sales JOIN products USING (product_id) WHERE sale_id <= 2000 GROUP BY kind ORDER BY 1');
--- no column is a key
-EXPLAIN (COSTS OFF) SELECT count(*) FROM sales JOIN customers ON sales.amount = length(region);
+-- no column is a key: both move
+EXPLAIN (COSTS OFF) SELECT count(*) FROM sales JOIN customers ON sales.product_id = length(region);
+EXPLAIN (COSTS OFF) SELECT count(*) FROM sales JOIN customers ON amount < length(region);
+-- subqueries in conditions
+EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c WHERE EXISTS (SELECT FROM sales s WHERE s.customer_id = c.customer_id AND s.amount > 100);
+EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c WHERE c.region = 'region 1' OR NOT EXISTS (SELECT FROM sales s WHERE s.customer_id = c.customer_id);
+EXPLAIN (COSTS OFF) SELECT count(*) FROM sales WHERE product_id IN (SELECT p.product_id / 2 FROM products p WHERE kind = 'kind 1');
 
 -- a transaction that writes is prepared on both nodes: its tables are not temporary, and gone before
 BEGIN;
