@@ -1,11 +1,11 @@
 //! What it costs to move rows and join them on the shards, beside fetching them and joining them here.
 
 use crate::pg::{expr, list};
-use crate::planner::broadcast::{level_estimate, rows_of_part};
+use crate::planner::broadcast::level_estimate;
 use crate::planner::estimate;
 use crate::planner::pieces::trees::refers_outside;
 use crate::planner::pieces::Level;
-use pgrx::pg_sys::{self, Node, Query};
+use pgrx::pg_sys::{self, Node};
 
 /// What the planner's units say of a row that comes here, and of a byte of it; as for leaves.
 const ROW_COST: f64 = 0.02;
@@ -48,14 +48,6 @@ impl Size {
             let columns = level.outputs(items);
             Size::of_columns(level_estimate(level, items), &columns)
         }
-    }
-
-    /// The size of a part of the level, a Query of its own.
-    ///
-    /// # Safety
-    /// As `of_items`; the caller owns the part.
-    pub unsafe fn of_part(level: &Level, part: *mut Query, columns: &[*mut Node]) -> Size {
-        unsafe { Size::of_columns(rows_of_part(level, part), columns) }
     }
 
     fn transfer(&self) -> f64 {
