@@ -3,7 +3,7 @@
 use crate::pg::{expr, list};
 use crate::planner::broadcast::level_estimate;
 use crate::planner::estimate;
-use crate::planner::pieces::trees::refers_outside;
+use crate::planner::pieces::trees::{lacks_with, refers_outside};
 use crate::planner::pieces::Level;
 use pgrx::pg_sys::{self, Node};
 
@@ -122,7 +122,8 @@ pub unsafe fn returned(level: &mut Level, joined: &Size, nodes: f64) -> Size {
     unsafe {
         level.rebuild();
         let query = level.query;
-        let known = !(*query).hasModifyingCTE && !refers_outside(query.cast());
+        let known =
+            !(*query).hasModifyingCTE && !refers_outside(query.cast()) && !lacks_with(query);
         let rows = if known {
             (estimate::rows_of(query) * nodes).min(joined.rows)
         } else {

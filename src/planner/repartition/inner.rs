@@ -1,4 +1,5 @@
-//! Operands of the level's inner join: one moves to the shards of another, or two move to shards of both.
+//! Operands of the level's join: one moves to the shards of another, or two move to shards of both. What a LEFT JOIN keeps
+//! moves with the rows that match nothing.
 
 use super::cost::{self, Size, Sizes};
 use super::equality::{self, Column, Equality};
@@ -17,6 +18,8 @@ struct Choice {
     /// The operands of the equality; those that move.
     operands: [Vec<usize>; 2],
     moves: Vec<usize>,
+    /// Which of the operands is the nullable side of a LEFT JOIN, whose condition has the equality.
+    optional: Option<usize>,
     equality: Equality,
     home: Home,
     gain: f64,
@@ -48,10 +51,8 @@ pub unsafe fn operands(
 unsafe fn best(level: &mut Level, forced: bool) -> Result<Option<Choice>> {
     unsafe {
         let mut operands: Vec<Vec<usize>> = level.pieces.clone();
-        operands.retain(|piece| !level.is_optional_alone(piece));
         for item in 0..level.items.len() {
             if !level.items[item].node.is_null()
-                && !level.is_optional(item)
                 && level.items[item].place == Place::Here
                 && level.is_independent(item)
             {
@@ -80,9 +81,17 @@ unsafe fn between(
     forced: bool,
 ) -> Result<Vec<Choice>> {
     unsafe {
-        let members = [level.members(first), level.members(second)];
-        let equalities = equality::between(&level.quals, &members[0], &members[1]);
         let operands = [first.to_vec(), second.to_vec()];
+        let optional = (0..2).find(|operand| level.is_optional_alone(&operands[*operand]));
+        if let Some(optional) = optional {
+            let kept = &operands[1 - optional];
+            if level.is_optional_alone(kept) || !level.would_join(kept, &operands[optional]) {
+                return Ok(Vec::new());
+            }
+        }
+        let members = operands.each_ref().map(|items| level.members(items));
+        let quals = conditions(level, &operands, optional);
+        let equalities = equality::between(&quals, &members[0], &members[1]);
         let mut choices = Vec::new();
         for equality in &equalities {
             for stays in [0, 1] {
@@ -108,6 +117,21 @@ unsafe fn between(
             }
         }
         Ok(choices)
+    }
+}
+
+/// The conditions among which equalities of two operands are.
+fn conditions(
+    level: &Level,
+    operands: &[Vec<usize>; 2],
+    optional: Option<usize>,
+) -> Vec<*mut Node> {
+    match optional {
+        Some(optional) => level.items[operands[optional][0]]
+            .on
+            .clone()
+            .unwrap_or_default(),
+        None => level.quals.clone(),
     }
 }
 
@@ -242,6 +266,7 @@ unsafe fn weigh(
         Ok(Some(Choice {
             operands: operands.clone(),
             moves,
+            optional: (0..2).find(|operand| level.is_optional_alone(&operands[*operand])),
             equality: *equality,
             home,
             gain,
@@ -253,7 +278,7 @@ unsafe fn weigh(
 /// False: the rows came beside the others, and are no piece with them all the same.
 unsafe fn carry_out(level: &mut Level, choice: &Choice, externals: &mut Externals) -> Result<bool> {
     unsafe {
-        let qual = level.quals[choice.equality.number];
+        let qual = conditions(level, &choice.operands, choice.optional)[choice.equality.number];
         let columns = equality::columns(level.query, qual, &choice.equality, &choice.moves);
         let mut items: Vec<usize> = Vec::new();
         for (operand, by) in choice.moves.iter().zip(columns) {
@@ -261,7 +286,7 @@ unsafe fn carry_out(level: &mut Level, choice: &Choice, externals: &mut External
                 items: choice.operands[*operand].clone(),
                 by,
                 home: &choice.home,
-                keep: false,
+                keep: choice.optional.is_some_and(|optional| optional != *operand),
                 estimate: level_estimate(level, &choice.operands[*operand]),
                 reason: choice.reason.clone(),
             };

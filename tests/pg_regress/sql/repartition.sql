@@ -34,6 +34,9 @@ SELECT explained('SELECT kind, count(*) FROM sales JOIN products USING (product_
 -- no column is a key: both move
 EXPLAIN (COSTS OFF) SELECT count(*) FROM sales JOIN customers ON sales.product_id = length(region);
 EXPLAIN (COSTS OFF) SELECT count(*) FROM sales JOIN customers ON amount < length(region);
+-- outer joins: of the kept side all rows move
+EXPLAIN (COSTS OFF) SELECT region, count(*) FROM sales LEFT JOIN customers USING (customer_id) GROUP BY region;
+EXPLAIN (COSTS OFF) SELECT region, count(*) FROM sales RIGHT JOIN customers USING (customer_id) GROUP BY region;
 -- subqueries in conditions
 EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c WHERE EXISTS (SELECT FROM sales s WHERE s.customer_id = c.customer_id AND s.amount > 100);
 EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c WHERE c.region = 'region 1' OR NOT EXISTS (SELECT FROM sales s WHERE s.customer_id = c.customer_id);
