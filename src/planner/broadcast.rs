@@ -27,11 +27,12 @@ const FEW_ROWS: f64 = 1000.0;
 pub unsafe fn subqueries(query: *mut Query, externals: &mut Externals) -> Result<()> {
     unsafe {
         let mut failure = None;
+        let level = query;
         let mut change = |tree: *mut Node| {
             if failure.is_some() {
                 return tree;
             }
-            match replaced(tree, externals) {
+            match replaced(tree, level, externals) {
                 Ok(tree) => tree,
                 Err(error) => {
                     failure = Some(error);
@@ -46,13 +47,17 @@ pub unsafe fn subqueries(query: *mut Query, externals: &mut Externals) -> Result
     }
 }
 
-unsafe fn replaced(tree: *mut Node, externals: &mut Externals) -> Result<*mut Node> {
+unsafe fn replaced(
+    tree: *mut Node,
+    query: *mut Query,
+    externals: &mut Externals,
+) -> Result<*mut Node> {
     unsafe {
         if tree.is_null() {
             return Ok(tree);
         }
         if let Some(sublink) = node::cast::<pg_sys::SubLink>(tree) {
-            return Ok(value_of(sublink, externals)?.unwrap_or(tree));
+            return Ok(value_of(sublink, query, externals)?.unwrap_or(tree));
         }
         // what is evaluated only for some rows stays where it is
         if matches!(
@@ -62,7 +67,7 @@ unsafe fn replaced(tree: *mut Node, externals: &mut Externals) -> Result<*mut No
             return Ok(tree);
         }
         let mut failure = None;
-        let changed = node::map_children(tree, |child| match replaced(child, externals) {
+        let changed = node::map_children(tree, |child| match replaced(child, query, externals) {
             Ok(child) => child,
             Err(error) => {
                 failure = Some(error);
@@ -76,6 +81,7 @@ unsafe fn replaced(tree: *mut Node, externals: &mut Externals) -> Result<*mut No
 /// The value of a subquery that is the same for all rows of the level, as a parameter.
 unsafe fn value_of(
     sublink: *mut pg_sys::SubLink,
+    query: *mut Query,
     externals: &mut Externals,
 ) -> Result<Option<*mut Node>> {
     unsafe {
@@ -94,7 +100,9 @@ unsafe fn value_of(
                 split::transform((*value).subselect.cast())?;
                 Ok(Some(externals.stand_in(value.cast())))
             }
-            pg_sys::SubLinkType::ANY_SUBLINK => element_of(sublink, externals),
+            pg_sys::SubLinkType::ANY_SUBLINK if !runs_with_others(sublink, query)? => {
+                element_of(sublink, externals)
+            }
             _ => Ok(None),
         }
     }
@@ -110,6 +118,27 @@ unsafe fn needs_the_coordinator(subquery: *mut Query) -> Result<bool> {
         Ok(!analysis.distributed.is_empty()
             || analysis.local.is_some()
             || ship::obstacle(subquery.cast()).is_some())
+    }
+}
+
+/// Is the test a condition of the level that its tables' shards can check, as the subquery's tables are tied to them? Not
+/// of groups: how many there are is a guess, and when they are few and known, indexes find what belongs to them.
+unsafe fn runs_with_others(sublink: *mut pg_sys::SubLink, query: *mut Query) -> Result<bool> {
+    unsafe {
+        let subquery = (*sublink).subselect.cast::<Query>();
+        let grouped = (*subquery).hasAggs || !(*subquery).groupClause.is_null();
+        if grouped || ship::obstacle(sublink.cast()).is_some() {
+            return Ok(false);
+        }
+        let conditions = expr::conjuncts((*(*query).jointree).quals);
+        if !conditions.contains(&sublink.cast()) {
+            return Ok(false);
+        }
+        let test = pg_sys::flatten_join_alias_vars(query, node::copy(sublink).cast());
+        match Level::of(node::copy(query))? {
+            Some(level) => level.runs_beside(test.cast()),
+            None => Ok(false),
+        }
     }
 }
 
@@ -178,7 +207,10 @@ pub unsafe fn as_array(
 }
 
 /// Can values of the expression be sent in an array, and mean there what they mean here?
-unsafe fn travels(value: *mut Node) -> bool {
+///
+/// # Safety
+/// `value` is a valid expression.
+pub unsafe fn travels(value: *mut Node) -> bool {
     unsafe {
         // Rows that are locked after they were read may have to be read again: what was sent would stay as it was.
         if pg_sys::exprType(value) == pg_sys::TIDOID {
@@ -285,8 +317,7 @@ unsafe fn send_small(level: &mut Level, externals: &mut Externals) -> Result<Opt
                     continue;
                 }
                 level.pieces.retain(|other| *other != piece);
-                let text = told(&level.names(&piece), rows);
-                send(level, &piece, level.query, externals, &text)?;
+                send(level, &piece, rows, level.query, externals)?;
                 candidates.remove(index);
                 level.attach()?;
                 sent = true;
@@ -330,31 +361,34 @@ pub unsafe fn rows_of_part(level: &Level, part: *mut Query) -> f64 {
     }
 }
 
-/// Makes items of a level a WITH query of `owner`, the level or one around it, whose columns the shards get as arrays.
-/// `text` is for EXPLAIN.
+/// Makes items of a level a WITH query of `owner`, the level or one around it, whose columns the shards get as arrays, of
+/// about so many rows.
 unsafe fn send(
     level: &mut Level,
     piece: &[usize],
+    rows: f64,
     owner: *mut Query,
     externals: &mut Externals,
-    text: &str,
 ) -> Result<()> {
     unsafe {
+        let text = told(&level.names(piece), rows);
         let taken = level.take_here(piece)?;
         split::transform(taken.query)?;
         let cte = trees::with_query(taken.query);
         externals.add_with(owner, cte);
-        let entry = arrays_entry(cte, 1, externals);
-        leaf::note_sent((*entry).functions.cast(), text);
+        let entry = arrays_entry(cte, 1, rows, externals);
+        leaf::note_sent((*entry).functions.cast(), &text);
         level.put(entry, &taken, Place::Everywhere);
         Ok(())
     }
 }
 
-/// `unnest(columns of a WITH query)`, as a function in FROM of the level `levels - 1` below the one that has the query.
+/// `unnest(columns of a WITH query)`, as a function in FROM of the level `levels - 1` below the one that has the query,
+/// which gives about so many rows.
 pub unsafe fn arrays_entry(
     cte: *mut pg_sys::CommonTableExpr,
     levels: u32,
+    rows: f64,
     externals: &mut Externals,
 ) -> *mut RangeTblEntry {
     unsafe {
@@ -363,6 +397,9 @@ pub unsafe fn arrays_entry(
         for (index, target) in list::iter::<pg_sys::TargetEntry>(targets).enumerate() {
             let signature = expr::signature((*target).expr.cast());
             let array = externals.stand_in(array_of(cte, index, levels));
+            if let Some(param) = node::cast::<pg_sys::Param>(array) {
+                leaf::note_size((*param).paramid, rows);
+            }
             let call = pg_sys::makeFuncExpr(
                 pg_sys::F_UNNEST_ANYARRAY.into(),
                 signature.0,

@@ -12,8 +12,9 @@
 //!     ON d.x = rows.x WHERE rows.v > d.s
 //! ```
 //!
-//! It is right when equal values cannot be told apart, when the subquery finds nothing for NULL, and when computing it
-//! for one row more than PostgreSQL would cannot raise an error.
+//! It is right when equal values cannot be told apart, or are only compared, when the subquery finds nothing for NULL, and
+//! when computing it for one row more than PostgreSQL would cannot raise an error. IN is EXISTS where only its truth
+//! matters.
 
 mod marks;
 mod proof;
@@ -21,7 +22,7 @@ mod shape;
 
 use crate::error::{Error, Result};
 use crate::pg::{expr, list, node};
-use crate::planner::externals::Externals;
+use crate::planner::externals::{self, Externals};
 use crate::planner::pieces::{trees, Level, Place};
 use crate::planner::{broadcast, estimate, split};
 use crate::settings::{self, JoinStrategy};
@@ -37,6 +38,8 @@ struct Subquery {
     /// The aggregates in its value; none of EXISTS.
     aggregates: Vec<*mut pg_sys::Aggref>,
     exists: bool,
+    /// It was IN: what was tested.
+    test: Option<*mut Node>,
 }
 
 /// So few rows are looked up one by one.
@@ -70,14 +73,15 @@ pub unsafe fn subqueries(level: &mut Level, externals: &mut Externals) -> Result
         let quals = found.level.quals.clone();
         let mut changed = Vec::new();
         for qual in &quals {
-            changed.push(found.marked(*qual)?);
+            changed.push(found.marked(*qual, true)?);
         }
         let in_output = shape::gives_all_rows(query);
         let targets = if in_output {
-            found.marked((*query).targetList.cast())?
+            found.marked((*query).targetList.cast(), false)?
         } else {
             (*query).targetList.cast()
         };
+        let outer_rows = found.outer_rows.unwrap_or(1.0);
         let subqueries = std::mem::take(&mut found.subqueries);
         if subqueries.is_empty() {
             return Ok(false);
@@ -85,7 +89,7 @@ pub unsafe fn subqueries(level: &mut Level, externals: &mut Externals) -> Result
         level.quals = changed;
         (*query).targetList = targets.cast();
         level.rebuild();
-        take_apart(level, externals, &subqueries)?;
+        take_apart(level, externals, &subqueries, outer_rows)?;
         Ok(true)
     }
 }
@@ -111,14 +115,14 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// `tree` with marks in the place of subqueries that can be taken out.
-    unsafe fn marked(&mut self, tree: *mut Node) -> Result<*mut Node> {
+    /// `tree` with marks in the place of subqueries that can be taken out; with `filters` NULL is as good as false.
+    unsafe fn marked(&mut self, tree: *mut Node, filters: bool) -> Result<*mut Node> {
         unsafe {
             if tree.is_null() {
                 return Ok(tree);
             }
             if let Some(sublink) = node::cast::<pg_sys::SubLink>(tree) {
-                return self.mark(sublink);
+                return self.mark(sublink, filters);
             }
             // what is evaluated only for some rows stays where it is
             if matches!(
@@ -131,8 +135,13 @@ impl Found<'_> {
             ) {
                 return Ok(tree);
             }
+            let filters = filters
+                && match node::cast::<pg_sys::BoolExpr>(tree) {
+                    Some(joined) => (*joined).boolop != pg_sys::BoolExprType::NOT_EXPR,
+                    None => node::tag(tree) == NodeTag::T_List,
+                };
             let mut failure = None;
-            let changed = node::map_children(tree, |child| match self.marked(child) {
+            let changed = node::map_children(tree, |child| match self.marked(child, filters) {
                 Ok(child) => child,
                 Err(error) => {
                     failure = Some(error);
@@ -143,10 +152,10 @@ impl Found<'_> {
         }
     }
 
-    unsafe fn mark(&mut self, sublink: *mut pg_sys::SubLink) -> Result<*mut Node> {
+    unsafe fn mark(&mut self, sublink: *mut pg_sys::SubLink, filters: bool) -> Result<*mut Node> {
         unsafe {
             let unchanged = Ok(sublink.cast());
-            let Some(subquery) = shape::subquery(sublink) else {
+            let Some(subquery) = shape::subquery(sublink, filters) else {
                 return unchanged;
             };
             let members = (0..self.level.items.len()).collect::<Vec<_>>();
@@ -185,7 +194,7 @@ impl Found<'_> {
                 return false;
             }
             if !subquery.exists {
-                return outer > FEW_ROWS;
+                return outer > FEW_ROWS || externals::reads_any(level.query.cast());
             }
             // one that PostgreSQL makes a join
             let inner = estimate::rows_of(shape::without_correlation(subquery.query));
@@ -194,11 +203,12 @@ impl Found<'_> {
     }
 }
 
-/// The level's rows become a WITH query, with which what the shards answer is joined.
+/// The level's rows, about so many, become a WITH query, with which what the shards answer is joined.
 unsafe fn take_apart(
     level: &mut Level,
     externals: &mut Externals,
     subqueries: &[Subquery],
+    outer_rows: f64,
 ) -> Result<()> {
     unsafe {
         let query = level.query;
@@ -216,7 +226,7 @@ unsafe fn take_apart(
                 .ok_or_else(|| Error::internal("a subquery without its mark"))?;
             let keys_with = trees::with_query(shape::distinct(rows_with, &keys));
             externals.add_with(query, keys_with);
-            let answered = shape::answers(subquery, keys_with)?;
+            let answered = shape::answers(subquery, keys_with, outer_rows)?;
             let entry = trees::subquery_entry(answered);
             (*query).rtable = pg_sys::lappend((*query).rtable, entry.cast());
             let rtindex = list::len((*query).rtable) as i32;

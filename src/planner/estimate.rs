@@ -3,7 +3,9 @@
 
 use crate::catalog::{self, TableKind};
 use crate::error::Result;
+use crate::pg::node::Step;
 use crate::pg::{list, node};
+use crate::planner::leaf;
 use crate::planner::plan::Kind;
 use crate::planner::remote::Remote;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RTEKind};
@@ -119,8 +121,9 @@ unsafe fn with_planned<T>(
     unsafe {
         let global = node::make::<pg_sys::PlannerGlobal>();
         (*global).maxParallelHazard = pg_sys::PROPARALLEL_UNSAFE as std::ffi::c_char;
-        let flag = Flag::raise();
         let copy = node::copy(query);
+        give_sizes(copy, leaf::size_of);
+        let flag = Flag::raise();
         let planned = pg_sys::subquery_planner(global, copy, std::ptr::null_mut(), false, 0.0);
         drop(flag);
         let found = look(planned);
@@ -128,6 +131,56 @@ unsafe fn with_planned<T>(
             pg_sys::DestroyPartitionDirectory((*global).partition_directory);
         }
         found
+    }
+}
+
+/// More elements make no difference.
+const MOST_ELEMENTS: f64 = 1_000_000.0;
+
+/// Has `unnest` of parameters whose number of elements is known give as many rows: in their place come arrays of NULLs.
+unsafe fn give_sizes(query: *mut Query, size: impl Fn(i32) -> Option<f64>) {
+    unsafe {
+        node::walk(query.cast(), &mut |item, _| {
+            if let Some(call) = node::cast::<pg_sys::FuncExpr>(item)
+                .filter(|call| (**call).funcid.to_u32() == pg_sys::F_UNNEST_ANYARRAY)
+            {
+                let array = list::nth::<Node>((*call).args, 0);
+                let param = node::cast::<pg_sys::CollateExpr>(array)
+                    .map_or(array, |collated| (*collated).arg.cast());
+                let elements =
+                    node::cast::<pg_sys::Param>(param).and_then(|param| size((*param).paramid));
+                if let Some(elements) = elements {
+                    list::set((*call).args, 0, nulls(pg_sys::exprType(array), elements));
+                }
+            }
+            Step::Into
+        });
+    }
+}
+
+/// An array of so many NULLs.
+unsafe fn nulls(array_type: Oid, elements: f64) -> *mut Node {
+    unsafe {
+        let element = pg_sys::get_element_type(array_type);
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
+        let count = elements.clamp(1.0, MOST_ELEMENTS) as usize;
+        let mut values = vec![pg_sys::Datum::from(0); count];
+        let mut absent = vec![true; count];
+        let array = pg_sys::construct_md_array(
+            values.as_mut_ptr(),
+            absent.as_mut_ptr(),
+            1,
+            &mut (count as i32),
+            &mut 1,
+            element,
+            i32::from(length),
+            by_value,
+            align,
+        );
+        let collation = pg_sys::get_typcollation(array_type);
+        let array = pg_sys::Datum::from(array);
+        pg_sys::makeConst(array_type, -1, collation, -1, array, false, false).cast()
     }
 }
 
@@ -163,6 +216,11 @@ pub unsafe fn of_leaf(root: *mut pg_sys::PlannerInfo, remote: &Remote) -> Result
         (*global).boundParams = known_parameters(root, remote);
         (*global).maxParallelHazard = pg_sys::PROPARALLEL_UNSAFE as std::ffi::c_char;
         let query: *mut Query = node::copy(remote.query);
+        give_sizes(query, |number| {
+            let index = usize::try_from(number).ok()?.checked_sub(1)?;
+            let value = remote.exprs.get(index)?;
+            leaf::size_of((*node::cast::<pg_sys::Param>(*value)?).paramid)
+        });
         let partial = !routed && spans_shards(query);
         let limited = !routed && !(*query).limitCount.is_null();
         let flag = Flag::raise();

@@ -1,6 +1,7 @@
 //! Values that leaves take from the level they stand in: results of subqueries and of WITH queries. While the level is
 //! split they are parameters with numbers of their own; then the expressions come back, as arguments of the leaves.
 
+use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
 use pgrx::pg_sys::{self, Node, Query};
 use std::cell::Cell;
@@ -14,6 +15,27 @@ thread_local! {
     /// Levels are split within others: no two of them use the same numbers. They may be used again when all are done,
     /// which nobody tells, so they go round.
     static NEXT: Cell<i32> = const { Cell::new(FIRST) };
+}
+
+/// Does a tree read values that come from elsewhere, so that estimates know nothing of them?
+///
+/// # Safety
+/// `tree` is an expression or a Query of the level that is being split.
+pub unsafe fn reads_any(tree: *mut Node) -> bool {
+    unsafe {
+        node::walk(
+            tree,
+            &mut |item, _| match node::cast::<pg_sys::Param>(item) {
+                Some(param)
+                    if (*param).paramkind == pg_sys::ParamKind::PARAM_EXTERN
+                        && (FIRST..END).contains(&(*param).paramid) =>
+                {
+                    Step::Stop
+                }
+                _ => Step::Into,
+            },
+        )
+    }
 }
 
 #[derive(Default)]

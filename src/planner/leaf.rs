@@ -17,6 +17,7 @@ use crate::planner::writing::Inserting;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RTEKind};
 use pgrx::{pg_extern, pg_guard};
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// One statement being planned: the leaves that its placeholders number.
@@ -45,6 +46,8 @@ pub struct Planning {
     quiet: bool,
     /// The next to start a session shares this one.
     shared: bool,
+    /// About how many elements arrays have that are sent to shards, by the numbers that stand for them.
+    sizes: HashMap<i32, f64>,
 }
 
 #[derive(Clone)]
@@ -174,6 +177,16 @@ pub fn add_move(moving: Moving) {
 /// The move of this number.
 pub fn move_of(number: usize) -> Option<Rc<Moving>> {
     current(|planning| planning.moves.get(number).cloned()).flatten()
+}
+
+/// Remembers how many elements the array of this number is expected to have.
+pub fn note_size(number: i32, elements: f64) {
+    current(|planning| planning.sizes.insert(number, elements));
+}
+
+/// What is known of the number of elements of what this number stands for.
+pub fn size_of(number: i32) -> Option<f64> {
+    current(|planning| planning.sizes.get(&number).copied()).flatten()
 }
 
 /// Says what is sent by the parameters in a tree.

@@ -500,9 +500,22 @@ impl Level {
         }
     }
 
-    /// Can a subquery in an expression run on the shards of what it depends on, together with that?
+    /// Can these items run on the shards together with a condition of the level?
+    pub unsafe fn runs_with(&self, items: &[usize], condition: usize) -> Result<bool> {
+        unsafe {
+            let mut conditions = self.conditions(items, false);
+            conditions.push(condition);
+            let part = self.part_with(items, &conditions, split::targets(&[]));
+            Ok(split::obstacle_below(part).is_none() && sendable(part)?)
+        }
+    }
+
+    /// Can a subquery in an expression run on the shards of what it depends on, together with that? As a condition of the
+    /// level it may say that its rows belong to theirs.
     pub unsafe fn runs_beside(&self, sublink: *mut pg_sys::SubLink) -> Result<bool> {
         unsafe {
+            let is_it = |qual: &*mut Node| node::equal(*qual, sublink.cast::<Node>());
+            let condition = self.quals.iter().position(is_it);
             for piece in self
                 .pieces
                 .iter()
@@ -513,6 +526,12 @@ impl Level {
                     .iter()
                     .all(|varno| members.contains(varno))
                 {
+                    continue;
+                }
+                if let Some(condition) = condition {
+                    if self.runs_with(piece, condition)? {
+                        return Ok(true);
+                    }
                     continue;
                 }
                 let value = node::copy(sublink).cast();

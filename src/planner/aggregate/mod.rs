@@ -20,6 +20,8 @@ use level::Level;
 use pgrx::pg_sys::{self, Aggref, Node, NodeTag, Query};
 use worth::Worth;
 
+pub use columns::group_clause;
+
 /// Makes an aggregating level a leaf of partial aggregates below combining ones. None: this level's aggregates
 /// do not all split; Some(None): done.
 ///

@@ -1,7 +1,7 @@
 //! Subqueries in expressions that read few rows, which are not on the shards of the rows around: the rows are sent there.
 //! What the subquery says of both stays in it, so it may be of any kind.
 
-use super::{level_estimate, send, told, travels};
+use super::{level_estimate, send, travels};
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
@@ -93,8 +93,7 @@ unsafe fn send_rows(
         {
             return Ok(());
         }
-        let text = told(&inner.names(&items), rows);
-        send(&mut inner, &items, level, externals, &text)
+        send(&mut inner, &items, rows, level, externals)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::Subquery;
 use crate::pg::node::Step;
-use crate::pg::{expr, list, node, types};
+use crate::pg::{expr, list, node};
+use crate::planner::broadcast::travels;
+use crate::planner::pieces::trees;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 
 /// `BTEQUALIMAGE_PROC` of `access/nbtree.h`
@@ -10,10 +12,16 @@ const EQUAL_IMAGE: i16 = 4;
 
 pub unsafe fn is_right(subquery: &Subquery) -> bool {
     unsafe {
-        subquery.keys.iter().all(|key| {
-            is_identity(*key)
+        subquery.keys.iter().copied().all(|key| {
+            travels(key.cast())
+                && (*key).varattno > 0
+                && equality_suffices(key.cast(), &evaluated(subquery), &|item| {
+                    node::cast::<pg_sys::Var>(item).is_some_and(|var| {
+                        (*var).varlevelsup == 1 && trees::same_column(key.cast(), var)
+                    })
+                })
                 && list::iter::<pg_sys::Var>(nonnull_columns(subquery))
-                    .any(|var| (*var).varno == (**key).varno && (*var).varattno == (**key).varattno)
+                    .any(|var| (*var).varno == (*key).varno && (*var).varattno == (*key).varattno)
         }) && subquery
             .aggregates
             .iter()
@@ -22,32 +30,99 @@ pub unsafe fn is_right(subquery: &Subquery) -> bool {
     }
 }
 
-/// Can equal values of the column not be told apart, by any expression (a btree `equalimage` support function says so)?
-unsafe fn is_identity(key: *mut pg_sys::Var) -> bool {
+/// Is it all the same to some expressions which of several equal values they are given in the place of `value`, which
+/// `is_value` finds in them?
+///
+/// # Safety
+/// All are valid expressions.
+pub unsafe fn equality_suffices(
+    value: *mut Node,
+    trees: &[*mut Node],
+    is_value: &dyn Fn(*mut Node) -> bool,
+) -> bool {
     unsafe {
-        let (type_oid, collation) = ((*key).vartype, (*key).varcollid);
-        if !types::is_builtin(type_oid)
-            || collation != pg_sys::get_typcollation(type_oid)
-            || pg_sys::get_array_type(type_oid) == pg_sys::InvalidOid
-            || (*key).varattno <= 0
-        {
+        let (type_oid, _, collation) = expr::signature(value);
+        let Some((family, class_type)) = default_order(type_oid) else {
             return false;
-        }
+        };
+        let deterministic =
+            collation == pg_sys::InvalidOid || pg_sys::get_collation_isdeterministic(collation);
+        deterministic
+            && (is_identity(type_oid, collation, (family, class_type))
+                || trees
+                    .iter()
+                    .all(|tree| is_only_compared(*tree, family, is_value)))
+    }
+}
+
+/// Can equal values of the type not be told apart, by any expression (a btree `equalimage` support function says so)?
+unsafe fn is_identity(type_oid: Oid, collation: Oid, (family, class_type): (Oid, Oid)) -> bool {
+    unsafe {
+        let image = pg_sys::get_opfamily_proc(family, class_type, class_type, EQUAL_IMAGE);
+        // that of bpchar means values of one length
+        type_oid != pg_sys::BPCHAROID
+            && image != pg_sys::InvalidOid
+            && pg_sys::OidFunctionCall1Coll(image, collation, type_oid.into()).value() != 0
+    }
+}
+
+/// The operator family that orders a type, whose equality groups its values, and the type by which it is known there.
+unsafe fn default_order(type_oid: Oid) -> Option<(Oid, Oid)> {
+    unsafe {
         let cache = pg_sys::lookup_type_cache(
             type_oid,
             (pg_sys::TYPECACHE_BTREE_OPFAMILY | pg_sys::TYPECACHE_EQ_OPR) as i32,
         );
-        if (*cache).btree_opf == pg_sys::InvalidOid || (*cache).eq_opr == pg_sys::InvalidOid {
-            return false;
+        let known =
+            (*cache).btree_opf != pg_sys::InvalidOid && (*cache).eq_opr != pg_sys::InvalidOid;
+        known.then(|| ((*cache).btree_opf, (*cache).btree_opintype))
+    }
+}
+
+/// Is the value only an operand of comparisons of its type's order? For them equal values are the same, though they may
+/// look different (1.0 and 1.00, 0 and -0, 24:00:00 and 1 day).
+unsafe fn is_only_compared(
+    tree: *mut Node,
+    family: Oid,
+    is_value: &dyn Fn(*mut Node) -> bool,
+) -> bool {
+    unsafe {
+        let (mut all, mut compared) = (0, 0);
+        node::walk(tree, &mut |item, _| {
+            all += usize::from(is_value(item));
+            if let Some(op) = node::cast::<pg_sys::OpExpr>(item) {
+                if belongs_to((*op).opno, family) {
+                    compared += list::iter((*op).args).filter(|arg| is_value(*arg)).count();
+                }
+            }
+            Step::Into
+        });
+        all == compared
+    }
+}
+
+/// Is it one of the family's comparisons, or `<>`?
+unsafe fn belongs_to(operator: Oid, family: Oid) -> bool {
+    unsafe {
+        list::iter::<pg_sys::OpBtreeInterpretation>(pg_sys::get_op_btree_interpretation(operator))
+            .any(|known| (*known).opfamily_id == family)
+    }
+}
+
+/// What is evaluated for rows of the subquery's tables.
+unsafe fn evaluated(subquery: &Subquery) -> Vec<*mut Node> {
+    unsafe {
+        let from = (*subquery.query).jointree;
+        let mut trees: Vec<*mut Node> = vec![(*from).quals];
+        trees.extend(list::iter::<Node>((*from).fromlist));
+        for aggregate in &subquery.aggregates {
+            trees.extend([
+                (**aggregate).args.cast::<Node>(),
+                (**aggregate).aggfilter.cast(),
+                (**aggregate).aggdistinct.cast(),
+            ]);
         }
-        let image = pg_sys::get_opfamily_proc(
-            (*cache).btree_opf,
-            (*cache).btree_opintype,
-            (*cache).btree_opintype,
-            EQUAL_IMAGE,
-        );
-        image != pg_sys::InvalidOid
-            && pg_sys::OidFunctionCall1Coll(image, collation, type_oid.into()).value() != 0
+        trees
     }
 }
 
@@ -117,20 +192,14 @@ unsafe fn gives_null_for_nothing(aggregate: *mut pg_sys::Aggref) -> bool {
     }
 }
 
-/// Can no expression that is evaluated for rows of the subquery's tables raise an error?
+/// Can no expression raise an error that is evaluated for more rows than before? Those of IN were evaluated for all rows
+/// of the subquery's tables; but its test was for such rows around it only that meet the other conditions.
 unsafe fn cannot_fail(subquery: &Subquery) -> bool {
     unsafe {
-        let mut trees: Vec<*mut Node> = vec![(*(*subquery.query).jointree).quals];
-        for item in list::iter::<Node>((*(*subquery.query).jointree).fromlist) {
-            trees.push(item);
-        }
-        for aggregate in &subquery.aggregates {
-            trees.extend([
-                (**aggregate).args.cast::<Node>(),
-                (**aggregate).aggfilter.cast(),
-                (**aggregate).aggdistinct.cast(),
-            ]);
-        }
+        let trees = match subquery.test {
+            Some(test) => vec![test],
+            None => evaluated(subquery),
+        };
         trees.into_iter().all(|tree| {
             !node::walk(tree, &mut |item, _| {
                 if is_constant(item) {

@@ -4,6 +4,7 @@ use super::Subquery;
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
+use crate::planner::aggregate::group_clause;
 use crate::planner::externals::Externals;
 use crate::planner::pieces::joins;
 use crate::planner::pieces::trees::{self, reference};
@@ -37,14 +38,80 @@ pub unsafe fn wants_few_rows(query: *mut Query) -> bool {
     }
 }
 
-/// A correlated subquery of one value, or of EXISTS, without anything between its rows and its aggregates.
-pub unsafe fn subquery(sublink: *mut pg_sys::SubLink) -> Option<Subquery> {
+/// A correlated subquery of one value, or of EXISTS, without anything between its rows and its aggregates; with
+/// `filters`, which says that only its truth matters, also one of IN.
+pub unsafe fn subquery(sublink: *mut pg_sys::SubLink, filters: bool) -> Option<Subquery> {
     unsafe {
-        let exists = (*sublink).subLinkType == SubLinkType::EXISTS_SUBLINK;
-        if !exists && (*sublink).subLinkType != SubLinkType::EXPR_SUBLINK {
+        let query = node::cast::<Query>((*sublink).subselect)?;
+        match (*sublink).subLinkType {
+            SubLinkType::EXISTS_SUBLINK if !(*query).hasSubLinks => {
+                let limit = (*query).limitCount;
+                (limit.is_null() || is_some_rows(limit)).then(|| dependent(query, true))?
+            }
+            SubLinkType::EXPR_SUBLINK if !(*query).hasSubLinks => (*query)
+                .limitCount
+                .is_null()
+                .then(|| dependent(query, false))?,
+            SubLinkType::ANY_SUBLINK if filters => {
+                let exists = as_exists(sublink, query)?;
+                Some(Subquery {
+                    test: Some((*sublink).testexpr),
+                    ..dependent(exists, true)?
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The subquery of `EXISTS (SELECT … WHERE x = y)`, which is true when `x IN (SELECT y …)` is.
+unsafe fn as_exists(sublink: *mut pg_sys::SubLink, query: *mut Query) -> Option<*mut Query> {
+    unsafe {
+        let test = (*sublink).testexpr;
+        let equalities = expr::conjuncts(test).into_iter().all(|part| {
+            node::cast::<pg_sys::OpExpr>(part).is_some_and(|op| {
+                let left = list::nth::<Node>((*op).args, 0);
+                pg_sys::op_mergejoinable((*op).opno, pg_sys::exprType(left))
+            })
+        });
+        if !equalities
+            || node::has_sublink(test)
+            || (*query).hasDistinctOn
+            || !(*query).limitCount.is_null()
+            || split::is_correlated(query)
+            || split::reads_outer_cte(query)
+        {
             return None;
         }
-        let query = node::cast::<Query>((*sublink).subselect)?;
+        let query = node::copy(query);
+        let test: *mut Node = node::copy(test);
+        node::shift_levels(test, 1, 0);
+        let test = compared(test, (*query).targetList);
+        (*(*query).jointree).quals = expr::and((*(*query).jointree).quals, test);
+        (*query).distinctClause = std::ptr::null_mut();
+        Some(query)
+    }
+}
+
+/// The test of IN with the subquery's columns in the place of what stands for them.
+unsafe fn compared(item: *mut Node, targets: *mut pg_sys::List) -> *mut Node {
+    unsafe {
+        if item.is_null() {
+            return item;
+        }
+        if let Some(param) = node::cast::<pg_sys::Param>(item)
+            .filter(|param| (**param).paramkind == pg_sys::ParamKind::PARAM_SUBLINK)
+        {
+            let target = list::nth::<pg_sys::TargetEntry>(targets, (*param).paramid as usize - 1);
+            return node::copy((*target).expr).cast();
+        }
+        node::map_children(item, |child| compared(child, targets))
+    }
+}
+
+/// What a subquery depends on; None when it is not of the kind that can be taken out.
+unsafe fn dependent(query: *mut Query, exists: bool) -> Option<Subquery> {
+    unsafe {
         let simple = (*query).commandType == CmdType::CMD_SELECT
             && (*query).groupClause.is_null()
             && (*query).groupingSets.is_null()
@@ -52,12 +119,10 @@ pub unsafe fn subquery(sublink: *mut pg_sys::SubLink) -> Option<Subquery> {
             && (*query).distinctClause.is_null()
             && (*query).windowClause.is_null()
             && (*query).limitOffset.is_null()
-            && ((*query).limitCount.is_null() || exists && is_some_rows((*query).limitCount))
             && (*query).setOperations.is_null()
             && (*query).cteList.is_null()
             && (*query).rowMarks.is_null()
             && !(*query).hasTargetSRFs
-            && !(*query).hasSubLinks
             && (*query).hasAggs != exists;
         if !simple || !crate::planner::mentions_distributed(query) {
             return None;
@@ -67,10 +132,10 @@ pub unsafe fn subquery(sublink: *mut pg_sys::SubLink) -> Option<Subquery> {
         let odd = node::walk(query.cast(), &mut |item, level| match node::tag(item) {
             NodeTag::T_Var => {
                 let var = item.cast::<pg_sys::Var>();
-                if (*var).varlevelsup > level {
+                if (*var).varlevelsup > level || level > 1 && (*var).varlevelsup == level {
                     return Step::Stop;
                 }
-                if level > 0 && (*var).varlevelsup == level {
+                if level == 1 && (*var).varlevelsup == 1 {
                     let key = node::copy(var);
                     (*key).varlevelsup = 0;
                     if !keys
@@ -95,7 +160,7 @@ pub unsafe fn subquery(sublink: *mut pg_sys::SubLink) -> Option<Subquery> {
             NodeTag::T_Aggref if (*item.cast::<pg_sys::Aggref>()).agglevelsup >= level => {
                 Step::Stop
             }
-            NodeTag::T_GroupingFunc | NodeTag::T_SubLink => Step::Stop,
+            NodeTag::T_GroupingFunc => Step::Stop,
             _ => Step::Into,
         });
         if odd || keys.is_empty() || has_odd_sources(query) {
@@ -109,6 +174,7 @@ pub unsafe fn subquery(sublink: *mut pg_sys::SubLink) -> Option<Subquery> {
             keys,
             aggregates,
             exists,
+            test: None,
         })
     }
 }
@@ -161,24 +227,18 @@ pub unsafe fn without_correlation(query: *mut Query) -> *mut Query {
     }
 }
 
-/// Makes `columns` what the query groups by.
-unsafe fn clauses(columns: &[*mut pg_sys::TargetEntry]) -> *mut pg_sys::List {
+/// Makes `columns` what a query groups by.
+///
+/// # Safety
+/// They are valid, and of types that can be grouped.
+pub unsafe fn clauses(columns: &[*mut pg_sys::TargetEntry]) -> *mut pg_sys::List {
     unsafe {
-        let mut clauses = Vec::new();
-        for (index, column) in columns.iter().enumerate() {
-            let type_oid = pg_sys::exprType((**column).expr.cast());
-            let wanted =
-                pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_HASH_PROC;
-            let cache = pg_sys::lookup_type_cache(type_oid, wanted as i32);
-            (**column).ressortgroupref = index as u32 + 1;
-            let clause = node::make::<pg_sys::SortGroupClause>();
-            (*clause).tleSortGroupRef = index as u32 + 1;
-            (*clause).eqop = (*cache).eq_opr;
-            (*clause).sortop = (*cache).lt_opr;
-            (*clause).hashable = (*cache).hash_proc != pg_sys::InvalidOid;
-            clauses.push(clause);
-        }
-        list::from(clauses)
+        let clause = |(index, column): (usize, &*mut pg_sys::TargetEntry)| {
+            let reference = index as u32 + 1;
+            (**column).ressortgroupref = reference;
+            group_clause(pg_sys::exprType((**column).expr.cast()), reference)
+        };
+        list::from(columns.iter().enumerate().map(clause).collect::<Vec<_>>())
     }
 }
 
@@ -206,10 +266,11 @@ pub unsafe fn distinct(cte: *mut pg_sys::CommonTableExpr, keys: &[*mut pg_sys::V
     }
 }
 
-/// What the subquery gives for each of the keys, as a subquery of the level that has the WITH query of keys.
+/// What the subquery gives for each of the keys, about so many, as a subquery of the level that has the WITH query of keys.
 pub unsafe fn answers(
     subquery: &Subquery,
     keys: *mut pg_sys::CommonTableExpr,
+    rows: f64,
 ) -> Result<*mut Query> {
     unsafe {
         let mut externals = Externals::default();
@@ -218,7 +279,7 @@ pub unsafe fn answers(
         for rtindex in (1..=list::len((*query).rtable) as i32).rev() {
             node::renumber(query.cast(), rtindex, rtindex + 1);
         }
-        let entry = broadcast::arrays_entry(keys, 2, &mut externals);
+        let entry = broadcast::arrays_entry(keys, 2, rows, &mut externals);
         leaf::note_sent((*entry).functions.cast(), "what a subquery asks for");
         (*query).rtable = pg_sys::lcons(entry.cast(), (*query).rtable);
         (*(*query).jointree).fromlist =

@@ -11,7 +11,7 @@ use crate::pg::{expr, list, node};
 use crate::planner::broadcast::rows_of_part;
 use crate::planner::externals::Externals;
 use crate::planner::pieces::trees::{refers_outside, select_from, subquery_entry, varnos};
-use crate::planner::pieces::{sendable, Level, Place};
+use crate::planner::pieces::{Level, Place};
 use crate::planner::{estimate, mentions_distributed, ship, split};
 use pgrx::pg_sys::{self, CmdType, Node, NodeTag, Query, SubLink, SubLinkType};
 
@@ -85,7 +85,10 @@ impl Condition<'_> {
                 return Ok(0);
             };
             self.piece.clone_from(piece);
-            if refers_outside(qual) || ship::obstacle(qual).is_some() || self.runs()? {
+            if refers_outside(qual)
+                || ship::obstacle(qual).is_some()
+                || self.level.runs_with(&self.piece, self.index)?
+            {
                 return Ok(0);
             }
             let saved = self.level.save();
@@ -103,7 +106,7 @@ impl Condition<'_> {
                     };
                 }
             }
-            if moves > 0 && self.runs()? {
+            if moves > 0 && self.level.runs_with(&self.piece, self.index)? {
                 self.level.merge()?;
                 return Ok(moves);
             }
@@ -116,18 +119,6 @@ impl Condition<'_> {
 
     fn qual(&self) -> *mut Node {
         self.level.quals[self.index]
-    }
-
-    /// Does the piece run on the shards together with the condition?
-    unsafe fn runs(&self) -> Result<bool> {
-        unsafe {
-            let mut conditions = self.level.conditions(&self.piece, false);
-            conditions.push(self.index);
-            let part = self
-                .level
-                .part_with(&self.piece, &conditions, split::targets(&[]));
-            Ok(split::obstacle_below(part).is_none() && sendable(part)?)
-        }
     }
 
     /// Moves the rows in FROM of a subquery that depends on the piece.

@@ -45,6 +45,48 @@ DEALLOCATE found;
 SELECT s1.id AS c1 FROM a s1 WHERE EXISTS (SELECT FROM c s2 WHERE s2.d = s1.d) AND s1.id = 1 ORDER BY 1 LIMIT (SELECT count(*) / 9 FROM ref);
 SELECT a.id, (SELECT sum(c.v) FROM c WHERE c.n = a.n AND c.d < date '2024-01-03' + interval '5 days') FROM a ORDER BY 1, 2;
 SELECT a.id FROM a WHERE a.n IN (SELECT c.n FROM c WHERE c.n < 0) OR a.id NOT IN (SELECT l.v FROM l WHERE l.v > 1000) ORDER BY 1;
+-- IN, of which only the truth matters
+SET shard_ext.join_strategy = broadcast;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT c.n FROM c) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT DISTINCT c.n FROM c WHERE c.v > 1) AND loc.id > 1 ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n NOT IN (SELECT c.n FROM c WHERE c.n IS NOT NULL) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n NOT IN (SELECT c.n FROM c) ORDER BY 1;
+SELECT loc.id, loc.n IN (SELECT c.n FROM c) FROM loc ORDER BY 1, 2;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT c.n FROM c) OR loc.id = 2 ORDER BY 1;
+SELECT loc.id FROM loc WHERE (loc.n IN (SELECT c.n FROM c)) IS NULL ORDER BY 1;
+SELECT loc.id FROM loc WHERE (loc.n, loc.d) IN (SELECT c.n, c.d FROM c) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n + 1 IN (SELECT c.n FROM c) ORDER BY 1;
+SELECT loc.id FROM loc WHERE 12 / loc.n IN (SELECT c.n FROM c) AND loc.n <> 0 ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT c.n FROM c ORDER BY c.id, c.code LIMIT 2) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT DISTINCT ON (c.d) c.n FROM c ORDER BY c.d, c.n) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT count(*) FROM c GROUP BY c.d) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT a.n FROM a WHERE a.id IN (SELECT b.id FROM b WHERE b.v > 0)) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT a.n FROM a WHERE a.id < (SELECT 3 * count(*) FROM c WHERE c.n = a.n)) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT a.n FROM a WHERE a.id IN (SELECT b.id FROM b) AND a.n > (SELECT avg(c.n) FROM c WHERE c.d = a.d)) ORDER BY 1;
+SELECT loc.id FROM loc JOIN ref ON ref.id = loc.id WHERE ref.n IN (SELECT a.n FROM a WHERE a.n NOT IN (SELECT l.v FROM l WHERE l.v IS NOT NULL)) ORDER BY 1;
+WITH q AS (SELECT n FROM a WHERE id < 5) SELECT loc.id FROM loc WHERE loc.n IN (SELECT c.n FROM c WHERE c.n IN (SELECT n FROM q)) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT c.n FROM c WHERE EXISTS (SELECT FROM l WHERE l.v = c.n AND l.id > loc.id)) ORDER BY 1;
+SELECT a.id FROM a WHERE a.id IN (SELECT b.id FROM b WHERE b.v > 0) AND a.n > (SELECT min(c.n) FROM c WHERE c.d = a.d) ORDER BY 1;
+SELECT a.id, b.k FROM a JOIN b ON a.id = b.id WHERE a.id IN (SELECT u.id FROM u) AND a.n >= (SELECT count(*) FROM c WHERE c.n = a.n) ORDER BY 1, 2;
+RESET shard_ext.join_strategy;
+-- equal values that look different
+CREATE TABLE looks (id int, num numeric, f float8, span interval);
+CREATE TABLE others (id int, num numeric, f float8, span interval, v int);
+-- only: distributed
+SELECT create_distributed_table('looks', 'id', shard_count => 4);
+-- only: distributed
+SELECT create_distributed_table('others', 'id', shard_count => 3);
+INSERT INTO looks VALUES (1, 1, 0, '1 day'), (2, 1.0, '-0', '24:00:00'), (3, 1.00, 'NaN', '1 day 1 hour'), (4, 'NaN', NULL, '25:00:00'), (5, NULL, 2, NULL);
+INSERT INTO others VALUES (1, 1.000, '-0', '24:00', 1), (2, 1, 0, '1 day', 2), (3, 'NaN', 'NaN', '25 hours', 4), (4, 1.0, 2, '1 day', 8);
+SELECT id, num, (SELECT sum(v) FROM others o WHERE o.num = l.num) FROM looks l ORDER BY 1, 2;
+SELECT id, f, (SELECT sum(v) FROM others o WHERE o.f = l.f) FROM looks l ORDER BY 1, 2;
+SELECT id, span, (SELECT sum(v) FROM others o WHERE o.span = l.span AND o.num <> l.num) FROM looks l ORDER BY 1, 2;
+SELECT id, (SELECT count(*) + l.num FROM others o WHERE o.num = l.num) FROM looks l ORDER BY 1, 2;
+SELECT id, (SELECT sum(o.v * l.num) FROM others o WHERE o.num = l.num) FROM looks l ORDER BY 1, 2;
+SELECT id, (SELECT min(o.v || l.span::text) FROM others o WHERE o.span = l.span) FROM looks l ORDER BY 1, 2;
+SELECT id FROM looks l WHERE EXISTS (SELECT FROM others o WHERE o.num = l.num AND o.f <= l.f) ORDER BY 1;
+SELECT id FROM looks l WHERE NOT EXISTS (SELECT FROM others o WHERE o.span = l.span AND o.f = l.f) ORDER BY 1;
+DROP TABLE looks, others;
 -- statistics that are wrong: what is sent to the shards has a bound
 CREATE TABLE wide (k int, j int);
 -- only: distributed
