@@ -4,6 +4,7 @@
 use crate::error::Result;
 use crate::pg::{expr, list, node, types};
 use crate::planner::analysis::Analysis;
+use crate::planner::decorrelate::duplicates;
 use crate::planner::externals::Externals;
 use crate::planner::gathered::gathered;
 use crate::planner::pieces::{trees, Level, Place};
@@ -148,6 +149,8 @@ unsafe fn element_of(
     externals: &mut Externals,
 ) -> Result<Option<*mut Node>> {
     unsafe {
+        let sublink = node::copy(sublink);
+        duplicates::of_in(sublink)?;
         let Some((left, array, any)) = as_array(sublink) else {
             return Ok(None);
         };

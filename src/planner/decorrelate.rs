@@ -16,6 +16,7 @@
 //! when computing it for one row more than PostgreSQL would cannot raise an error. IN is EXISTS where only its truth
 //! matters.
 
+pub mod duplicates;
 mod marks;
 mod proof;
 mod shape;

@@ -7,7 +7,7 @@ use crate::pg::{expr, list, node};
 use crate::planner::aggregate;
 use crate::planner::analysis::Analysis;
 use crate::planner::broadcast;
-use crate::planner::decorrelate;
+use crate::planner::decorrelate::{self, duplicates};
 use crate::planner::early;
 use crate::planner::externals::Externals;
 use crate::planner::insert_select;
@@ -51,6 +51,7 @@ pub unsafe fn transform(query: *mut Query) -> Result<()> {
             } else if decorrelate::concerns(query) {
                 take_subqueries_out(query)?;
             }
+            duplicates::leave_away(query)?;
             transform_children(query)?;
         }
         rowmarks::keep_apart(&apart);
@@ -318,6 +319,11 @@ unsafe fn split_level(query: *mut Query, mode: Mode) -> Result<Option<Reason>> {
         }
         if let Some(done) = aggregate::split(query, &analysis, &route)? {
             return Ok(done);
+        }
+        if mode == Mode::Plain {
+            if let Some(done) = aggregate::split_distinct(query, &analysis, &route)? {
+                return Ok(done);
+            }
         }
         ship_rows(query, &route, mode)
     }

@@ -21,6 +21,7 @@ use pgrx::pg_sys::{self, Aggref, Node, NodeTag, Query};
 use worth::Worth;
 
 pub use columns::group_clause;
+pub use worth::saves_half;
 
 /// Makes an aggregating level a leaf of partial aggregates below combining ones. None: this level's aggregates
 /// do not all split; Some(None): done.
@@ -57,6 +58,35 @@ pub unsafe fn split(
         leaf::from_leaf(query, entry, quals);
         (*query).hasSubLinks = false;
         Ok(Some(None))
+    }
+}
+
+/// The same for a level that says DISTINCT: its rows are groups.
+///
+/// # Safety
+/// As `split`.
+pub unsafe fn split_distinct(
+    query: *mut Query,
+    analysis: &Analysis,
+    route: &Route,
+) -> Result<Option<Option<Reason>>> {
+    unsafe {
+        let groups = !(*query).distinctClause.is_null()
+            && !(*query).hasDistinctOn
+            && !(*query).hasWindowFuncs
+            && !(*query).hasTargetSRFs
+            && !aggregates(query);
+        if !groups {
+            return Ok(None);
+        }
+        let distinct = std::mem::replace(&mut (*query).distinctClause, std::ptr::null_mut());
+        (*query).groupClause = node::copy(distinct);
+        let done = split(query, analysis, route)?;
+        if done.is_none() {
+            (*query).groupClause = std::ptr::null_mut();
+            (*query).distinctClause = distinct;
+        }
+        Ok(done)
     }
 }
 

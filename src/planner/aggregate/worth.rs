@@ -31,13 +31,22 @@ pub unsafe fn of(remote: &Remote, route: &Route) -> Worth {
     if rows < FEW_ROWS {
         return Worth::Groups { many: false };
     }
-    let nodes = estimate::node_count(&route.colocation);
-    let share = groups_among(rows / nodes, groups) * nodes / rows;
+    let share = share(rows, groups, estimate::node_count(&route.colocation));
     if share > NOTHING_SAVED {
         Worth::Nothing
     } else {
         Worth::Groups { many: share > MANY }
     }
+}
+
+/// Do nodes that group so many rows, of which there are so many groups in all, send less than half?
+pub fn saves_half(rows: f64, groups: f64, nodes: f64) -> bool {
+    rows >= FEW_ROWS && share(rows, groups, nodes) < 0.5
+}
+
+/// For each row that the nodes group, how many groups they send.
+fn share(rows: f64, groups: f64, nodes: f64) -> f64 {
+    groups_among(rows / nodes, groups) * nodes / rows
 }
 
 /// How many of `all` groups are met among so many rows, if groups are of one size.
@@ -50,7 +59,7 @@ fn groups_among(rows: f64, all: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::groups_among;
+    use super::{groups_among, saves_half};
 
     #[test]
     fn groups_of_a_sample() {
@@ -58,5 +67,12 @@ mod tests {
         assert!((groups_among(500.0, 1e6) - 500.0).abs() < 1.0);
         assert_eq!(groups_among(5.0, 0.0), 1.0);
         assert_eq!(groups_among(5.0, 1.0), 1.0);
+    }
+
+    #[test]
+    fn rows_that_groups_replace() {
+        assert!(saves_half(300_000.0, 20_000.0, 2.0));
+        assert!(!saves_half(300_000.0, 200_000.0, 2.0));
+        assert!(!saves_half(1000.0, 10.0, 2.0));
     }
 }

@@ -87,6 +87,43 @@ SELECT id, (SELECT min(o.v || l.span::text) FROM others o WHERE o.span = l.span)
 SELECT id FROM looks l WHERE EXISTS (SELECT FROM others o WHERE o.num = l.num AND o.f <= l.f) ORDER BY 1;
 SELECT id FROM looks l WHERE NOT EXISTS (SELECT FROM others o WHERE o.span = l.span AND o.f = l.f) ORDER BY 1;
 DROP TABLE looks, others;
+-- many duplicates, of which the shards send one each
+CREATE TABLE often (k int, j int, t text, x numeric);
+CREATE TABLE seldom (k int, j int, t text, x numeric);
+-- only: distributed
+SELECT create_distributed_table('often', 'k', shard_count => 4);
+-- only: distributed
+SELECT create_distributed_table('seldom', 'k', shard_count => 3);
+INSERT INTO often SELECT i, nullif(i % 40, 7), 't' || i % 3, (i % 9)::numeric(5, 2) FROM generate_series(1, 30000) i;
+INSERT INTO often SELECT i, i % 40, 't' || i % 5, (i % 9)::numeric(5, 1) FROM generate_series(30001, 31000) i;
+INSERT INTO seldom SELECT i, nullif(i % 90, 5), CASE WHEN i % 4 > 0 THEN 't' || i % 8 END, i % 30 FROM generate_series(1, 25000) i;
+-- only: distributed
+ANALYZE often, seldom;
+SELECT count(*), sum(k) FROM seldom s WHERE EXISTS (SELECT FROM often o WHERE o.j = s.j);
+SELECT count(*), sum(k) FROM seldom s WHERE NOT EXISTS (SELECT FROM often o WHERE o.j = s.j);
+SELECT count(*), sum(k) FROM seldom s WHERE NOT EXISTS (SELECT FROM often o WHERE o.j = s.j AND o.t < s.t AND o.k > 100);
+SELECT count(*), sum(k) FROM seldom s WHERE NOT EXISTS (SELECT FROM often o WHERE o.x = s.x AND o.j <> s.j);
+SELECT count(*), sum(k) FROM seldom s WHERE EXISTS (SELECT FROM often o WHERE o.x = s.x AND length(o.x::text) = 3);
+SELECT count(*), sum(k) FROM seldom s WHERE EXISTS (SELECT FROM often o WHERE o.j = s.j AND length(o.x::text) + s.j = 23);
+SELECT count(*), sum(k) FROM seldom s WHERE EXISTS (SELECT FROM often o JOIN often p ON p.k = o.k WHERE o.j = s.j AND p.t = s.t);
+SELECT count(*), sum(k) FROM seldom s WHERE EXISTS (SELECT FROM often o WHERE o.j = s.j ORDER BY o.k) AND s.k < 9000;
+SELECT count(*), sum(k) FROM seldom s WHERE s.j IN (SELECT o.j FROM often o);
+SELECT count(*), sum(k) FROM seldom s WHERE s.j NOT IN (SELECT o.j FROM often o);
+SELECT count(*), sum(k) FROM seldom s WHERE s.j NOT IN (SELECT o.j FROM often o WHERE o.j IS NOT NULL ORDER BY o.k);
+SELECT count(*), sum(k) FROM seldom s WHERE (s.j, s.t) IN (SELECT o.j, o.t FROM often o);
+SELECT count(*), sum(k) FROM seldom s WHERE (s.j, s.t) NOT IN (SELECT o.j, o.t FROM often o WHERE o.k < 20000);
+SELECT count(*), sum(k) FROM seldom s WHERE s.x IN (SELECT o.x FROM often o) OR s.j IN (SELECT o.j + 41 FROM often o);
+SELECT loc.id FROM loc WHERE loc.n IN (SELECT o.j FROM often o) ORDER BY 1;
+SELECT loc.id FROM loc WHERE loc.n NOT IN (SELECT o.j FROM often o WHERE o.j > 3) ORDER BY 1;
+SELECT DISTINCT j FROM often ORDER BY j;
+SELECT DISTINCT j % 3 AS rest, t FROM often WHERE x > 2 ORDER BY rest DESC, t LIMIT 4 OFFSET 1;
+SELECT DISTINCT t, 7 AS seven, upper(t) FROM often ORDER BY t;
+SELECT count(*), sum(x) FROM (SELECT DISTINCT x, j FROM often) d;
+SELECT count(*) FROM (SELECT DISTINCT (SELECT max(id) FROM ref WHERE ref.n = often.j) FROM often) d;
+SELECT DISTINCT count(*) OVER (PARTITION BY j) FROM often ORDER BY 1;
+SELECT DISTINCT ON (j) j, k FROM often ORDER BY j, k;
+SELECT count(*) FROM (SELECT DISTINCT j, t FROM often EXCEPT SELECT DISTINCT j, t FROM seldom) d;
+DROP TABLE often, seldom;
 -- statistics that are wrong: what is sent to the shards has a bound
 CREATE TABLE wide (k int, j int);
 -- only: distributed

@@ -129,6 +129,18 @@ SELECT sent('SELECT pair, count(*) FROM many GROUP BY pair');
 SELECT sent('SELECT id % 10, count(*) FROM many WHERE kind > 3 AND id < 100 GROUP BY id % 10');
 SELECT count(DISTINCT id), count(DISTINCT pair), (SELECT count(*) FROM (SELECT pair FROM many GROUP BY pair) p) FROM many;
 
+-- of values that subqueries look for, nodes send each once where that saves much, or only those that are asked for
+SELECT sent('SELECT DISTINCT pair FROM many');
+SELECT sent('SELECT DISTINCT id FROM many');
+SELECT sent('SELECT count(*) FROM many m WHERE NOT EXISTS (SELECT FROM many o WHERE o.pair = m.id AND o.kind > 3)');
+SELECT sent('SELECT count(*) FROM many m WHERE NOT EXISTS (SELECT FROM many o WHERE o.id = m.pair)');
+SELECT sent('SELECT count(*) FROM many WHERE id IN (SELECT pair FROM many)');
+SELECT sent('SELECT count(*) FROM many WHERE id NOT IN (SELECT pair FROM many)');
+SELECT sent('SELECT * FROM colours WHERE length(kind) IN (SELECT pair FROM many WHERE id > 10)');
+SELECT sent('SELECT * FROM many WHERE kind IN (SELECT tenant_id FROM spread WHERE id < 100) AND pair IN (SELECT id FROM spread WHERE id < 10)');
+SELECT count(*) FROM many m WHERE NOT EXISTS (SELECT FROM many o WHERE o.pair = m.id AND o.kind > 3);
+SELECT kind FROM colours WHERE length(kind) IN (SELECT pair FROM many WHERE id > 30) ORDER BY kind;
+
 -- who may
 CREATE ROLE counting_stranger;
 GRANT USAGE ON SCHEMA counted TO counting_stranger;
