@@ -107,5 +107,13 @@ pub fn delete_commit_records_of_removed_nodes() -> Result<()> {
             }
         },
     );
-    orphans.iter().try_for_each(|gid| delete_commit_record(gid))
+    orphans
+        .iter()
+        .try_for_each(|gid| delete_commit_record(gid))?;
+    // the same command may look again, for the next node
+    if !orphans.is_empty() {
+        // SAFETY: within a command.
+        unsafe { pg_sys::CommandCounterIncrement() };
+    }
+    Ok(())
 }

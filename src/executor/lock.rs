@@ -57,6 +57,8 @@ struct Lock {
     /// Per relation: the versions that are locked, by shard group.
     locked: Vec<HashMap<Place, bool>>,
     readings: u32,
+    /// Row marks of the plan that are out of sight, and their tables.
+    hidden: Vec<(*mut pg_sys::ExecRowMark, pg_sys::Oid)>,
 }
 
 /// A row from below and where its parts are; None for the absent side of an outer join.
@@ -189,6 +191,7 @@ impl Lock {
                 stored,
                 filled: false,
                 readings: 0,
+                hidden: Vec::new(),
             })
         }
     }
@@ -230,6 +233,7 @@ impl Lock {
     /// Reads and locks until all that was read is locked as it was read.
     unsafe fn fill(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
+            self.show_marks();
             let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
             let wanted = self.wanted(node);
             let skips = self.plan.relations.iter().any(|r| r.skips);
@@ -245,7 +249,10 @@ impl Lock {
                 let windowed = self.set_window(child, window);
                 let most = if windowed { window } else { u64::MAX };
                 match self.read(node, child, wanted.unwrap_or(u64::MAX), most)? {
-                    Outcome::Done => return Ok(()),
+                    Outcome::Done => {
+                        self.hide_marks(node);
+                        return Ok(());
+                    }
                     Outcome::Changed => {}
                     Outcome::TooFew => window = window.saturating_mul(8).min(i64::MAX as u64),
                 }
@@ -256,6 +263,32 @@ impl Lock {
                 *b"40001",
                 "could not lock rows because others kept changing them",
             ))
+        }
+    }
+
+    /// Rows have been read ahead, so the row of a local table that PostgreSQL has locked last isn't the cursor's: `WHERE
+    /// CURRENT OF` must not find the table among those that are locked.
+    unsafe fn hide_marks(&mut self, node: *mut pg_sys::CustomScanState) {
+        unsafe {
+            let estate = (*node).ss.ps.state;
+            if (*estate).es_rowmarks.is_null() {
+                return;
+            }
+            for index in 0..(*estate).es_range_table_size as usize {
+                let mark = *(*estate).es_rowmarks.add(index);
+                if !mark.is_null() {
+                    self.hidden.push((mark, (*mark).relid));
+                    (*mark).relid = pg_sys::InvalidOid;
+                }
+            }
+        }
+    }
+
+    /// Rows are read again.
+    unsafe fn show_marks(&mut self) {
+        for (mark, relid) in self.hidden.drain(..) {
+            // SAFETY: it lives as long as the executor's state.
+            unsafe { (*mark).relid = relid };
         }
     }
 

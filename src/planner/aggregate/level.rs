@@ -228,8 +228,13 @@ impl Level {
     /// The leaf groups in several ways, and a column says which one a row is of: by each set of keys, and by the groups
     /// alone for the partial aggregates.
     pub fn has_sets(&self) -> bool {
-        self.sets.len() > 1
-            || self.sets.len() == 1 && self.recipes().any(|recipe| !recipe.combines_often())
+        match &self.sets[..] {
+            // the groups alone are as fine as what a DISTINCT aggregate of them needs
+            [] => false,
+            [set] if set.is_empty() => false,
+            [_] => self.recipes().any(|recipe| !recipe.combines_often()),
+            _ => true,
+        }
     }
 
     /// What the shards compute for the aggregates, each thing once.

@@ -152,6 +152,13 @@ DECLARE c CURSOR FOR SELECT * FROM loc ORDER BY id FOR UPDATE;
 FETCH 1 FROM c;
 UPDATE loc SET t = 'local' WHERE CURRENT OF c RETURNING *;
 ROLLBACK;
+-- Rows are locked ahead of the cursor, so where a local table's row is isn't known.
+BEGIN;
+DECLARE c CURSOR FOR SELECT * FROM loc JOIN items ON items.id = loc.id ORDER BY items.k, items.id FOR UPDATE;
+FETCH 2 FROM c;
+-- refused: 24000
+UPDATE loc SET t = 'local' WHERE CURRENT OF c;
+ROLLBACK;
 BEGIN;
 DECLARE h CURSOR WITH HOLD FOR SELECT * FROM items WHERE k = 20;
 FETCH 1 FROM h;

@@ -60,3 +60,7 @@ SELECT p.category, count(*), sum(i.total), avg(i.price) FROM items i JOIN produc
 SELECT t.plan, count(DISTINCT u.user_id), sum(DISTINCT u.age) FROM tenants t JOIN users u USING (tenant_id) GROUP BY t.plan ORDER BY t.plan;
 SELECT count(o.*) FROM tenants t LEFT JOIN orders o ON o.tenant_id = t.tenant_id AND o.amount > 990;
 SELECT any_value FROM (SELECT min(plan) AS any_value FROM tenants) x;
+SELECT count(DISTINCT user_id), count(DISTINCT tenant_id) FROM orders GROUP BY user_id ORDER BY user_id LIMIT 5;
+SELECT kind, count(DISTINCT kind), count(DISTINCT event_id), sum(DISTINCT event_id) FROM events GROUP BY kind ORDER BY kind;
+SELECT kind, count(DISTINCT kind), count(DISTINCT event_id), avg(event_id), count(DISTINCT tenant_id) FROM events GROUP BY kind ORDER BY kind;
+SELECT kind, sum(DISTINCT length(kind)), count(DISTINCT kind) FILTER (WHERE kind > 'm'), count(DISTINCT event_id) FROM events GROUP BY kind ORDER BY kind;

@@ -94,5 +94,10 @@ SELECT shard_ext.recover_prepared_transactions();
 SELECT count(*) FROM pg_prepared_xacts;
 SELECT count(*) FROM shard_ext.commit_record;
 
+-- what was decided for a node that has been removed since goes
+INSERT INTO shard_ext.commit_record SELECT 'shard_ext_1_' || i || '_99', 99 FROM generate_series(1, 2) i;
+SELECT shard_ext.recover_prepared_transactions();
+SELECT count(*) FROM shard_ext.commit_record;
+
 SET client_min_messages = warning;
 DROP SCHEMA transactions CASCADE;
