@@ -1,16 +1,20 @@
-//! The custom scan on top of a statement whose WITH clauses change tables of ours. Before the first row it reads what
-//! reads those tables, then runs every change to its end; the plan below finds their rows kept.
+//! The custom scan on top of a statement whose WITH clauses change tables of ours. Before the first row it runs every part
+//! to its end: what reads tables that are going to change comes first, then what the shards change by themselves, then
+//! the rows that were read to be changed here, then new rows. The plan below finds what the parts return.
 
 use crate::deparse::Place;
 use crate::error::{Error, Result};
 use crate::executor::explain::Explainer;
+use crate::executor::kept::Kept;
+use crate::executor::modify::{Modify, Taken};
 use crate::executor::scan::Scan;
 use crate::executor::state::{self, body, Callbacks, Methods};
-use crate::executor::{insert, scan};
+use crate::executor::{insert, modify, scan};
 use crate::pg::list;
 use crate::planner::plan::{ChangesPlan, Command, Private};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
+use std::collections::HashMap;
 
 static SCAN: Methods<pg_sys::CustomScanMethods> =
     state::scan_methods(c"ShardChanges", create_state);
@@ -34,6 +38,8 @@ pub fn changes_methods() -> *const pg_sys::CustomScanMethods {
 struct Changes {
     plan: ChangesPlan,
     done: bool,
+    /// What the statement itself gives, where it had to be read before rows changed.
+    rows: Option<Kept>,
 }
 
 #[pg_guard]
@@ -52,7 +58,11 @@ unsafe extern "C-unwind" fn begin(
     unsafe {
         state::begin_above(node, estate, flags, |scan| {
             let plan = ChangesPlan::from_private((*scan).custom_private)?;
-            Ok(Changes { plan, done: false })
+            Ok(Changes {
+                plan,
+                done: false,
+                rows: None,
+            })
         })
     }
 }
@@ -71,6 +81,9 @@ unsafe extern "C-unwind" fn exec(
                     error.raise();
                 }
             }
+            if let Some(rows) = &changes.rows {
+                return rows.next();
+            }
         }
         state::exec_child(child)
     }
@@ -78,8 +91,13 @@ unsafe extern "C-unwind" fn exec(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child was made in begin.
-    unsafe { state::end_child(node) }
+    // SAFETY: the child and the rows were made by this node.
+    unsafe {
+        if let Some(rows) = body::<Changes>(node).and_then(|changes| changes.rows.take()) {
+            rows.end();
+        }
+        state::end_child(node)
+    }
 }
 
 #[pg_guard]
@@ -110,36 +128,75 @@ pub fn too_early() -> Error {
     )
 }
 
-/// Rows that a part has changed: a table, and in which shard groups.
-struct Changed {
-    table: (String, String),
-    groups: Vec<usize>,
-}
-
 impl Changes {
-    unsafe fn run(&self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+    unsafe fn run(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
             let states = all_states(node);
+            let pulled = parts(&self.plan.pulled, &states, |state| {
+                modify::of_state(state).and_then(|modify| modify.plan.part)
+            })?;
+            let inserts = parts(&self.plan.inserts, &states, |state| {
+                insert::of_state(state).and_then(|insert| insert.plan.part)
+            })?;
+            let pushed = parts(&self.plan.pushed, &states, |state| {
+                scan::of_state(state).and_then(|scan| scan.plan.plan.part)
+            })?;
+            share_rows(list::nth((*node).custom_ps, 0), &pulled);
+            let hold = |held: bool| {
+                for insert in inserts.iter().filter_map(|state| insert::of_state(*state)) {
+                    insert.held = held;
+                }
+                for scan in pushed.iter().filter_map(|state| scan::of_state(*state)) {
+                    scan.held = held;
+                }
+            };
+            hold(true);
             self.read_before(&states)?;
-            let mut changed: Vec<Changed> = Vec::new();
-            for (part, target) in &self.plan.order {
-                let mut found = false;
-                for state in &states {
-                    if let Some(insert) = insert::of_state(*state) {
-                        if insert.plan.part == Some(*part) {
-                            insert.finish(state.cast())?;
-                            found = true;
-                        }
-                    } else if let Some(scan) = scan::of_state(*state) {
-                        if scan.plan.plan.part == Some(*part) {
-                            self.change(scan, state.cast(), *target, &mut changed)?;
-                            found = true;
-                        }
-                    }
+            hold(false);
+            for state in pushed {
+                if let Some(scan) = scan::of_state(state) {
+                    scan.keep(state.cast())?;
                 }
-                if !found {
-                    return Err(Error::internal("a change without its node"));
+            }
+            self.read_statement(node)?;
+            // As PostgreSQL does it with those that nobody has asked for: the last comes first.
+            for state in pulled.iter().rev() {
+                if let Some(modify) = modify::of_state(*state) {
+                    modify.read_first(state.cast())?;
                 }
+            }
+            for state in &inserts {
+                if let Some(insert) = insert::of_state(*state) {
+                    insert.read_first(state.cast());
+                }
+            }
+            for state in pulled {
+                if let Some(modify) = modify::of_state(state) {
+                    modify.apply(state.cast())?;
+                }
+            }
+            for state in inserts {
+                if let Some(insert) = insert::of_state(state) {
+                    insert.finish(state.cast())?;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// Reads what the statement itself changes, and what it gives where it must not see the changes.
+    unsafe fn read_statement(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            if let Some(modify) = modify::of_state(child) {
+                return modify.read_first(child.cast());
+            }
+            if !self.plan.whole {
+                return Ok(());
+            }
+            match insert::of_state(child) {
+                Some(insert) => insert.read_first(child.cast()),
+                None => self.rows = Some(Kept::of(child)),
             }
             Ok(())
         }
@@ -154,7 +211,7 @@ impl Changes {
                     continue;
                 };
                 let reads = scan.plan.plan.command == Command::Select
-                    && names(scan).any(|name| self.plan.tables.contains(&name));
+                    && names(scan).any(|name| self.plan.read_first.contains(&name));
                 if reads {
                     if scan.follows_other_rows(state.cast()) {
                         return Err(Error::refused(
@@ -171,36 +228,40 @@ impl Changes {
             Ok(())
         }
     }
+}
 
-    /// One UPDATE or DELETE. It must not see what others have changed before it.
-    unsafe fn change(
-        &self,
-        scan: &mut Scan,
-        state: *mut pg_sys::CustomScanState,
-        target: usize,
-        changed: &mut Vec<Changed>,
-    ) -> Result<()> {
-        unsafe {
-            let groups = scan.groups(state)?;
-            let touched: Vec<(String, String)> = names(scan).collect();
-            let overlaps = changed.iter().any(|before| {
-                touched.contains(&before.table)
-                    && before.groups.iter().any(|group| groups.contains(group))
-            });
-            if overlaps {
-                return Err(Error::refused(
-                    "two WITH clauses of this statement change a table in the same shard groups",
-                    "Run one of them as a statement of its own, in the same transaction.",
-                ));
-            }
-            scan.keep(state)?;
-            changed.push(Changed {
-                table: self.plan.tables[target].clone(),
-                groups,
-            });
-            Ok(())
+/// Where several parts change rows of a table, each row is changed by the first that reads it.
+unsafe fn share_rows(main: *mut pg_sys::PlanState, pulled: &[*mut pg_sys::PlanState]) {
+    let mut tables: HashMap<(String, String), Vec<&mut Modify>> = HashMap::new();
+    for state in pulled.iter().chain([&main]) {
+        if let Some(modify) = unsafe { modify::of_state(*state) } {
+            let name = (modify.plan.schema.clone(), modify.plan.table.clone());
+            tables.entry(name).or_default().push(modify);
         }
     }
+    for parts in tables.into_values().filter(|parts| parts.len() > 1) {
+        let taken = Taken::default();
+        for modify in parts {
+            modify.taken = Some(taken.clone());
+        }
+    }
+}
+
+/// The states of parts, in their order.
+unsafe fn parts(
+    wanted: &[u32],
+    states: &[*mut pg_sys::PlanState],
+    part_of: impl Fn(*mut pg_sys::PlanState) -> Option<u32>,
+) -> Result<Vec<*mut pg_sys::PlanState>> {
+    wanted
+        .iter()
+        .map(|part| {
+            let found = states.iter().find(|state| part_of(**state) == Some(*part));
+            found
+                .copied()
+                .ok_or_else(|| Error::internal("a change without its node"))
+        })
+        .collect()
 }
 
 /// The tables that a leaf names.

@@ -104,6 +104,8 @@ pub struct Insert {
     /// Of ON CONFLICT DO UPDATE in batches: the transaction and the first command that wrote rows of each shard group.
     written: BTreeMap<usize, (String, String)>,
     finished: bool,
+    /// Other parts of the statement read the table before rows are inserted.
+    pub held: bool,
 }
 
 #[pg_guard]
@@ -242,6 +244,7 @@ impl Insert {
                 texts: BTreeMap::new(),
                 written: BTreeMap::new(),
                 finished: false,
+                held: false,
             })
         }
     }
@@ -253,7 +256,7 @@ impl Insert {
         slot: *mut pg_sys::TupleTableSlot,
     ) -> Result<()> {
         unsafe {
-            if self.plan.part.is_some() && !self.finished {
+            if self.held && !self.finished {
                 return Err(changes::too_early());
             }
             self.finish(node)?;
@@ -302,6 +305,17 @@ impl Insert {
                 *(*slot).tts_isnull.add(*place) = nulls[index];
             }
             Ok(())
+        }
+    }
+
+    /// Reads all rows, to insert them later.
+    ///
+    /// # Safety
+    /// `node` is this node's state.
+    pub unsafe fn read_first(&mut self, node: *mut pg_sys::CustomScanState) {
+        if !self.finished && self.rest.is_none() && self.lists.is_none() {
+            self.parted = true;
+            self.rest = Some(unsafe { Kept::of(list::nth((*node).custom_ps, 0)) });
         }
     }
 
@@ -478,16 +492,7 @@ impl Insert {
                 }
                 return;
             }
-            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
-            let rest = Kept::new((*node).ss.ps.state, (*child).ps_ResultTupleDesc);
-            loop {
-                let slot = state::exec_child(child);
-                if state::is_empty(slot) {
-                    break;
-                }
-                rest.put(slot);
-            }
-            self.rest = Some(rest);
+            self.rest = Some(Kept::of(list::nth((*node).custom_ps, 0)));
         }
     }
 

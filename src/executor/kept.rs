@@ -1,5 +1,6 @@
 //! Rows of a plan that are kept until they are asked for: in memory up to `work_mem`, beyond that in a temporary file.
 
+use crate::executor::state;
 use pgrx::pg_sys;
 
 pub struct Kept {
@@ -20,6 +21,23 @@ impl Kept {
             let slot = pg_sys::ExecInitExtraTupleSlot(estate, description, methods);
             pg_sys::MemoryContextSwitchTo(old);
             Kept { store, slot }
+        }
+    }
+
+    /// Reads a plan to its end.
+    ///
+    /// # Safety
+    /// `plan` is the state of a plan that runs.
+    pub unsafe fn of(plan: *mut pg_sys::PlanState) -> Kept {
+        unsafe {
+            let kept = Kept::new((*plan).state, (*plan).ps_ResultTupleDesc);
+            loop {
+                let slot = state::exec_child(plan);
+                if state::is_empty(slot) {
+                    return kept;
+                }
+                kept.put(slot);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use crate::planner::plan::{
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
@@ -27,7 +28,7 @@ static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
         begin,
         exec,
         end,
-        rescan: state::never_again,
+        rescan,
         explain: explain_modify,
     },
 );
@@ -37,26 +38,51 @@ pub fn modify_methods() -> *const pg_sys::CustomScanMethods {
     &raw const SCAN.0
 }
 
+/// The node that a plan state is, if it is one of ours.
+///
+/// # Safety
+/// `state` is a valid plan state whose `begin` was called.
+pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Modify> {
+    unsafe {
+        let custom = state.cast::<pg_sys::CustomScanState>();
+        let ours = (*state).type_ == pg_sys::NodeTag::T_CustomScanState
+            && std::ptr::eq((*custom).methods, &raw const EXEC.0);
+        if ours {
+            body::<Modify>(custom)
+        } else {
+            None
+        }
+    }
+}
+
 /// Bytes of rows held before they are sent.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Where a row is: index of its shard group, block, offset.
-type Place = (u32, u32, u16);
+pub type Place = (u32, u32, u16);
 
 /// `tid` and its array type in `pg_type.dat`.
 const TID: u32 = 27;
 const TID_ARRAY: u32 = 1010;
 
 pub struct Modify {
-    plan: ModifyPlan,
+    pub plan: ModifyPlan,
     colocation: Rc<Colocation>,
     /// Per action: of its statement in place, and of its INSERT.
     encoders: Vec<[Vec<Encoder>; 2]>,
     /// The rows that are changed.
     store: *mut pg_sys::Tuplestorestate,
     stored: *mut pg_sys::TupleTableSlot,
+    /// The place in the store of the rows that are handed on.
+    given: i32,
+    was_read: bool,
+    /// The rows of the table that parts of the statement change, where there are several.
+    pub taken: Option<Taken>,
     done: bool,
 }
+
+/// Rows that are changed by somebody.
+pub type Taken = Rc<RefCell<HashSet<Place>>>;
 
 /// The rounds over the rows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +148,23 @@ unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
 }
 
 #[pg_guard]
+unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: called by ExecReScanCustomScan.
+    unsafe {
+        match body::<Modify>(node) {
+            Some(modify) if modify.plan.part.is_some() => {
+                if modify.was_read {
+                    pg_sys::tuplestore_select_read_pointer(modify.store, modify.given);
+                    pg_sys::tuplestore_rescan(modify.store);
+                    pg_sys::tuplestore_select_read_pointer(modify.store, 0);
+                }
+            }
+            _ => Error::internal("a change cannot be scanned again").raise(),
+        }
+    }
+}
+
+#[pg_guard]
 unsafe extern "C-unwind" fn explain_modify(
     node: *mut pg_sys::CustomScanState,
     _ancestors: *mut pg_sys::List,
@@ -167,6 +210,9 @@ impl Modify {
                 encoders,
                 store: std::ptr::null_mut(),
                 stored,
+                given: 0,
+                was_read: false,
+                taken: None,
                 done: false,
             })
         }
@@ -195,29 +241,58 @@ impl Modify {
         }
     }
 
-    /// Changes everything on the first call; then gives the rows of RETURNING.
+    /// Changes everything on the first call, unless this is a part of a statement; then gives the rows of RETURNING.
     unsafe fn next(
         &mut self,
         node: *mut pg_sys::CustomScanState,
         slot: *mut pg_sys::TupleTableSlot,
     ) -> Result<()> {
         unsafe {
-            if !self.done {
-                self.done = true;
-                self.read(node)?;
-                self.change(node)?;
+            self.read_first(node)?;
+            if self.plan.part.is_none() {
+                self.apply(node)?;
+                let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+                if (*scan).scan.plan.plan_rows == 0.0 {
+                    // No RETURNING: nobody asks for the rows.
+                    return Ok(());
+                }
+            }
+            pg_sys::tuplestore_select_read_pointer(self.store, self.given);
+            if pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
+                state::copy_into_virtual(self.stored, slot);
+            }
+            pg_sys::tuplestore_select_read_pointer(self.store, 0);
+            Ok(())
+        }
+    }
+
+    /// Reads and locks all rows, if that was not done yet.
+    ///
+    /// # Safety
+    /// `node` is this node's state.
+    pub unsafe fn read_first(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        if self.was_read {
+            return Ok(());
+        }
+        self.was_read = true;
+        unsafe { self.read(node) }
+    }
+
+    /// Changes the rows, if that was not done yet.
+    ///
+    /// # Safety
+    /// `node` is this node's state; all rows were read.
+    pub unsafe fn apply(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            if self.done {
+                return Ok(());
+            }
+            self.done = true;
+            self.change(node)?;
+            if self.plan.part.is_none() {
                 // Also those that a foreign key of the table to itself takes away before their own turn comes.
                 let changed = pg_sys::tuplestore_tuple_count(self.store);
                 (*(*node).ss.ps.state).es_processed += changed as u64;
-                pg_sys::tuplestore_rescan(self.store);
-            }
-            let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
-            if (*scan).scan.plan.plan_rows == 0.0 {
-                // No RETURNING: nobody asks for the rows.
-                return Ok(());
-            }
-            if pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
-                state::copy_into_virtual(self.stored, slot);
             }
             Ok(())
         }
@@ -229,6 +304,8 @@ impl Modify {
             let estate = (*node).ss.ps.state;
             let old = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
             self.store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
+            let rewind = pg_sys::EXEC_FLAG_REWIND as i32;
+            self.given = pg_sys::tuplestore_alloc_read_pointer(self.store, rewind);
             pg_sys::MemoryContextSwitchTo(old);
             let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
             let mut seen: HashSet<Place> = HashSet::new();
@@ -246,7 +323,8 @@ impl Modify {
                     let Some(place) = self.place(&row) else {
                         return Err(Error::internal("a row without a place"));
                     };
-                    if self.plan.repeats != Repeats::Never && !seen.insert(place) {
+                    let again = self.plan.repeats != Repeats::Never && !seen.insert(place);
+                    if again || self.is_taken(place) {
                         if self.plan.repeats == Repeats::Forbidden {
                             return Err(affected_twice());
                         }
@@ -261,6 +339,12 @@ impl Modify {
                 pg_sys::tuplestore_puttupleslot(self.store, slot);
             }
         }
+    }
+
+    /// Each row is changed by one part of a statement, the first that reads it; false: it is this one.
+    fn is_taken(&self, place: Place) -> bool {
+        let taken = self.taken.as_ref();
+        taken.is_some_and(|taken| !taken.borrow_mut().insert(place))
     }
 
     /// Where the row to change is.

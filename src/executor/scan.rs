@@ -68,6 +68,8 @@ pub struct Scan {
     window: i64,
     /// Rows are read over other connections than the one that takes the transaction's changes.
     pub beside: bool,
+    /// A change that must not run yet: other parts of the statement read the table first.
+    pub held: bool,
     /// All rows, where they had to be read at once.
     kept: Option<Kept>,
     /// What executions before this one received.
@@ -128,12 +130,15 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
     // SAFETY: ExecScan calls back with this node, whose body has this type.
     unsafe {
         state::next_row(node, |scan: &mut Scan, custom, slot| {
+            if scan.plan.plan.part.is_some() {
+                if scan.held {
+                    return Err(changes::too_early());
+                }
+                scan.keep(custom)?;
+            }
             if scan.kept.is_some() {
                 scan.next_kept(slot);
                 return Ok(());
-            }
-            if scan.plan.plan.part.is_some() {
-                return Err(changes::too_early());
             }
             scan.next(custom, slot)
         })
@@ -222,6 +227,7 @@ impl Scan {
                 done: false,
                 window: i64::MAX,
                 beside: false,
+                held: false,
                 kept: None,
                 answers: Answers::default(),
                 runs: 0,
@@ -354,17 +360,6 @@ impl Scan {
                     _ => crate::pg::node::Step::Into,
                 }
             })
-        }
-    }
-
-    /// The shard groups that an execution now would ask.
-    ///
-    /// # Safety
-    /// `node` is this scan's state.
-    pub unsafe fn groups(&self, node: *mut pg_sys::CustomScanState) -> Result<Vec<usize>> {
-        unsafe {
-            let values = self.values((*node).ss.ps.ps_ExprContext, true);
-            Ok(task::plan_tasks(&self.plan, &values)?.groups)
         }
     }
 

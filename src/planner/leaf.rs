@@ -9,6 +9,7 @@ use crate::planner::cursor;
 use crate::planner::estimate::{self, Estimate};
 use crate::planner::locks::Locking;
 use crate::planner::moved::{self, Moving};
+use crate::planner::plan::ModifyPlan;
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::{self, Route};
 use crate::planner::ship;
@@ -36,6 +37,8 @@ pub struct Planning {
     optional_locks: bool,
     /// The subqueries whose rows a WITH clause inserts.
     inserts: Vec<Inserting>,
+    /// What happens to the rows that WITH clauses read before they change them.
+    changes: Vec<ModifyPlan>,
     /// Rows that go to tables beside shards.
     moves: Vec<Rc<Moving>>,
     /// What stands for values that are sent to shards, by number, and what EXPLAIN says of them.
@@ -163,6 +166,22 @@ pub fn with_insert<T>(number: usize, ask: impl FnOnce(&Inserting) -> Result<T>) 
     current(|planning| planning.inserts.get(number).map(ask))
         .flatten()
         .unwrap_or_else(|| Err(Error::internal("an insert without its plan")))
+}
+
+/// How many WITH clauses read rows before they change them.
+pub fn change_count() -> usize {
+    current(|planning| planning.changes.len()).unwrap_or(0)
+}
+
+pub fn add_change(plan: ModifyPlan) {
+    current(|planning| planning.changes.push(plan));
+}
+
+/// The change of this number.
+pub fn with_change<T>(number: usize, ask: impl FnOnce(&ModifyPlan) -> Result<T>) -> Result<T> {
+    current(|planning| planning.changes.get(number).map(ask))
+        .flatten()
+        .unwrap_or_else(|| Err(Error::internal("a change without its plan")))
 }
 
 /// How many sets of rows the statement moves.

@@ -178,6 +178,7 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
                 Vec::new()
             },
             as_others: target.as_others,
+            part: None,
             reason: "MERGE chooses for each row what happens to it".into(),
         };
         Ok((top, plan))

@@ -208,10 +208,18 @@ pub struct CopyStatement {
 /// A statement that changes several things at once.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct ChangesPlan {
-    /// The parts, in the order in which they run, and which of the tables each changes.
-    pub order: Vec<(u32, usize)>,
+    /// Parts that the shards run.
+    pub pushed: Vec<u32>,
+    /// Parts whose rows are read before anything changes, and change after all else was read.
+    pub pulled: Vec<u32>,
+    /// Parts that insert rows.
+    pub inserts: Vec<u32>,
     /// Schema and name of the tables that they change.
     pub tables: Vec<(String, String)>,
+    /// Those that change before everything was read: what reads them comes first.
+    pub read_first: Vec<(String, String)>,
+    /// The statement itself reads tables that change later: it is read to its end before.
+    pub whole: bool,
 }
 
 /// Rows of the plan below that go to tables beside the shards of a colocation group.
@@ -317,8 +325,33 @@ pub struct ModifyPlan {
     /// Foreign keys that forbid rows to leave their shard.
     pub referenced: Vec<Referenced>,
     pub as_others: bool,
+    /// The part of the statement that this is, when it is one of several.
+    pub part: Option<u32>,
     /// Why the statement does not run on the shards, for EXPLAIN.
     pub reason: String,
+}
+
+impl ModifyPlan {
+    /// The same for rows whose columns stand where `place` says.
+    pub fn over(&self, place: &dyn Fn(usize) -> Result<usize>) -> Result<ModifyPlan> {
+        let mut plan = self.clone();
+        plan.key = place(plan.key)?;
+        plan.ctid = place(plan.ctid)?;
+        plan.choice = plan.choice.map(place).transpose()?;
+        for action in &mut plan.actions {
+            action.new_key = action.new_key.map(place).transpose()?;
+            let statements = [&mut action.in_place, &mut action.remove, &mut action.insert];
+            for statement in statements.into_iter().flatten() {
+                for column in &mut statement.columns {
+                    column.source = place(column.source)?;
+                }
+            }
+            for (column, _) in &mut action.checks {
+                *column = place(*column)?;
+            }
+        }
+        Ok(plan)
+    }
 }
 
 /// What happens to a row.

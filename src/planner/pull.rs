@@ -57,6 +57,14 @@ impl Target {
     }
 }
 
+/// What reads the rows of an UPDATE or DELETE, and what is done with them.
+pub struct Pulled {
+    pub rows: *mut Query,
+    pub plan: ModifyPlan,
+    /// RETURNING over the columns of the rows.
+    pub returning: Option<*mut pg_sys::List>,
+}
+
 /// Plans an UPDATE or DELETE of a distributed table; `reason` says why the shards do not run it.
 ///
 /// # Safety
@@ -68,14 +76,25 @@ pub unsafe fn plan(
     standard: Planner,
 ) -> Result<*mut PlannedStmt> {
     unsafe {
-        let target = Target::of(query, table)?;
         let session = leaf::Session::share(query);
-        let (query, picked) = picked(query, &target)?;
+        let pulled = prepare(query, table, reason)?;
         leaf::give_row_identity();
+        let planned = super::plan_select(pulled.rows, standard)?;
+        drop(session);
+        above(query, planned, pulled.plan, pulled.returning)
+    }
+}
+
+/// Makes an UPDATE or DELETE a query that reads its rows.
+///
+/// # Safety
+/// `query` changes the table; a `leaf::Session` is open.
+pub unsafe fn prepare(query: *mut Query, table: &catalog::Table, reason: String) -> Result<Pulled> {
+    unsafe {
+        let target = Target::of(query, table)?;
+        let (query, picked) = picked(query, &target)?;
         let once = picked.is_none() && reads_target_only(query);
         let read = read(query, &target, picked)?;
-        let planned = super::plan_select(read.query, standard)?;
-        drop(session);
         let plan = ModifyPlan {
             schema: target.schema,
             table: target.name,
@@ -87,16 +106,22 @@ pub unsafe fn plan(
             repeats: if once { Repeats::Never } else { Repeats::Once },
             referenced: read.referenced,
             as_others: target.as_others,
+            part: None,
             reason,
         };
-        above(query, planned, plan, read.returning)
+        Ok(Pulled {
+            rows: read.query,
+            plan,
+            returning: read.returning,
+        })
     }
 }
 
 /// The statement with the subquery that picks its rows by ctid in the table's place, when there is one.
 unsafe fn picked(query: *mut Query, target: &Target) -> Result<(*mut Query, Option<Picked>)> {
     unsafe {
-        if !leaf::reads_system_column(query) {
+        // What a statement of several parts names was looked at before.
+        if leaf::reads_row_identity() || !leaf::reads_system_column(query) {
             return Ok((query, None));
         }
         let query = node::copy(query);

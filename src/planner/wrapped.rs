@@ -13,16 +13,18 @@ use std::ffi::CStr;
 pub enum Kind {
     Lock,
     Insert,
+    Change,
     Move,
 }
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Lock, Kind::Insert, Kind::Move];
+    const ALL: [Kind; 4] = [Kind::Lock, Kind::Insert, Kind::Change, Kind::Move];
 
     fn mark(self) -> &'static str {
         match self {
             Kind::Lock => "shard_ext lock ",
             Kind::Insert => "shard_ext insert ",
+            Kind::Change => "shard_ext change ",
             Kind::Move => "shard_ext move ",
         }
     }
@@ -145,6 +147,8 @@ unsafe extern "C-unwind" fn plan_custom_path(
             locks::plan_lock(path, tlist, plans)
         } else if kind == Kind::Insert as i32 {
             writing::plan_insert(path, tlist, plans)
+        } else if kind == Kind::Change as i32 {
+            writing::plan_change(path, tlist, plans)
         } else {
             moved::plan_move(path, tlist, plans)
         }

@@ -1,16 +1,23 @@
 //! WITH clauses that change tables of ours, where the statement is not routed whole. Each becomes a part: a leaf whose
-//! statement changes rows and returns some, or a node that inserts the rows of a subquery. One custom scan on top of
-//! the plan runs all parts to their end before anything else; what reads the tables they change is read before them, so
-//! that every part sees the rows as they were.
+//! statement changes rows and returns some; a node that changes the rows of a subquery, which it has read and locked
+//! (`pull`); or a node that inserts those of one. One custom scan on top of the plan runs all parts to their end, whether
+//! somebody reads what they return or not, so that every part sees the rows as they were: what reads a table comes
+//! before what changes it. Rows that a part has read it can return before it changes them, so such parts wait where
+//! others depend on them and read the same tables (`order`).
 
-use crate::catalog::TableKind;
+mod order;
+
+use crate::catalog::{self, TableKind};
 use crate::error::{Error, Result};
 use crate::pg::{expr, levels, list, node};
 use crate::planner::insert::{self, Made};
 use crate::planner::modify::Change;
 use crate::planner::plan::{ChangesPlan, Private};
-use crate::planner::{copies, leaf, modify, statement, wrapped, Planner};
-use pgrx::pg_sys::{self, CmdType, PlannedStmt, Query};
+use crate::planner::remote::Remote;
+use crate::planner::{copies, leaf, modify, pull, ship, statement, wrapped, Planner};
+use order::Order;
+use pgrx::pg_sys::{self, CmdType, Oid, PlannedStmt, Query};
+use std::collections::HashSet;
 
 /// Rows of a subquery that are inserted on shards: what the custom path becomes.
 pub struct Inserting {
@@ -22,12 +29,15 @@ pub struct Inserting {
 }
 
 /// The parts of a statement.
+#[derive(Default)]
 struct Parts {
-    /// In the order in which they run.
-    changes: Vec<(u32, usize)>,
-    inserts: Vec<(u32, usize)>,
-    /// Schema and name of the changed tables.
-    tables: Vec<(String, String)>,
+    pushed: Vec<u32>,
+    pulled: Vec<u32>,
+    inserts: Vec<u32>,
+    /// The changed tables.
+    tables: Vec<Oid>,
+    /// Those of them that change before everything was read.
+    early: HashSet<Oid>,
 }
 
 /// Does a WITH clause change a table of ours?
@@ -60,13 +70,34 @@ pub unsafe fn plan(
 ) -> Result<*mut PlannedStmt> {
     unsafe {
         let session = leaf::Session::share(query);
-        let parts = take_parts(query)?;
+        let order = Order::of(query)?;
+        let names_rows = names_system_column(query);
+        let mut parts = take_parts(query, &order)?;
+        if !parts.pulled.is_empty() {
+            if names_rows {
+                return Err(leaf::refused_system_column());
+            }
+            leaf::give_row_identity();
+        }
+        parts.early.extend(order.read_here());
+        parts.early.retain(|table| parts.tables.contains(table));
+        let late: HashSet<Oid> = (parts.tables.iter().copied())
+            .filter(|table| !parts.early.contains(table))
+            .collect();
+        let whole = order.main_reads(&late);
         let planned = plan_rest(query, standard)?;
         drop(session);
         copies::keep_parts_alike(planned)?;
+        let names = |tables: &mut dyn Iterator<Item = Oid>| -> Result<Vec<(String, String)>> {
+            tables.map(crate::deparse::name_of).collect()
+        };
         let plan = ChangesPlan {
-            order: [parts.changes, parts.inserts].concat(),
-            tables: parts.tables,
+            pushed: parts.pushed,
+            pulled: parts.pulled,
+            inserts: parts.inserts,
+            tables: names(&mut parts.tables.iter().copied())?,
+            read_first: names(&mut parts.early.iter().copied())?,
+            whole,
         };
         let below = (*planned).planTree;
         let scan = statement::pass_through(planned, below);
@@ -78,15 +109,25 @@ pub unsafe fn plan(
     }
 }
 
-unsafe fn take_parts(query: *mut Query) -> Result<Parts> {
+/// Does a statement name a system column outside of the WITH clauses that change rows?
+unsafe fn names_system_column(query: *mut Query) -> bool {
     unsafe {
-        let mut parts = Parts {
-            changes: Vec::new(),
-            inserts: Vec::new(),
-            tables: Vec::new(),
-        };
+        let clauses = (*query).cteList;
+        let reading = list::iter::<pg_sys::CommonTableExpr>(clauses)
+            .filter(|cte| (*(**cte).ctequery.cast::<Query>()).commandType == CmdType::CMD_SELECT);
+        (*query).cteList = list::from(reading.collect::<Vec<_>>());
+        let names = leaf::reads_system_column(query);
+        (*query).cteList = clauses;
+        names
+    }
+}
+
+unsafe fn take_parts(query: *mut Query, order: &Order) -> Result<Parts> {
+    unsafe {
+        let mut parts = Parts::default();
         let mut number = 0;
-        for cte in list::iter::<pg_sys::CommonTableExpr>((*query).cteList) {
+        let clauses = list::iter::<pg_sys::CommonTableExpr>((*query).cteList);
+        for (index, cte) in clauses.enumerate() {
             let body = (*cte).ctequery.cast::<Query>();
             if (*body).commandType == CmdType::CMD_SELECT {
                 continue;
@@ -94,20 +135,39 @@ unsafe fn take_parts(query: *mut Query) -> Result<Parts> {
             let Some(table) = modify::target(body)? else {
                 continue;
             };
-            parts.tables.push(crate::deparse::name_of(table.relid)?);
+            parts.tables.push(table.relid);
             let TableKind::Distributed { key, colocation } = &table.kind else {
+                parts.early.insert(table.relid);
                 continue;
             };
-            if !(*body).withCheckOptions.is_null() {
-                return Err(refused("it has row security or a view with a check option"));
-            }
             number += 1;
             let read = if (*body).commandType == CmdType::CMD_INSERT {
-                parts.inserts.push((number, parts.tables.len() - 1));
+                if !(*body).withCheckOptions.is_null() {
+                    return Err(refused(
+                        "it inserts under row security or through a view with a check option",
+                    ));
+                }
+                parts.inserts.push(number);
+                if order.is_read(index) {
+                    parts.early.insert(table.relid);
+                }
                 inserted(body, *key, colocation.id, number)?
             } else {
-                parts.changes.push((number, parts.tables.len() - 1));
-                changed(body, &table, number)?
+                if order.locked_later(index) {
+                    return Err(refused("rows of the table are locked by what it returns, or for a change of a table here"));
+                }
+                match how_changed(body, &table, order.waits(index))? {
+                    Change::Pushed(remote, returning) => {
+                        parts.pushed.push(number);
+                        parts.early.insert(table.relid);
+                        pushed(*remote, returning, number)
+                    }
+                    Change::Pulled(reason) => {
+                        parts.pulled.push(number);
+                        pulled(body, &table, reason, number)?
+                    }
+                    Change::Nothing => return Err(refused("the table has no shards")),
+                }
             };
             (*cte).ctequery = read.cast();
             (*cte).ctematerialized = pg_sys::CTEMaterialize::CTEMaterializeAlways;
@@ -115,6 +175,22 @@ unsafe fn take_parts(query: *mut Query) -> Result<Parts> {
             (*cte).cterefcount = (*cte).cterefcount.max(1);
         }
         Ok(parts)
+    }
+}
+
+/// How a part changes its rows; `waits`: after it has returned them.
+unsafe fn how_changed(body: *mut Query, table: &catalog::Table, waits: bool) -> Result<Change> {
+    unsafe {
+        let reason = |reason: &str| Change::Pulled(ship::Reason::from(reason));
+        Ok(match modify::change(body, table)? {
+            Change::Pushed(..) if waits => {
+                reason("other parts of the statement see the table as it was")
+            }
+            Change::Pushed(..) if !(*body).withCheckOptions.is_null() => {
+                reason("new rows are checked first")
+            }
+            change => change,
+        })
     }
 }
 
@@ -127,23 +203,70 @@ fn refused(reason: &str) -> Error {
 }
 
 /// UPDATE or DELETE as a leaf that returns rows.
-unsafe fn changed(
-    body: *mut Query,
-    table: &crate::catalog::Table,
+unsafe fn pushed(
+    mut remote: Remote,
+    returning: Option<*mut pg_sys::List>,
     part: u32,
-) -> Result<*mut Query> {
+) -> *mut Query {
     unsafe {
-        let (mut remote, returning) = match modify::change(body, table)? {
-            Change::Pushed(remote, returning) => (*remote, returning),
-            Change::Pulled(reason) => return Err(refused(&reason)),
-            Change::Nothing => return Err(refused("the table has no shards")),
-        };
         remote.plan.part = Some(part);
         let entry = leaf::placeholder(remote, false);
         let read = new_select();
         leaf::from_leaf(read, entry, std::ptr::null_mut());
         (*read).targetList = returning.unwrap_or(std::ptr::null_mut());
-        Ok(read)
+        read
+    }
+}
+
+/// UPDATE or DELETE as a subquery that reads and locks the rows, below the node that changes them.
+unsafe fn pulled(
+    body: *mut Query,
+    table: &catalog::Table,
+    reason: ship::Reason,
+    part: u32,
+) -> Result<*mut Query> {
+    unsafe {
+        let mut pulled = pull::prepare(body, table, reason)?;
+        pulled.plan.part = Some(part);
+        let number = leaf::change_count();
+        leaf::add_change(pulled.plan);
+        let returning = pulled.returning.unwrap_or(std::ptr::null_mut());
+        Ok(above_rows(
+            pulled.rows,
+            (wrapped::Kind::Change, number),
+            "changed",
+            returning,
+        ))
+    }
+}
+
+/// `SELECT returning FROM rows`, with a node above the rows, which needs all their columns.
+unsafe fn above_rows(
+    rows: *mut Query,
+    (kind, number): (wrapped::Kind, usize),
+    name: &str,
+    returning: *mut pg_sys::List,
+) -> *mut Query {
+    unsafe {
+        levels::push_down(rows);
+        let read = new_select();
+        let entry = wrapped::entry(rows, kind, number, name);
+        leaf::from_leaf(read, entry, std::ptr::null_mut());
+        // A level below another is merged with it unless it locks.
+        (*read).hasForUpdate = true;
+        let mut targets: Vec<*mut pg_sys::TargetEntry> = list::iter(returning).collect();
+        for target in list::iter::<pg_sys::TargetEntry>((*rows).targetList) {
+            let var = expr::var(1, (*target).resno, expr::signature((*target).expr.cast()));
+            let resno = targets.len() as i16 + 1;
+            targets.push(pg_sys::makeTargetEntry(
+                var.cast(),
+                resno,
+                (*target).resname,
+                true,
+            ));
+        }
+        (*read).targetList = list::from(targets);
+        read
     }
 }
 
@@ -182,30 +305,12 @@ unsafe fn inserted(body: *mut Query, key: i16, colocation: i32, part: u32) -> Re
             );
             returned.push(attno);
         }
-        levels::push_down(rows);
-        let read = new_select();
         let number = leaf::insert_count();
-        let entry = wrapped::entry(rows, wrapped::Kind::Insert, number, "inserted");
-        leaf::from_leaf(read, entry, std::ptr::null_mut());
-        // A level below another is merged with it unless it locks.
-        (*read).hasForUpdate = true;
-        let mut targets: Vec<*mut pg_sys::TargetEntry> = Vec::new();
         let returning = returning.unwrap_or(std::ptr::null_mut());
         for target in list::iter::<pg_sys::TargetEntry>(returning) {
             (*target).expr = over_returned((*target).expr.cast(), &returned).cast();
-            targets.push(target);
         }
-        for target in list::iter::<pg_sys::TargetEntry>((*rows).targetList) {
-            let var = expr::var(1, (*target).resno, expr::signature((*target).expr.cast()));
-            let resno = targets.len() as i16 + 1;
-            targets.push(pg_sys::makeTargetEntry(
-                var.cast(),
-                resno,
-                (*target).resname,
-                true,
-            ));
-        }
-        (*read).targetList = list::from(targets);
+        let read = above_rows(rows, (wrapped::Kind::Insert, number), "inserted", returning);
         leaf::add_insert(Inserting {
             made,
             part,
@@ -230,6 +335,25 @@ unsafe fn over_returned(tree: *mut pg_sys::Node, returned: &[i16]) -> *mut pg_sy
             return copy.cast();
         }
         node::map_children(tree, |child| over_returned(child, returned))
+    }
+}
+
+/// The custom scan of a part that changes the rows it has read.
+///
+/// # Safety
+/// Called by PlanCustomPath with its arguments.
+pub unsafe fn plan_change(
+    path: *mut pg_sys::CustomPath,
+    tlist: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
+) -> Result<*mut pg_sys::Plan> {
+    unsafe {
+        let (scan, below, number) = wrapped::scan(path, tlist, plans);
+        (*scan).methods = crate::executor::modify_methods();
+        let place = |column: usize| wrapped::position((*below).targetlist, column as i16 + 1);
+        let plan = leaf::with_change(number, |plan| plan.over(&place))?;
+        (*scan).custom_private = plan.to_private()?;
+        Ok(scan.cast())
     }
 }
 

@@ -14,8 +14,9 @@ class Statements(Queries):
             table = self.c.one(["a", "b", "u", "c", "r", "l", "ref", "loc", "a", "b", "u", "m", "w"])
             write = self.c.one([self.update, self.update, self.delete, self.insert, self.insert_select, self.upsert, self.update_from, self.merge,
                                 self.writing_with])
+            self.also = []
             table, sql = write(table)
-            look = [sql, f"SELECT * FROM {table}"]
+            look = [sql, *(f"SELECT * FROM {changed}" for changed in [table, *self.also])]
             if self.c.chance(25):
                 undone = self.c.one([[f"ROLLBACK TO p", f"SELECT * FROM {table}"], ["ROLLBACK TO p"], ["RELEASE p"]])
                 look = ["SAVEPOINT p", *look, *undone]
@@ -105,12 +106,29 @@ class Statements(Queries):
             other, more = self.c.one([self.delete, self.insert])(self.c.one(["a", "b", "c"]))
             second = self.alias("q")
             sql += f"), {second} AS ({more.split(' RETURNING ')[0]} RETURNING {other}.*"
+        if self.c.chance(30):
+            sql += f"), {self.alias('q')} AS ({self.by_returned(returned, table)}"
+        if self.c.chance(30):
+            return table, f"WITH {name} AS ({sql}) {self.by_returned(returned, table)}"
         self.writing = True
         scope = Scope([], None, [returned])
         kinds = ["int", None]
         body = self.select(kinds, scope, 1) if self.c.chance(70) else f"SELECT * FROM {name}"
         self.writing = False
         return table, f"WITH {name} AS ({sql}) {body}"
+
+    def by_returned(self, returned, table):
+        """A change of another table by what a WITH clause returns."""
+        other, name = self.c.one([t for t in ["a", "b", "c", "u", "r", "loc"] if t != table]), self.alias()
+        key = self.c.one([column for column, kind in TABLES[table].items() if kind == "int"])
+        text = f"(SELECT {key} AS x1, count(*)::int AS x2 FROM {returned.name} GROUP BY 1) {name}"
+        source = Source(name, [("x1", "int"), ("x2", "int")], "x1")
+        where = f"WHERE {self.tie(other, source)}"
+        self.also.append(other)
+        if self.c.chance(50):
+            return f"DELETE FROM {other} USING {text} {where} RETURNING {other}.*"
+        joined = Scope([self.target(other), source])
+        return f"UPDATE {other} SET {self.assigned(other, joined)} FROM {text} {where} RETURNING {other}.*"
 
     def delete(self, table):
         scope = Scope([self.target(table)])

@@ -28,6 +28,14 @@ DELETE FROM documents WHERE title > '' AND ctid IN (SELECT ctid FROM documents O
 UPDATE documents SET price = 7 WHERE ctid = ANY (ARRAY(SELECT ctid FROM documents ORDER BY author_id, document_id LIMIT 3)) RETURNING author_id, document_id, price;
 ROLLBACK;
 BEGIN;
+WITH raised AS (UPDATE documents SET price = price + 1 WHERE kind <> 'poem' RETURNING author_id, document_id, price), back AS (DELETE FROM loans USING raised WHERE loans.author_id = raised.author_id AND loans.document_id = raised.document_id RETURNING loan_id) SELECT (SELECT count(*) FROM raised), (SELECT sum(price) FROM raised), count(*) FROM back;
+SELECT count(*), sum(price) FROM documents;
+SELECT count(*) FROM loans;
+ROLLBACK;
+BEGIN;
+WITH moved AS (UPDATE documents SET author_id = 77 WHERE author_id < 5 RETURNING document_id) SELECT count(*) FROM moved;
+ROLLBACK;
+BEGIN;
 UPDATE documents SET author_id = 77 WHERE ctid IN (SELECT ctid FROM documents WHERE author_id < 5 LIMIT 3);
 ROLLBACK;
 RESET ROLE;

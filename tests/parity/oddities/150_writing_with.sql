@@ -99,15 +99,12 @@ do $$ declare n int; begin with d as (delete from cnt where id=14 returning id) 
 CREATE TABLE newt AS WITH d AS (SELECT id FROM cnt WHERE id<4) SELECT * FROM d;
 SELECT count(*) FROM newt;
 WITH RECURSIVE r AS (SELECT 1 n UNION ALL SELECT n+1 FROM r WHERE n<3), d AS (DELETE FROM cnt WHERE id=13 RETURNING id) SELECT r.n, d.id FROM r, d ORDER BY 1;
--- refused: 0A000
 WITH d AS (DELETE FROM cnt WHERE id=3 RETURNING *) SELECT d.id, (SELECT sum(n) FROM cnt c WHERE c.id=d.id+1) FROM d;
 WITH d AS (DELETE FROM cnt RETURNING id) SELECT count(*) FROM d WHERE id % 2 = 0;
 SELECT count(*) FROM cnt;
--- refused: 0A000
 WITH u AS (UPDATE ty2 SET k=k WHERE k=150 RETURNING k) SELECT count(*) FROM ty2 t WHERE t.k > (SELECT min(k) FROM u);
 WITH u AS (UPDATE ty2 SET v=v||'#' WHERE k BETWEEN 150 AND 155 RETURNING k) SELECT t.k, t.v, o.v FROM ty2 t JOIN oth o ON o.o=t.k-100 WHERE t.k IN (150,151) ORDER BY 1;
 WITH u AS (UPDATE ty2 SET v=v||'#' WHERE k BETWEEN 150 AND 155 RETURNING k), g AS (SELECT max(v) FROM ty2) SELECT * FROM g, u ORDER BY k;
--- refused: 0A000
 WITH a AS (UPDATE cnt SET n=1 RETURNING n), b AS (UPDATE cnt SET n=2 RETURNING n) SELECT * FROM a, b;
 DROP FUNCTION mv;
 DROP TABLE newt, arch, loc9, cnt;

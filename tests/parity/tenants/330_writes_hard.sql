@@ -70,7 +70,6 @@ WITH moved AS (DELETE FROM labels WHERE label = 'label 7' RETURNING *) SELECT co
 WITH src AS (SELECT tenant_id FROM tenants WHERE tenant_id < 4) UPDATE users SET age = 60 FROM src WHERE users.tenant_id = src.tenant_id AND user_id = 5 RETURNING users.tenant_id;
 WITH s AS (SELECT max(user_id) AS m FROM users WHERE tenant_id = 3 AND user_id < 100) INSERT INTO users (tenant_id, user_id, email) SELECT 3, 1000 + m, 'with@x' FROM s RETURNING user_id;
 BEGIN;
--- refused: 0A000
 WITH a AS (UPDATE users SET age = 61 WHERE tenant_id = 3 AND user_id = 5 RETURNING user_id), b AS (UPDATE users SET age = 62 WHERE tenant_id = 3 AND user_id = 6 RETURNING user_id) SELECT * FROM a UNION ALL SELECT * FROM b ORDER BY 1;
 ROLLBACK;
 CREATE VIEW adults AS SELECT tenant_id, user_id, email, age FROM users WHERE age >= 18 WITH CHECK OPTION;

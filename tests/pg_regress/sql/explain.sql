@@ -106,5 +106,9 @@ EXPLAIN (COSTS OFF) SELECT count(*) FROM users u WHERE NOT EXISTS (SELECT FROM e
 -- the answer for a value that comes again is known
 EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT event_id, ARRAY(SELECT name FROM users u WHERE u.tenant_id = e.tenant_id) FROM (SELECT * FROM events ORDER BY event_id OFFSET 0) e;
 
+-- WITH clauses that write: by the shards, and after their rows were read
+EXPLAIN (COSTS OFF) WITH gone AS (DELETE FROM events WHERE kind = 'x' RETURNING tenant_id) SELECT count(*) FROM gone;
+EXPLAIN (COSTS OFF) WITH gone AS (DELETE FROM events WHERE kind = 'x' RETURNING tenant_id), told AS (UPDATE users u SET name = 'gone' FROM gone WHERE u.tenant_id = gone.tenant_id RETURNING u.*) SELECT count(*) FROM told;
+
 SET client_min_messages = warning;
 DROP SCHEMA explained CASCADE;

@@ -10,8 +10,8 @@ SELECT create_distributed_table('events', 'event_id', shard_count => 2);
 SELECT create_reference_table('plans');
 
 INSERT INTO users VALUES (1, 1, 'a') ON CONFLICT (tenant_id, user_id) DO UPDATE SET tenant_id = 2;
-WITH a AS (UPDATE users SET name = 'a'), b AS (UPDATE users SET name = 'b') SELECT 1;
-WITH gone AS (DELETE FROM users RETURNING *) SELECT (SELECT count(*) FROM users u WHERE u.name = gone.name) FROM gone;
+WITH came AS (INSERT INTO users VALUES (1, 1, 'a') RETURNING *) SELECT count(*) FROM users WHERE tenant_id > (SELECT min(tenant_id) FROM came);
+WITH came AS (INSERT INTO users VALUES (1, 1, 'a') RETURNING *) SELECT (SELECT count(*) FROM users u WHERE u.name = came.name) FROM came;
 SELECT ctid FROM users ORDER BY 1 LIMIT 1 FOR UPDATE;
 SELECT ctid, xmin FROM users;
 
