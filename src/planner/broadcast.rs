@@ -8,7 +8,7 @@ use crate::planner::decorrelate::duplicates;
 use crate::planner::externals::Externals;
 use crate::planner::gathered::gathered;
 use crate::planner::pieces::{trees, Level, Place};
-use crate::planner::{estimate, leaf, ship, split};
+use crate::planner::{estimate, leaf, route, ship, split};
 use crate::settings::{self, JoinStrategy};
 use pgrx::pg_sys::{self, CmdType, Node, NodeTag, Query, RTEKind, RangeTblEntry};
 
@@ -155,7 +155,7 @@ unsafe fn element_of(
             return Ok(None);
         };
         let rows = estimate::rows_of((*sublink).subselect.cast());
-        if !is_small(rows, f64::INFINITY) {
+        if !is_small(rows, Others::ANY) {
             return Ok(None);
         }
         split::transform((*array).subselect.cast())?;
@@ -228,13 +228,45 @@ pub unsafe fn travels(value: *mut Node) -> bool {
     }
 }
 
-/// Is the number of rows worth sending beside so many others?
-fn is_small(rows: f64, others: f64) -> bool {
+/// Rows on shards that others could be sent to.
+#[derive(Clone, Copy)]
+struct Others {
+    rows: f64,
+    /// On so many shard groups, each of which looks at all that is sent.
+    groups: f64,
+}
+
+impl Others {
+    /// Whatever there is, it is more.
+    const ANY: Others = Others {
+        rows: f64::INFINITY,
+        groups: 1.0,
+    };
+
+    /// Those of a piece of the level.
+    unsafe fn of_piece(level: &Level, piece: &[usize], rows: f64) -> Result<Others> {
+        // SAFETY: the part is a valid Query of its own.
+        let route = unsafe { route::route(&Analysis::of(level.part(piece, false))?)? };
+        let groups = route.map_or(1, |route| match route.single {
+            true => 1,
+            false => route.colocation.groups.len(),
+        });
+        Ok(Others {
+            rows,
+            groups: groups as f64,
+        })
+    }
+}
+
+/// Is the number of rows worth sending beside these? To take a row out of an array and to look at it on a shard costs about
+/// half of what it costs to fetch one from there.
+fn is_small(rows: f64, others: Others) -> bool {
     let most = f64::from(settings::broadcast_rows());
+    let looked_at = rows * (others.groups / 2.0).max(4.0);
     match settings::join_strategy() {
         JoinStrategy::Pull | JoinStrategy::Repartition => false,
         JoinStrategy::Broadcast => rows <= most,
-        JoinStrategy::Auto => rows <= most && (rows <= FEW_ROWS || rows * 4.0 <= others),
+        JoinStrategy::Auto => rows <= most && (rows <= FEW_ROWS || looked_at <= others.rows),
     }
 }
 
@@ -279,7 +311,7 @@ unsafe fn send_small(level: &mut Level, externals: &mut Externals) -> Result<Opt
         else {
             return Ok(None);
         };
-        let others = sizes[largest];
+        let others = Others::of_piece(level, &level.pieces[largest], sizes[largest])?;
         let mut too_large: Option<f64> = None;
         let mut candidates: Vec<(f64, Vec<usize>)> = Vec::new();
         for (index, piece) in level.pieces.iter().enumerate() {

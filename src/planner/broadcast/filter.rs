@@ -1,7 +1,7 @@
 //! LEFT JOINs of few rows, which are here, with many on the shards: those give only what may have a partner. The few
 //! rows become a WITH query; what is compared with one of its columns has to be among the values there.
 
-use super::{array_of, is_small, level_estimate, told, travels, with_entry};
+use super::{array_of, is_small, level_estimate, told, travels, with_entry, Others};
 use crate::error::Result;
 use crate::pg::{list, node};
 use crate::planner::externals::Externals;
@@ -19,12 +19,12 @@ pub unsafe fn nullable_sides(level: &mut Level, externals: &mut Externals) -> Re
             if !level.is_optional_alone(&piece) {
                 continue;
             }
-            let size = level_estimate(level, &piece);
+            let others = Others::of_piece(level, &piece, level_estimate(level, &piece))?;
             let optional = piece[0];
             let conjuncts = level.items[optional].on.as_ref().map_or(0, Vec::len);
             for conjunct in 0..conjuncts {
                 let partner = match compared(level, optional, conjunct) {
-                    Some((_, column)) => few_rows(level, (*column).varno, size),
+                    Some((_, column)) => few_rows(level, (*column).varno, others),
                     None => None,
                 };
                 let Some((partner, rows)) = partner else {
@@ -48,7 +48,7 @@ pub unsafe fn nullable_sides(level: &mut Level, externals: &mut Externals) -> Re
 }
 
 /// The operand that has the entry, if it is whole in itself and gives few rows beside others, and how many.
-unsafe fn few_rows(level: &Level, varno: i32, others: f64) -> Option<(usize, f64)> {
+unsafe fn few_rows(level: &Level, varno: i32, others: Others) -> Option<(usize, f64)> {
     unsafe {
         let item = (0..level.items.len()).find(|item| {
             let known = &level.items[*item];
