@@ -172,7 +172,20 @@ mod tests {
                 write::delete_table(table).unwrap();
             }
             run("DELETE FROM shard_ext.placement");
-            run("DROP EXTENSION shard_ext CASCADE");
+            // other tests have locks on its tables, too, and want more
+            run("SET LOCAL lock_timeout = '100ms'");
+            run("DO $$ BEGIN
+                     FOR attempt IN 1 .. 600 LOOP
+                         BEGIN
+                             DROP EXTENSION shard_ext CASCADE;
+                             RETURN;
+                         EXCEPTION WHEN lock_not_available THEN
+                             PERFORM pg_sleep(0.1);
+                         END;
+                     END LOOP;
+                     RAISE 'the tables of the extension stay locked';
+                 END $$");
+            run("SET LOCAL lock_timeout = 0");
             assert!(!catalog::installed());
             assert!(!is_known(gone));
             assert!(catalog::nodes().is_err());
