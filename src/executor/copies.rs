@@ -14,7 +14,7 @@ use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{CopiesPlan, CopyStatement, InsertColumn, Private};
-use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use crate::remote::{scope, Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_void;
@@ -38,7 +38,7 @@ static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
     Callbacks {
         begin,
         exec,
-        end,
+        end: state::end_above,
         rescan: state::never_again,
         explain: explain_copies,
     },
@@ -101,12 +101,6 @@ unsafe extern "C-unwind" fn exec(
 ) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: the child was made in begin.
     unsafe { state::exec_child(list::nth::<pg_sys::PlanState>((*node).custom_ps, 0)) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child was made in begin.
-    unsafe { state::end_child(node) }
 }
 
 #[pg_guard]
@@ -311,11 +305,9 @@ impl<'a> Arrays<'a> {
             let before = array.size();
             // SAFETY: a slot of the table's rows, of which all attributes were taken out.
             unsafe {
-                if *(*slot).tts_isnull.add(column.source) {
-                    array.push_null();
-                } else {
-                    let value = *(*slot).tts_values.add(column.source);
-                    array.push(|out| encoder.write(value, out));
+                match state::value(slot, column.source) {
+                    None => array.push_null(),
+                    Some(value) => array.push(|out| encoder.write(value, out)),
                 }
             }
             grown += array.size() - before;
@@ -409,7 +401,7 @@ impl Copies {
         let may_try_again = self.plan.keyed
             && event != Event::Insert
             && !(event == Event::Update && self.plan.changes_key)
-            && !one_snapshot();
+            && scope::has_snapshot_per_statement();
         loop {
             let requests = behind
                 .iter()
@@ -457,12 +449,6 @@ fn request(node_id: NodeId, statement: &CopyStatement, params: Rc<Params>) -> Re
         bulk: false,
         as_others: false,
     })
-}
-
-/// Do all statements of the transaction read one snapshot?
-fn one_snapshot() -> bool {
-    // SAFETY: reads a variable.
-    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
 fn not_serializable() -> Error {

@@ -3,14 +3,14 @@
 
 use crate::catalog::{self, Colocation};
 use crate::error::{sqlstate, Error, Result};
-use crate::executor::lock::version;
-use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::lock::{version, version_of_text, Version};
+use crate::executor::state::{self, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{CursorPlan, FollowedRelation, Private};
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Oid};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
     Callbacks {
         begin,
         exec,
-        end,
+        end: state::end_above,
         rescan,
         explain,
     },
@@ -33,11 +33,11 @@ pub fn cursor_methods() -> *const pg_sys::CustomScanMethods {
     &raw const SCAN.0
 }
 
-/// A row version: shard group, then block, offset and xmin.
+/// A row version, and the index of its shard group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Place {
     group: usize,
-    version: (u32, u16, u32),
+    version: Version,
 }
 
 struct Cursor {
@@ -85,12 +85,6 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
             Ok(())
         })
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child was made in begin.
-    unsafe { state::end_child(node) }
 }
 
 #[pg_guard]
@@ -149,19 +143,13 @@ impl Cursor {
                 return;
             }
             state::copy_into_virtual(row, slot);
-            let value = |index: usize| -> Option<Datum> {
-                let null = *(*slot).tts_isnull.add(index);
-                (!null).then(|| *(*slot).tts_values.add(index))
-            };
             for (index, relation) in self.plan.relations.iter().enumerate() {
                 let [key, ctid, xmin] = relation.columns;
-                self.places[index] = value(ctid).zip(value(xmin)).and_then(|(ctid, xmin)| {
-                    let tid = ctid.cast_mut_ptr::<pg_sys::ItemPointerData>();
-                    let block =
-                        u32::from((*tid).ip_blkid.bi_hi) << 16 | u32::from((*tid).ip_blkid.bi_lo);
+                let identity = state::value(slot, ctid).zip(state::value(slot, xmin));
+                self.places[index] = identity.and_then(|(ctid, xmin)| {
                     Some(Place {
-                        group: self.colocations[index].group_for(value(key))?,
-                        version: (block, (*tid).ip_posid, xmin.value() as u32),
+                        group: self.colocations[index].group_for(state::value(slot, key))?,
+                        version: version(ctid, xmin),
                     })
                 });
             }
@@ -244,7 +232,7 @@ impl Cursor {
         }])?;
         let mut found = None;
         while let Some((_, row)) = gather.next()? {
-            let (block, offset, _) = version(row.get(0), row.get(1))
+            let (block, offset, _) = version_of_text(row.get(0), row.get(1))
                 .ok_or_else(|| Error::new(sqlstate::PROTOCOL_VIOLATION, "a node sent no ctid"))?;
             found = Some(format!("({block},{offset})"));
         }
@@ -321,16 +309,7 @@ unsafe fn current<'a>(name: &str, relid: Oid) -> Result<(&'a mut Cursor, usize)>
 }
 
 unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Cursor> {
-    unsafe {
-        let custom = state.cast::<pg_sys::CustomScanState>();
-        let ours = (*state).type_ == pg_sys::NodeTag::T_CustomScanState
-            && std::ptr::eq((*custom).methods, &raw const EXEC.0);
-        if ours {
-            body::<Cursor>(custom)
-        } else {
-            None
-        }
-    }
+    unsafe { state::body_of(state, &EXEC) }
 }
 
 #[pgrx::pg_schema]

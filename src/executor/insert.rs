@@ -48,16 +48,7 @@ pub fn insert_methods() -> *const pg_sys::CustomScanMethods {
 /// # Safety
 /// `state` is a valid plan state whose `begin` was called.
 pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Insert> {
-    unsafe {
-        let custom = state.cast::<pg_sys::CustomScanState>();
-        let ours = (*state).type_ == pg_sys::NodeTag::T_CustomScanState
-            && std::ptr::eq((*custom).methods, &raw const EXEC.0);
-        if ours {
-            body::<Insert>(custom)
-        } else {
-            None
-        }
-    }
+    unsafe { state::body_of(state, &EXEC) }
 }
 
 /// Rows waiting for one shard group.
@@ -399,10 +390,8 @@ impl Insert {
             pg_sys::slot_getallattrs(slot);
             let width = (*slot).tts_nvalid as usize;
             self.row.clear();
-            self.row.extend((0..width).map(|index| {
-                let null = *(*slot).tts_isnull.add(index);
-                (!null).then(|| *(*slot).tts_values.add(index))
-            }));
+            self.row
+                .extend((0..width).map(|index| state::value(slot, index)));
             (*econtext).ecxt_outertuple = slot;
         }
     }

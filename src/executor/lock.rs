@@ -8,7 +8,7 @@ use crate::error::{sqlstate, Error, Result};
 use crate::executor::explain::Explainer;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::{scan, task};
-use crate::pg::list;
+use crate::pg::{list, types};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
@@ -41,7 +41,7 @@ const BATCH: u64 = 1000;
 const READINGS: u32 = 1000;
 
 /// A row version: block, offset, xmin.
-type Version = (u32, u16, u32);
+pub type Version = (u32, u16, u32);
 
 /// Where a row is: index of its shard group and its version.
 type Place = (usize, Version);
@@ -387,10 +387,6 @@ impl Lock {
     ) -> Candidate {
         unsafe {
             pg_sys::slot_getallattrs(slot);
-            let value = |index: usize| -> Option<Datum> {
-                let null = *(*slot).tts_isnull.add(index);
-                (!null).then(|| *(*slot).tts_values.add(index))
-            };
             let places = self
                 .plan
                 .relations
@@ -398,11 +394,8 @@ impl Lock {
                 .zip(&self.colocations)
                 .map(|(relation, colocation)| {
                     let [key, ctid, xmin] = relation.columns;
-                    let tid = value(ctid)?.cast_mut_ptr::<pg_sys::ItemPointerData>();
-                    let block =
-                        u32::from((*tid).ip_blkid.bi_hi) << 16 | u32::from((*tid).ip_blkid.bi_lo);
-                    let group = colocation.group_for(value(key))?;
-                    Some((group, (block, (*tid).ip_posid, value(xmin)?.value() as u32)))
+                    let version = version(state::value(slot, ctid)?, state::value(slot, xmin)?);
+                    Some((colocation.group_for(state::value(slot, key))?, version))
                 })
                 .collect();
             let old = pg_sys::MemoryContextSwitchTo((*(*node).ss.ps.state).es_query_cxt);
@@ -461,7 +454,7 @@ impl Lock {
         let mut gather = Gather::start(requests)?;
         while let Some((answer, row)) = gather.next()? {
             let (index, group) = about[answer];
-            let version = version(row.get(0), row.get(1))
+            let version = version_of_text(row.get(0), row.get(1))
                 .ok_or_else(|| Error::new(sqlstate::PROTOCOL_VIOLATION, "a node sent no ctid"))?;
             found.push((index, (group, version)));
         }
@@ -529,8 +522,17 @@ fn request(
     })
 }
 
+/// ctid and xmin of a row.
+///
+/// # Safety
+/// They are values of these types.
+pub unsafe fn version(ctid: Datum, xmin: Datum) -> Version {
+    let (block, offset) = unsafe { types::tid(ctid) };
+    (block, offset, xmin.value() as u32)
+}
+
 /// `(block,offset)` and a transaction id, as text.
-pub fn version(ctid: Option<&[u8]>, xmin: Option<&[u8]>) -> Option<Version> {
+pub fn version_of_text(ctid: Option<&[u8]>, xmin: Option<&[u8]>) -> Option<Version> {
     let text = std::str::from_utf8(ctid?).ok()?;
     let (block, offset) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
     let xmin = std::str::from_utf8(xmin?).ok()?;
@@ -543,12 +545,15 @@ pub fn version(ctid: Option<&[u8]>, xmin: Option<&[u8]>) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use super::version_of_text;
 
     #[test]
     fn row_versions_are_read_as_a_node_writes_them() {
-        assert_eq!(version(Some(b"(12,3)"), Some(b"745")), Some((12, 3, 745)));
-        assert_eq!(version(Some(b"12,3"), Some(b"745")), None);
-        assert_eq!(version(None, Some(b"745")), None);
+        assert_eq!(
+            version_of_text(Some(b"(12,3)"), Some(b"745")),
+            Some((12, 3, 745))
+        );
+        assert_eq!(version_of_text(Some(b"12,3"), Some(b"745")), None);
+        assert_eq!(version_of_text(None, Some(b"745")), None);
     }
 }

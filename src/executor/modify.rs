@@ -9,7 +9,7 @@ use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
-use crate::pg::list;
+use crate::pg::{list, types};
 use crate::planner::plan::{
     Action, Command, ModifyPlan, Private, Referenced, Repeats, RowsStatement,
 };
@@ -43,16 +43,7 @@ pub fn modify_methods() -> *const pg_sys::CustomScanMethods {
 /// # Safety
 /// `state` is a valid plan state whose `begin` was called.
 pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Modify> {
-    unsafe {
-        let custom = state.cast::<pg_sys::CustomScanState>();
-        let ours = (*state).type_ == pg_sys::NodeTag::T_CustomScanState
-            && std::ptr::eq((*custom).methods, &raw const EXEC.0);
-        if ours {
-            body::<Modify>(custom)
-        } else {
-            None
-        }
-    }
+    unsafe { state::body_of(state, &EXEC) }
 }
 
 /// Bytes of rows held before they are sent.
@@ -159,7 +150,7 @@ unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
                     pg_sys::tuplestore_select_read_pointer(modify.store, 0);
                 }
             }
-            _ => Error::internal("a change cannot be scanned again").raise(),
+            _ => state::never_again(node),
         }
     }
 }
@@ -350,14 +341,9 @@ impl Modify {
     /// Where the row to change is.
     fn place(&self, row: &Row) -> Option<Place> {
         let group = self.colocation.group_for(row.value(self.plan.key))?;
-        let tid = row
-            .value(self.plan.ctid)?
-            .cast_mut_ptr::<pg_sys::ItemPointerData>();
         // SAFETY: a value of type tid.
-        unsafe {
-            let block = u32::from((*tid).ip_blkid.bi_hi) << 16 | u32::from((*tid).ip_blkid.bi_lo);
-            Some((group as u32, block, (*tid).ip_posid))
-        }
+        let (block, offset) = unsafe { types::tid(row.value(self.plan.ctid)?) };
+        Some((group as u32, block, offset))
     }
 
     /// All rounds.
@@ -580,10 +566,7 @@ struct Row(*mut pg_sys::TupleTableSlot);
 impl Row {
     fn value(&self, column: usize) -> Option<Datum> {
         // SAFETY: a slot with values, as wide as the plan says.
-        unsafe {
-            let null = *(*self.0).tts_isnull.add(column);
-            (!null).then(|| *(*self.0).tts_values.add(column))
-        }
+        unsafe { state::value(self.0, column) }
     }
 }
 

@@ -236,12 +236,10 @@ impl Move {
     ) -> Option<usize> {
         unsafe {
             pg_sys::slot_getallattrs(slot);
-            let value = |index: usize| -> Option<Datum> {
-                let null = *(*slot).tts_isnull.add(index);
-                (!null).then(|| *(*slot).tts_values.add(index))
-            };
-            let group = self.group_of(value(self.plan.key))?;
-            copy.add(group, |index| value(self.plan.columns[index].source));
+            let group = self.group_of(state::value(slot, self.plan.key))?;
+            copy.add(group, |index| {
+                state::value(slot, self.plan.columns[index].source)
+            });
             Some(group)
         }
     }

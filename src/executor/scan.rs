@@ -42,16 +42,7 @@ pub fn scan_methods() -> *const pg_sys::CustomScanMethods {
 /// # Safety
 /// `state` is a valid plan state whose `begin` was called.
 pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Scan> {
-    unsafe {
-        let custom = state.cast::<pg_sys::CustomScanState>();
-        let ours = (*state).type_ == pg_sys::NodeTag::T_CustomScanState
-            && std::ptr::eq((*custom).methods, &raw const EXEC.0);
-        if ours {
-            body::<Scan>(custom)
-        } else {
-            None
-        }
-    }
+    unsafe { state::body_of(state, &EXEC) }
 }
 
 /// One execution of a remote plan.

@@ -113,6 +113,26 @@ pub unsafe fn body<'a, T>(state: *mut pg_sys::CustomScanState) -> Option<&'a mut
     unsafe { (*state.cast::<Frame<T>>()).body.as_mut() }
 }
 
+/// The body of the node that a plan state is, if it is one with these methods.
+///
+/// # Safety
+/// `state` is a valid plan state whose `begin` was called; bodies of nodes with these methods are of type `T`.
+pub unsafe fn body_of<'a, T>(
+    state: *mut pg_sys::PlanState,
+    methods: &'static Methods<pg_sys::CustomExecMethods>,
+) -> Option<&'a mut T> {
+    unsafe {
+        let custom = state.cast::<pg_sys::CustomScanState>();
+        let ours = (*state).type_ == NodeTag::T_CustomScanState
+            && std::ptr::eq((*custom).methods, &raw const methods.0);
+        if ours {
+            body(custom)
+        } else {
+            None
+        }
+    }
+}
+
 /// ExecCustomScan of a node that gives rows through a projection; `access` gives the next one.
 ///
 /// # Safety
@@ -180,6 +200,15 @@ pub unsafe extern "C-unwind" fn never_again(_node: *mut pg_sys::CustomScanState)
     Error::internal("a change cannot be scanned again").raise()
 }
 
+/// EndCustomScan of a node above another that keeps nothing else.
+///
+/// # Safety
+/// The child was made in the node's `begin`.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn end_above(node: *mut pg_sys::CustomScanState) {
+    unsafe { end_child(node) }
+}
+
 /// Evaluates an expression; the value lives in the context's per-tuple memory.
 ///
 /// # Safety
@@ -195,6 +224,17 @@ pub unsafe fn evaluate(
         let value = pg_sys::ffi::pg_guard_ffi_boundary(|| function(state, econtext, &mut is_null));
         pg_sys::MemoryContextSwitchTo(old);
         (!is_null).then_some(value)
+    }
+}
+
+/// A value of a slot's row; None for NULL.
+///
+/// # Safety
+/// `slot` holds a tuple with so many attributes, which were all taken out of it (`slot_getallattrs`).
+pub unsafe fn value(slot: *mut pg_sys::TupleTableSlot, index: usize) -> Option<pg_sys::Datum> {
+    unsafe {
+        let null = *(*slot).tts_isnull.add(index);
+        (!null).then(|| *(*slot).tts_values.add(index))
     }
 }
 

@@ -117,3 +117,15 @@ pub unsafe fn attributes(columns: *const pg_sys::Bitmapset) -> Vec<i16> {
         found.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
     }
 }
+
+/// Block and offset of a `tid`.
+///
+/// # Safety
+/// It is a value of that type.
+pub unsafe fn tid(value: pg_sys::Datum) -> (u32, u16) {
+    unsafe {
+        let tid = value.cast_mut_ptr::<pg_sys::ItemPointerData>();
+        let block = u32::from((*tid).ip_blkid.bi_hi) << 16 | u32::from((*tid).ip_blkid.bi_lo);
+        (block, (*tid).ip_posid)
+    }
+}

@@ -3,10 +3,10 @@
 //! (`executor/cursor.rs`). A change of that row is a change by ctid, routed to the row's shard group.
 
 use crate::catalog::{self, TableKind};
-use crate::deparse::{quote_identifier, Hole, Place, SqlTemplate};
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
+use crate::planner::apply::Text;
 use crate::planner::plan::{CursorPlan, FollowedRelation, Private};
 use crate::planner::{leaf, locks, statement, tableoid, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, Oid, PlannedStmt, Query, RTEKind};
@@ -59,14 +59,7 @@ unsafe fn followed(query: *mut Query) -> Vec<i32> {
     unsafe {
         let plain = (*query).commandType == CmdType::CMD_SELECT
             && !(*query).hasModifyingCTE
-            && (*query).setOperations.is_null()
-            && (*query).groupClause.is_null()
-            && (*query).groupingSets.is_null()
-            && !(*query).hasAggs
-            && (*query).havingQual.is_null()
-            && (*query).distinctClause.is_null()
-            && !(*query).hasWindowFuncs
-            && !(*query).hasTargetSRFs;
+            && locks::gives_table_rows(query);
         if !plain {
             return Vec::new();
         }
@@ -126,16 +119,10 @@ unsafe fn add_identity(query: *mut Query, rti: i32, number: usize) -> Result<Fol
         }
         (*query).targetList = list::from(targets);
         let (schema, name) = crate::deparse::name_of(relid)?;
-        let named = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
         let template = |before: &str, after: &str| {
-            let hole = Hole {
-                start: before.len(),
-                end: before.len() + named.len(),
-                schema: schema.clone(),
-                name: name.clone(),
-                place: Place::ShardGroup,
-            };
-            SqlTemplate::new(format!("{before}{named}{after}"), vec![hole])
+            let mut text = Text::default();
+            text.push(before).table(&schema, &name).push(after);
+            text.done()
         };
         let user = (*rte).checkAsUser;
         let select = "SELECT ctid, xmin FROM ";

@@ -95,7 +95,10 @@ pub unsafe fn make_explicit(query: *mut Query) -> bool {
 }
 
 /// What `CheckSelectLocking` demands of a level that locks.
-unsafe fn gives_table_rows(query: *mut Query) -> bool {
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn gives_table_rows(query: *mut Query) -> bool {
     unsafe {
         (*query).setOperations.is_null()
             && !(*query).hasAggs

@@ -241,13 +241,7 @@ unsafe fn becomes_parameter(item: *mut Node) -> bool {
         }
         pg_sys::contain_mutable_functions(item)
             || has_unshippable_function(item)
-            || node::walk(item, &mut |part, _| {
-                if collation::differs(part) {
-                    Step::Stop
-                } else {
-                    Step::Into
-                }
-            })
+            || collation::differs_within(item)
     }
 }
 

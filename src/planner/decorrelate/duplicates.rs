@@ -13,7 +13,7 @@ use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::pieces::{self, trees, Level, Place};
-use crate::planner::{aggregate, estimate, ship, split};
+use crate::planner::{aggregate, estimate, locks, ship, split};
 use pgrx::pg_sys::{self, CmdType, Node, NodeTag, Query, SubLinkType};
 
 /// Leaves duplicates away in the subqueries of a level's WHERE clause.
@@ -48,18 +48,12 @@ pub unsafe fn leave_away(query: *mut Query) -> Result<()> {
 unsafe fn gives_rows(query: *mut Query) -> bool {
     unsafe {
         (*query).commandType == CmdType::CMD_SELECT
-            && !(*query).hasAggs
-            && (*query).groupClause.is_null()
-            && (*query).groupingSets.is_null()
-            && (*query).havingQual.is_null()
-            && (*query).distinctClause.is_null()
+            && locks::gives_table_rows(query)
             && (*query).windowClause.is_null()
             && (*query).limitCount.is_null()
             && (*query).limitOffset.is_null()
-            && (*query).setOperations.is_null()
             && (*query).rowMarks.is_null()
             && (*query).cteList.is_null()
-            && !(*query).hasTargetSRFs
             && crate::planner::mentions_distributed(query)
             && !pg_sys::contain_volatile_functions(query.cast())
     }

@@ -2,6 +2,7 @@
 //! expressions are computed here.
 
 use crate::catalog;
+use crate::pg::node::Step;
 use crate::pg::{list, node, types};
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query};
 use std::ffi::CStr;
@@ -23,6 +24,23 @@ pub unsafe fn sorts_otherwise(query: *mut Query) -> bool {
 /// `item` is a valid node of a Query.
 pub unsafe fn differs(item: *mut Node) -> bool {
     !catalog::nodes_sort_alike().unwrap_or(true) && unsafe { uses_default(item) }
+}
+
+/// The same of anything in an expression.
+///
+/// # Safety
+/// `tree` is null or a valid expression.
+pub unsafe fn differs_within(tree: *mut Node) -> bool {
+    !catalog::nodes_sort_alike().unwrap_or(true)
+        && unsafe {
+            node::walk(tree, &mut |item, _| {
+                if uses_default(item) {
+                    Step::Stop
+                } else {
+                    Step::Into
+                }
+            })
+        }
 }
 
 unsafe fn uses_default(item: *mut Node) -> bool {
