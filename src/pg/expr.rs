@@ -105,6 +105,38 @@ pub unsafe fn int8(value: i64) -> *mut pg_sys::Const {
     }
 }
 
+/// A text constant.
+///
+/// # Safety
+/// `value` ends with NUL, and is in the database's encoding.
+pub unsafe fn text(value: *const std::ffi::c_char) -> *mut pg_sys::Const {
+    unsafe {
+        let collation = pg_sys::DEFAULT_COLLATION_OID;
+        let value = pg_sys::Datum::from(pg_sys::cstring_to_text(value));
+        pg_sys::makeConst(pg_sys::TEXTOID, -1, collation, -1, value, false, false)
+    }
+}
+
+/// A cast by the text of the value.
+///
+/// # Safety
+/// `value` is a valid expression.
+pub unsafe fn via_text(
+    value: *mut Node,
+    type_oid: pg_sys::Oid,
+    collation: pg_sys::Oid,
+) -> *mut Node {
+    unsafe {
+        let cast = node::make::<pg_sys::CoerceViaIO>();
+        (*cast).arg = value.cast();
+        (*cast).resulttype = type_oid;
+        (*cast).resultcollid = collation;
+        (*cast).coerceformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
+        (*cast).location = -1;
+        cast.cast()
+    }
+}
+
 /// Type, typmod and collation of an expression.
 ///
 /// # Safety

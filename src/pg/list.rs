@@ -64,6 +64,14 @@ pub unsafe fn nth<T>(list: *const pg_sys::List, index: usize) -> *mut T {
     unsafe { cells(list)[index].ptr_value.cast() }
 }
 
+/// The entry of a range table with this number, which counts from one.
+///
+/// # Safety
+/// The range table has so many entries.
+pub unsafe fn rt_fetch(rti: i32, rtable: *const pg_sys::List) -> *mut pg_sys::RangeTblEntry {
+    unsafe { nth(rtable, rti as usize - 1) }
+}
+
 /// Puts another element at `index` of a pointer list.
 ///
 /// # Safety

@@ -101,6 +101,18 @@ pub fn has_column(relid: Oid, attno: i16) -> bool {
     unsafe { pg_sys::get_atttype(relid, attno) != Oid::INVALID }
 }
 
+/// Type, typmod and collation of a column; no type for one that was dropped.
+///
+/// # Safety
+/// The relation has a column of this number, or had one.
+pub unsafe fn attribute_signature(relid: Oid, attno: i16) -> (Oid, i32, Oid) {
+    let (mut type_oid, mut typmod, mut collation) = (Oid::INVALID, -1, Oid::INVALID);
+    unsafe {
+        pg_sys::get_atttypetypmodcoll(relid, attno, &mut type_oid, &mut typmod, &mut collation);
+    }
+    (type_oid, typmod, collation)
+}
+
 /// The attribute numbers in a set of columns as PostgreSQL keeps them.
 ///
 /// # Safety

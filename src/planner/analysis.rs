@@ -282,7 +282,7 @@ impl Analysis {
         mark: *mut pg_sys::RowMarkClause,
     ) -> Result<()> {
         unsafe {
-            let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*mark).rti as usize - 1);
+            let rte = list::rt_fetch((*mark).rti as i32, (*query).rtable);
             if (*rte).rtekind == RTEKind::RTE_RELATION {
                 let table = catalog::table((*rte).relid)?;
                 if table.is_some_and(|t| matches!(t.kind, TableKind::Reference)) {
@@ -608,7 +608,7 @@ impl Analysis {
         region: Region,
     ) -> Result<bool> {
         unsafe {
-            let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, rtindex as usize - 1);
+            let rte = list::rt_fetch(rtindex, (*query).rtable);
             self.entries.insert((id, rtindex), region);
             match catalog::table((*rte).relid)?.as_deref().map(|t| &t.kind) {
                 Some(TableKind::Distributed { key, colocation }) => {
@@ -642,7 +642,7 @@ impl Analysis {
                 .last()
                 .map(|f| (f.query, f.id))
                 .expect("a level is being visited");
-            let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, rtindex as usize - 1);
+            let rte = list::rt_fetch(rtindex, (*query).rtable);
             self.entries.insert((id, rtindex), region);
             match (*rte).rtekind {
                 RTEKind::RTE_RELATION => {

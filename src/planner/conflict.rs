@@ -275,7 +275,7 @@ pub unsafe fn forbid_own_rows(query: *mut Query, number: usize) -> Option<RowChe
             pg_sys::MinCommandIdAttributeNumber,
         );
         let writer = system_text(target, xmin, pg_sys::XIDOID);
-        let command = via_text(
+        let command = expr::via_text(
             system_text(target, cmin, pg_sys::CIDOID),
             pg_sys::INT8OID,
             pg_sys::InvalidOid,
@@ -319,7 +319,7 @@ unsafe fn error_with(number: usize, target: i32) -> *mut Node {
             pg_sys::DEFAULT_COLLATION_OID,
             pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
         );
-        let number = via_text(text.cast(), pg_sys::INT4OID, pg_sys::InvalidOid);
+        let number = expr::via_text(text.cast(), pg_sys::INT4OID, pg_sys::InvalidOid);
         test(pg_sys::Int4EqualOperator, number, expr::int4(0).cast())
     }
 }
@@ -328,7 +328,7 @@ unsafe fn error_with(number: usize, target: i32) -> *mut Node {
 unsafe fn system_text(target: i32, attno: i32, type_oid: pg_sys::Oid) -> *mut Node {
     unsafe {
         let column = expr::var(target, attno as i16, (type_oid, -1, pg_sys::InvalidOid));
-        via_text(
+        expr::via_text(
             column.cast(),
             pg_sys::TEXTOID,
             pg_sys::DEFAULT_COLLATION_OID,
@@ -336,26 +336,8 @@ unsafe fn system_text(target: i32, attno: i32, type_oid: pg_sys::Oid) -> *mut No
     }
 }
 
-/// A cast by the text of the value.
-unsafe fn via_text(value: *mut Node, type_oid: pg_sys::Oid, collation: pg_sys::Oid) -> *mut Node {
-    unsafe {
-        let cast = node::make::<pg_sys::CoerceViaIO>();
-        (*cast).arg = value.cast();
-        (*cast).resulttype = type_oid;
-        (*cast).resultcollid = collation;
-        (*cast).coerceformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
-        (*cast).location = -1;
-        cast.cast()
-    }
-}
-
 unsafe fn text_const(text: &str) -> *mut Node {
-    unsafe {
-        let value = pg_sys::cstring_to_text(node::pstrdup(text));
-        let collation = pg_sys::DEFAULT_COLLATION_OID;
-        let value = pg_sys::Datum::from(value);
-        pg_sys::makeConst(pg_sys::TEXTOID, -1, collation, -1, value, false, false).cast()
-    }
+    unsafe { expr::text(node::pstrdup(text)).cast() }
 }
 
 /// A comparison by an operator of PostgreSQL's own.

@@ -59,7 +59,7 @@ unsafe fn kept_alike(planned: *mut PlannedStmt, plan: *mut Plan) -> Result<*mut 
 }
 
 unsafe fn result_relid(planned: *mut PlannedStmt, index: i32) -> Oid {
-    unsafe { (*list::nth::<pg_sys::RangeTblEntry>((*planned).rtable, index as usize - 1)).relid }
+    unsafe { (*list::rt_fetch(index, (*planned).rtable)).relid }
 }
 
 unsafe fn copies_plan(

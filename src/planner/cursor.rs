@@ -78,15 +78,11 @@ unsafe fn followed(query: *mut Query) -> Vec<i32> {
         named
             .into_iter()
             .filter(|rti| {
-                let rte = entry(query, *rti);
+                let rte = list::rt_fetch(*rti, (*query).rtable);
                 (*rte).rtekind == RTEKind::RTE_RELATION && super::is_distributed((*rte).relid)
             })
             .collect()
     }
-}
-
-unsafe fn entry(query: *mut Query, rti: i32) -> *mut pg_sys::RangeTblEntry {
-    unsafe { list::nth((*query).rtable, rti as usize - 1) }
 }
 
 /// The name of a hidden column.
@@ -97,7 +93,7 @@ fn hidden(relation: usize, column: usize) -> String {
 /// Lets the query give key, ctid and xmin of a table's row.
 unsafe fn add_identity(query: *mut Query, rti: i32, number: usize) -> Result<FollowedRelation> {
     unsafe {
-        let rte = entry(query, rti);
+        let rte = list::rt_fetch(rti, (*query).rtable);
         let relid = (*rte).relid;
         let table = catalog::table(relid)?;
         let Some(TableKind::Distributed { colocation, .. }) = table.as_deref().map(|t| &t.kind)
@@ -224,7 +220,7 @@ unsafe fn replaced(item: *mut Node, level: *mut Query) -> *mut Node {
             return node::map_children(item, |child| replaced(child, level));
         };
         let rti = (*current).cvarno as i32;
-        let relid = (*entry(level, rti)).relid;
+        let relid = (*list::rt_fetch(rti, (*level).rtable)).relid;
         if super::is_distributed(relid) {
             is_current_row(current, rti, relid)
         } else {
@@ -240,10 +236,7 @@ unsafe fn is_current_row(current: *mut pg_sys::CurrentOfExpr, rti: i32, relid: O
             let collation = pg_sys::get_typcollation(type_oid);
             expr::param(number, type_oid, -1, collation).cast()
         } else {
-            let text = pg_sys::cstring_to_text((*current).cursor_name);
-            let collation = pg_sys::DEFAULT_COLLATION_OID;
-            let value = pg_sys::Datum::from(text);
-            pg_sys::makeConst(pg_sys::TEXTOID, -1, collation, -1, value, false, false).cast()
+            expr::text((*current).cursor_name).cast()
         };
         let value = pg_sys::Datum::from(relid);
         let oid = pg_sys::OIDOID;
@@ -256,18 +249,14 @@ unsafe fn is_current_row(current: *mut pg_sys::CurrentOfExpr, rti: i32, relid: O
             pg_sys::DEFAULT_COLLATION_OID,
             pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
         );
-        let row = node::make::<pg_sys::CoerceViaIO>();
-        (*row).arg = call.cast();
-        (*row).resulttype = pg_sys::TIDOID;
-        (*row).coerceformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
-        (*row).location = -1;
+        let row = expr::via_text(call.cast(), pg_sys::TIDOID, pg_sys::InvalidOid);
         let ctid = pg_sys::SelfItemPointerAttributeNumber as i16;
         let var = expr::var(rti, ctid, (pg_sys::TIDOID, -1, pg_sys::InvalidOid));
         let test = node::make::<pg_sys::OpExpr>();
         (*test).opno = pg_sys::TIDEqualOperator.into();
         (*test).opfuncid = pg_sys::get_opcode((*test).opno);
         (*test).opresulttype = pg_sys::BOOLOID;
-        (*test).args = list::from([var.cast::<Node>(), row.cast()]);
+        (*test).args = list::from([var.cast::<Node>(), row]);
         (*test).location = -1;
         test.cast()
     }

@@ -345,7 +345,7 @@ unsafe fn is_key(query: *mut Query, expr: *mut Node) -> bool {
         if (*var).varlevelsup != 0 || (*var).varno <= 0 {
             return false;
         }
-        let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*var).varno as usize - 1);
+        let rte = list::rt_fetch((*var).varno, (*query).rtable);
         match (*rte).rtekind {
             RTEKind::RTE_RELATION => match catalog::table((*rte).relid) {
                 Ok(Some(table)) => {

@@ -209,11 +209,6 @@ unsafe fn replace_readers(owner: *mut Query, cte: *mut CommonTableExpr) {
                             node::shift_levels(body.cast(), depth as i32, 1);
                         }
                         become_subquery(entry, body);
-                        (*entry).ctename = std::ptr::null_mut();
-                        (*entry).ctelevelsup = 0;
-                        (*entry).coltypes = std::ptr::null_mut();
-                        (*entry).coltypmods = std::ptr::null_mut();
-                        (*entry).colcollations = std::ptr::null_mut();
                     }
                 }
             }
@@ -222,12 +217,21 @@ unsafe fn replace_readers(owner: *mut Query, cte: *mut CommonTableExpr) {
     }
 }
 
-/// The statement around it goes on calling the columns as it did.
-unsafe fn become_subquery(entry: *mut RangeTblEntry, body: *mut Query) {
+/// Makes an entry of a function or a WITH query one of a subquery. The statement around it goes on calling the columns as it
+/// did.
+///
+/// # Safety
+/// Both are owned by the caller; `body` is a level below that of the entry.
+pub unsafe fn become_subquery(entry: *mut RangeTblEntry, body: *mut Query) {
     unsafe {
         (*entry).rtekind = RTEKind::RTE_SUBQUERY;
         (*entry).subquery = body;
         (*entry).security_barrier = false;
         (*entry).alias = node::copy((*entry).eref);
+        (*entry).ctename = std::ptr::null_mut();
+        (*entry).ctelevelsup = 0;
+        (*entry).coltypes = std::ptr::null_mut();
+        (*entry).coltypmods = std::ptr::null_mut();
+        (*entry).colcollations = std::ptr::null_mut();
     }
 }

@@ -117,10 +117,7 @@ unsafe fn drop_generated(query: *mut Query) {
 /// # Safety
 /// `query` is an INSERT.
 pub unsafe fn target_relid(query: *mut Query) -> pg_sys::Oid {
-    unsafe {
-        (*list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*query).resultRelation as usize - 1))
-            .relid
-    }
+    unsafe { (*list::rt_fetch((*query).resultRelation, (*query).rtable)).relid }
 }
 
 /// The SELECT that computes an INSERT's rows, with one output column per inserted column; answers the columns'
@@ -153,10 +150,7 @@ pub unsafe fn source(query: *mut Query) -> (*mut Query, Vec<i16>) {
         // The rows' source is in FROM now, and must be written there.
         for reference in list::iter::<Node>((*(*select).jointree).fromlist) {
             if let Some(reference) = node::cast::<pg_sys::RangeTblRef>(reference) {
-                let rte = list::nth::<pg_sys::RangeTblEntry>(
-                    (*select).rtable,
-                    (*reference).rtindex as usize - 1,
-                );
+                let rte = list::rt_fetch((*reference).rtindex, (*select).rtable);
                 (*rte).inFromCl = true;
             }
         }
@@ -172,10 +166,7 @@ unsafe fn any_column(relid: pg_sys::Oid) -> (i16, (pg_sys::Oid, i32, pg_sys::Oid
                 types::has_column(relid, *attno) && pg_sys::get_attgenerated(relid, *attno) == 0
             })
             .unwrap_or(1);
-        let (mut type_oid, mut typmod, mut collation) =
-            (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-        pg_sys::get_atttypetypmodcoll(relid, attno, &mut type_oid, &mut typmod, &mut collation);
-        (attno, (type_oid, typmod, collation))
+        (attno, types::attribute_signature(relid, attno))
     }
 }
 
@@ -490,9 +481,7 @@ impl ArrayColumn {
     /// `attno` is a column of the relation.
     pub unsafe fn of(relid: pg_sys::Oid, attno: i16, source: usize) -> ArrayColumn {
         unsafe {
-            let (mut type_oid, mut typmod, mut collation) =
-                (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-            pg_sys::get_atttypetypmodcoll(relid, attno, &mut type_oid, &mut typmod, &mut collation);
+            let (type_oid, typmod, _) = types::attribute_signature(relid, attno);
             let portable = types::is_builtin(type_oid)
                 && types::binary_is_portable(type_oid)
                 && pg_sys::get_element_type(type_oid) == pg_sys::InvalidOid

@@ -7,7 +7,7 @@ use crate::pg::{expr, list, node};
 use crate::planner::analysis::Analysis;
 use crate::planner::remote::{self, Order};
 use crate::planner::{conflict, insert, modify, route, ship, split, statement};
-use pgrx::pg_sys::{self, Node, NodeTag, PlannedStmt, Query, RTEKind, RangeTblEntry};
+use pgrx::pg_sys::{self, Node, NodeTag, PlannedStmt, Query, RTEKind};
 
 /// The plan, or None when rows have to travel or something has to be computed here.
 ///
@@ -92,7 +92,7 @@ unsafe fn subquery_of(query: *mut Query) -> Option<i32> {
         }
         let reference = node::cast::<pg_sys::RangeTblRef>(list::nth::<Node>(from, 0))?;
         let number = (*reference).rtindex;
-        let rte = list::nth::<RangeTblEntry>((*query).rtable, number as usize - 1);
+        let rte = list::rt_fetch(number, (*query).rtable);
         ((*rte).rtekind == RTEKind::RTE_SUBQUERY).then_some(number)
     }
 }
@@ -101,7 +101,7 @@ unsafe fn subquery_of(query: *mut Query) -> Option<i32> {
 unsafe fn read_from(query: *mut Query, number: i32, select: *mut Query, attributes: &[i16]) {
     unsafe {
         let relid = insert::target_relid(query);
-        let rte = list::nth::<RangeTblEntry>((*query).rtable, number as usize - 1);
+        let rte = list::rt_fetch(number, (*query).rtable);
         (*rte).subquery = select;
         // The select has taken the WITH clauses along.
         (*query).cteList = std::ptr::null_mut();

@@ -6,7 +6,7 @@ use crate::catalog::{self, TableKind};
 use crate::deparse::{quote_identifier, Hole, Place, SqlTemplate};
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
-use crate::pg::{expr, levels, list, node};
+use crate::pg::{expr, levels, list, node, types};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
 use crate::planner::{estimate, leaf, reading, remote, rowmarks, split, whole_rows, wrapped};
 use pgrx::pg_sys::{
@@ -39,7 +39,7 @@ struct RowId {
 pub unsafe fn concern(query: *mut Query) -> Result<bool> {
     unsafe {
         for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
-            let rte = entry(query, (*mark).rti as i32);
+            let rte = list::rt_fetch((*mark).rti as i32, (*query).rtable);
             match (*rte).rtekind {
                 RTEKind::RTE_RELATION if is_distributed(rte)? => return Ok(true),
                 RTEKind::RTE_SUBQUERY if is_part((*rte).subquery) && concern((*rte).subquery)? => {
@@ -59,7 +59,7 @@ pub unsafe fn concern(query: *mut Query) -> Result<bool> {
 pub unsafe fn concern_local(query: *mut Query) -> Result<bool> {
     unsafe {
         for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
-            let rte = entry(query, (*mark).rti as i32);
+            let rte = list::rt_fetch((*mark).rti as i32, (*query).rtable);
             match (*rte).rtekind {
                 RTEKind::RTE_RELATION if !is_distributed(rte)? => return Ok(true),
                 RTEKind::RTE_SUBQUERY
@@ -144,7 +144,7 @@ pub unsafe fn refuse_as_planned(query: *mut Query) {
 pub unsafe fn leave_to_subqueries(query: *mut Query) -> Result<()> {
     unsafe {
         for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
-            let rte = entry(query, (*mark).rti as i32);
+            let rte = list::rt_fetch((*mark).rti as i32, (*query).rtable);
             if (*rte).rtekind == RTEKind::RTE_SUBQUERY && !is_part((*rte).subquery) {
                 make_explicit((*rte).subquery);
             }
@@ -154,10 +154,6 @@ pub unsafe fn leave_to_subqueries(query: *mut Query) -> Result<()> {
         }
         Ok(())
     }
-}
-
-unsafe fn entry(query: *mut Query, rti: i32) -> *mut pg_sys::RangeTblEntry {
-    unsafe { list::nth((*query).rtable, rti as usize - 1) }
 }
 
 unsafe fn is_distributed(rte: *mut pg_sys::RangeTblEntry) -> Result<bool> {
@@ -314,7 +310,7 @@ unsafe fn take_row_ids(query: *mut Query) -> Result<(Vec<RowId>, Vec<*mut Query>
         let mut kept = Vec::new();
         let mut apart = Vec::new();
         for mark in list::iter::<pg_sys::RowMarkClause>((*query).rowMarks) {
-            let rte = entry(query, (*mark).rti as i32);
+            let rte = list::rt_fetch((*mark).rti as i32, (*query).rtable);
             let part = (*rte).rtekind == RTEKind::RTE_SUBQUERY
                 && is_part((*rte).subquery)
                 && concern((*rte).subquery)?;
@@ -347,7 +343,7 @@ unsafe fn take_row_ids(query: *mut Query) -> Result<(Vec<RowId>, Vec<*mut Query>
                 values: identity(relid)?
                     .map(|(attno, signature)| expr::var(1, attno, signature).cast::<Node>()),
             };
-            let rte = entry(query, rti);
+            let rte = list::rt_fetch(rti, (*query).rtable);
             ids.push(if (*rte).rtekind == RTEKind::RTE_SUBQUERY {
                 whole_rows::spell_out(query, rti);
                 lifted(rte, rti, id)
@@ -374,11 +370,8 @@ pub unsafe fn identity(relid: pg_sys::Oid) -> Result<[(i16, Signature); 3]> {
         let Some(TableKind::Distributed { key, .. }) = table.as_deref().map(|t| &t.kind) else {
             return Err(Error::internal("a locked table that is not distributed"));
         };
-        let (mut type_oid, mut typmod, mut collation) =
-            (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-        pg_sys::get_atttypetypmodcoll(relid, *key, &mut type_oid, &mut typmod, &mut collation);
         Ok([
-            (*key, (type_oid, typmod, collation)),
+            (*key, types::attribute_signature(relid, *key)),
             (
                 pg_sys::SelfItemPointerAttributeNumber as i16,
                 (pg_sys::TIDOID, -1, pg_sys::InvalidOid),

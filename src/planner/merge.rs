@@ -4,7 +4,7 @@
 
 use crate::catalog;
 use crate::error::Result;
-use crate::pg::{expr, list, node};
+use crate::pg::{expr, list, node, types};
 use crate::planner::apply::{self, Assigned};
 use crate::planner::insert::row_checks;
 use crate::planner::plan::{Action, CheckKind, Command, ModifyPlan, Repeats, RowCheck};
@@ -299,7 +299,7 @@ unsafe fn add_columns(
     side: i32,
 ) -> *mut pg_sys::List {
     unsafe {
-        let rte = list::nth::<pg_sys::RangeTblEntry>((*level).rtable, side as usize - 1);
+        let rte = list::rt_fetch(side, (*level).rtable);
         let (mut names, mut vars) = (std::ptr::null_mut(), std::ptr::null_mut());
         pg_sys::expandRTE(rte, side, 0, -1, false, &mut names, &mut vars);
         let numbers: Vec<i32> = list::iter::<pg_sys::Var>(vars)
@@ -400,15 +400,7 @@ unsafe fn values_of(
         attributes.dedup();
         let mut columns = Vec::new();
         for attno in attributes {
-            let (mut type_oid, mut typmod, mut collation) =
-                (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-            pg_sys::get_atttypetypmodcoll(
-                target.relid,
-                attno,
-                &mut type_oid,
-                &mut typmod,
-                &mut collation,
-            );
+            let (type_oid, typmod, collation) = types::attribute_signature(target.relid, attno);
             let mut whens = Vec::new();
             for clause in clauses.iter().filter(|clause| clause.number > 0) {
                 for entry in clause.entries().filter(|entry| (**entry).resno == attno) {

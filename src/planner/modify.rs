@@ -17,10 +17,7 @@ use std::rc::Rc;
 /// `query` is an INSERT, UPDATE, DELETE or MERGE.
 pub unsafe fn target(query: *mut Query) -> Result<Option<Rc<catalog::Table>>> {
     unsafe {
-        let rte = list::nth::<pg_sys::RangeTblEntry>(
-            (*query).rtable,
-            (*query).resultRelation as usize - 1,
-        );
+        let rte = list::rt_fetch((*query).resultRelation, (*query).rtable);
         catalog::table((*rte).relid)
     }
 }
@@ -99,8 +96,7 @@ pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Chang
         }
         let copy: *mut Query = node::copy(query);
         // The table below an updatable view comes from the view's FROM; as the target it is not written there.
-        let rte =
-            list::nth::<pg_sys::RangeTblEntry>((*copy).rtable, (*copy).resultRelation as usize - 1);
+        let rte = list::rt_fetch((*copy).resultRelation, (*copy).rtable);
         (*rte).inFromCl = false;
         let (conditions, checks) = super::insert::row_checks((*copy).withCheckOptions);
         (*copy).withCheckOptions = std::ptr::null_mut();

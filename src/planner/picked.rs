@@ -28,10 +28,6 @@ pub struct Picked {
     pub locked: bool,
 }
 
-unsafe fn entry(rtable: *mut pg_sys::List, rti: i32) -> *mut RangeTblEntry {
-    unsafe { list::nth(rtable, rti as usize - 1) }
-}
-
 /// Puts the subquery that picks the rows of an UPDATE or DELETE into the table's place; None: there is none. The rows
 /// are to be locked with `strength`. Fails when a system column is named elsewhere.
 ///
@@ -75,7 +71,7 @@ unsafe fn replace(
 ) -> Result<Picked> {
     unsafe {
         let target = (*query).resultRelation;
-        let before = entry((*query).rtable, target);
+        let before = list::rt_fetch(target, (*query).rtable);
         leaf::add_relation(before);
         let below = source_entry(query, &source);
         (*below).inFromCl = true;
@@ -137,7 +133,7 @@ unsafe fn source_entry(query: *mut Query, source: &Source) -> *mut RangeTblEntry
                 rte
             }
             Source::Entry(rti) => {
-                let given = entry((*query).rtable, *rti);
+                let given = list::rt_fetch(*rti, (*query).rtable);
                 let rte = node::make::<RangeTblEntry>();
                 std::ptr::copy_nonoverlapping(given, rte, 1);
                 match (*rte).rtekind {
@@ -221,7 +217,7 @@ impl Picked {
     /// A column of the picked row as the first of the levels sees it.
     unsafe fn read(&mut self, attno: i16) -> *mut pg_sys::Var {
         unsafe {
-            let signature = signature(self.relid, attno);
+            let signature = types::attribute_signature(self.relid, attno);
             if let Some((_, number)) = self.given.iter().find(|(column, _)| *column == attno) {
                 return expr::var(1, *number, signature);
             }
@@ -271,7 +267,7 @@ impl Picked {
 
     unsafe fn give_nothing(&self, attno: i16) {
         unsafe {
-            let (type_oid, typmod, collation) = signature(self.relid, attno);
+            let (type_oid, typmod, collation) = types::attribute_signature(self.relid, attno);
             let name = pg_sys::get_attname(self.relid, attno, true);
             let (value, name) = if types::has_column(self.relid, attno) {
                 (pg_sys::makeNullConst(type_oid, typmod, collation), name)
@@ -309,9 +305,8 @@ impl Picked {
         unsafe {
             let ctid = self.read(pg_sys::SelfItemPointerAttributeNumber as i16);
             self.output(ctid.cast(), node::pstrdup("ctid"));
-            let (xid, _, _) = signature(self.relid, pg_sys::MinTransactionIdAttributeNumber as i16);
             let xmin: *mut Node = if self.locked {
-                pg_sys::makeNullConst(xid, -1, pg_sys::InvalidOid).cast()
+                pg_sys::makeNullConst(pg_sys::XIDOID, -1, pg_sys::InvalidOid).cast()
             } else {
                 self.read(pg_sys::MinTransactionIdAttributeNumber as i16)
                     .cast()
@@ -388,27 +383,6 @@ unsafe fn renumber(query: *mut Query, from: (i32, i16), to: (i32, i16)) {
             }
             Step::Into
         });
-    }
-}
-
-unsafe fn signature(relid: Oid, attno: i16) -> (Oid, i32, Oid) {
-    unsafe {
-        match i32::from(attno) {
-            pg_sys::SelfItemPointerAttributeNumber => (pg_sys::TIDOID, -1, pg_sys::InvalidOid),
-            pg_sys::MinTransactionIdAttributeNumber => (pg_sys::XIDOID, -1, pg_sys::InvalidOid),
-            _ => {
-                let (mut type_oid, mut typmod, mut collation) =
-                    (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-                pg_sys::get_atttypetypmodcoll(
-                    relid,
-                    attno,
-                    &mut type_oid,
-                    &mut typmod,
-                    &mut collation,
-                );
-                (type_oid, typmod, collation)
-            }
-        }
     }
 }
 

@@ -175,7 +175,7 @@ impl Level {
     }
 
     pub unsafe fn entry(&self, rtindex: i32) -> *mut RangeTblEntry {
-        unsafe { list::nth((*self.query).rtable, rtindex as usize - 1) }
+        unsafe { list::rt_fetch(rtindex, (*self.query).rtable) }
     }
 
     pub fn members(&self, items: &[usize]) -> Vec<i32> {

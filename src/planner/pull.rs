@@ -31,10 +31,7 @@ impl Target {
             let TableKind::Distributed { key, colocation } = &table.kind else {
                 return Err(Error::internal("a changed table that is not distributed"));
             };
-            let rte = list::nth::<pg_sys::RangeTblEntry>(
-                (*query).rtable,
-                (*query).resultRelation as usize - 1,
-            );
+            let rte = list::rt_fetch((*query).resultRelation, (*query).rtable);
             let user = (*rte).checkAsUser;
             let (schema, name) = crate::deparse::name_of(table.relid)?;
             Ok(Target {
@@ -526,16 +523,11 @@ impl NewRow<'_> {
                     names.push(pg_sys::makeString(node::pstrdup("dropped")));
                     continue;
                 }
-                let (mut type_oid, mut typmod, mut collation) =
-                    (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-                pg_sys::get_atttypetypmodcoll(
-                    self.relid,
+                let column = expr::var(
+                    self.target,
                     attno,
-                    &mut type_oid,
-                    &mut typmod,
-                    &mut collation,
+                    types::attribute_signature(self.relid, attno),
                 );
-                let column = expr::var(self.target, attno, (type_oid, typmod, collation));
                 values.push(self.column(reading, attno, column)?);
                 names.push(pg_sys::makeString(pg_sys::get_attname(
                     self.relid, attno, false,

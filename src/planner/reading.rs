@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::pg::node::Step;
-use crate::pg::{expr, levels, list, node};
+use crate::pg::{expr, levels, list, node, types};
 use crate::planner::picked::Picked;
 use pgrx::pg_sys::{
     self, CmdType, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind,
@@ -27,7 +27,7 @@ impl Reading {
             let query: *mut Query = node::copy(statement);
             let target = become_select(query);
             // The table below an updatable view is not written in FROM.
-            let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, target as usize - 1);
+            let rte = list::rt_fetch(target, (*query).rtable);
             (*rte).inFromCl = true;
             let mark = node::make::<pg_sys::RowMarkClause>();
             (*mark).rti = target as u32;
@@ -99,10 +99,7 @@ impl Reading {
     /// `attno` is a column of the relation `relid`, which is the target.
     pub unsafe fn target_column(&mut self, relid: pg_sys::Oid, attno: i16) -> i16 {
         unsafe {
-            let (mut type_oid, mut typmod, mut collation) =
-                (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-            pg_sys::get_atttypetypmodcoll(relid, attno, &mut type_oid, &mut typmod, &mut collation);
-            let var = expr::var(self.target, attno, (type_oid, typmod, collation));
+            let var = expr::var(self.target, attno, types::attribute_signature(relid, attno));
             self.column(var.cast())
         }
     }

@@ -642,9 +642,7 @@ pub unsafe fn select_from(
 /// Column `attno` of the relation at varno 1; NULL where the column was dropped.
 unsafe fn column(relid: pg_sys::Oid, attno: i16) -> *mut Node {
     unsafe {
-        let (mut type_oid, mut typmod, mut collation) =
-            (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-        pg_sys::get_atttypetypmodcoll(relid, attno, &mut type_oid, &mut typmod, &mut collation);
+        let (type_oid, typmod, collation) = types::attribute_signature(relid, attno);
         if type_oid == pg_sys::InvalidOid {
             return pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid).cast();
         }

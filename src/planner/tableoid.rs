@@ -85,8 +85,7 @@ impl Change {
                 .len()
                 .checked_sub(1 + (*var).varlevelsup as usize)?;
             let level = self.levels[depth];
-            let rte =
-                list::nth::<pg_sys::RangeTblEntry>((*level).rtable, (*var).varno as usize - 1);
+            let rte = list::rt_fetch((*var).varno, (*level).rtable);
             if (*rte).rtekind != RTEKind::RTE_RELATION {
                 return None;
             }

@@ -24,7 +24,7 @@ pub unsafe fn plan(query: *mut Query) -> Result<Option<*mut PlannedStmt>> {
         let TableKind::Distributed { key, colocation } = &table.kind else {
             return Ok(None);
         };
-        let entry = list::nth::<RangeTblEntry>((*query).rtable, number as usize - 1);
+        let entry = list::rt_fetch(number, (*query).rtable);
         let lists = std::mem::replace(&mut (*entry).values_lists, std::ptr::null_mut());
         let Some(columns) = Columns::of(query, number, lists) else {
             (*entry).values_lists = lists;
@@ -55,7 +55,7 @@ unsafe fn values_of(query: *mut Query) -> Option<i32> {
         }
         let reference = node::cast::<pg_sys::RangeTblRef>(list::nth::<Node>((*from).fromlist, 0))?;
         let number = (*reference).rtindex;
-        let entry = list::nth::<RangeTblEntry>((*query).rtable, number as usize - 1);
+        let entry = list::rt_fetch(number, (*query).rtable);
         ((*entry).rtekind == RTEKind::RTE_VALUES).then_some(number)
     }
 }

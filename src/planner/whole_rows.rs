@@ -10,7 +10,7 @@ use pgrx::pg_sys::{self, Node, Query, RangeTblEntry};
 /// `query` is a valid Query that the caller owns; `rtindex` is a subquery of its own.
 pub unsafe fn spell_out(query: *mut Query, rtindex: i32) {
     unsafe {
-        let entry = list::nth::<RangeTblEntry>((*query).rtable, rtindex as usize - 1);
+        let entry = list::rt_fetch(rtindex, (*query).rtable);
         // what the planner makes of the whole row itself is of no named type either
         (*entry).relid = pg_sys::InvalidOid;
         (*entry).relkind = 0;

@@ -1,10 +1,9 @@
 //! Which condition picks the rows of a change by ctid, and how that ctid comes from the table.
 
-use super::entry;
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{list, node};
-use crate::planner::{leaf, split};
+use crate::planner::{inline, leaf, split};
 use pgrx::pg_sys::{self, CmdType, LockClauseStrength, Node, Oid, Query, RTEKind, RangeTblEntry};
 use std::ffi::CStr;
 
@@ -19,7 +18,7 @@ pub struct Link {
 
 impl Link {
     pub unsafe fn entry(&self) -> *mut RangeTblEntry {
-        unsafe { entry((*self.query).rtable, self.rti) }
+        unsafe { list::rt_fetch(self.rti, (*self.query).rtable) }
     }
 }
 
@@ -117,7 +116,7 @@ unsafe fn is_one_row(query: *mut Query) -> bool {
 /// Is it an item of FROM itself, that does not follow others?
 unsafe fn stands_alone(query: *mut Query, rti: i32) -> bool {
     unsafe {
-        !(*entry((*query).rtable, rti)).lateral
+        !(*list::rt_fetch(rti, (*query).rtable)).lateral
             && list::iter::<Node>((*(*query).jointree).fromlist).any(|item| {
                 node::cast::<pg_sys::RangeTblRef>(item).is_some_and(|r| (*r).rtindex == rti)
             })
@@ -205,7 +204,7 @@ impl Trace {
             let var = node::cast::<pg_sys::Var>(value)?;
             let rti = (*var).varno;
             ((*var).varlevelsup == 0).then_some(())?;
-            let rte = entry((*query).rtable, rti);
+            let rte = list::rt_fetch(rti, (*query).rtable);
             self.vars.push(var);
             let mut link = Link {
                 query,
@@ -271,16 +270,10 @@ impl Trace {
                 if cte.is_null() {
                     continue;
                 }
-                let rte = entry((*link.query).rtable, link.rti);
+                let rte = list::rt_fetch(link.rti, (*link.query).rtable);
                 let body = (*cte).ctequery.cast::<Query>();
                 node::shift_levels(body.cast(), (*rte).ctelevelsup as i32, 1);
-                (*rte).rtekind = RTEKind::RTE_SUBQUERY;
-                (*rte).subquery = body;
-                (*rte).ctename = std::ptr::null_mut();
-                (*rte).ctelevelsup = 0;
-                (*rte).coltypes = std::ptr::null_mut();
-                (*rte).coltypmods = std::ptr::null_mut();
-                (*rte).colcollations = std::ptr::null_mut();
+                inline::become_subquery(rte, body);
                 let others = list::iter((*link.owner).cteList).filter(|other| *other != cte);
                 (*link.owner).cteList = list::from(others.collect::<Vec<_>>());
             }
@@ -375,7 +368,7 @@ unsafe fn table_of_ctid(item: *mut Node, levels: &[*mut Query]) -> Option<Oid> {
     unsafe {
         let var = node::cast::<pg_sys::Var>(item).filter(|var| is_ctid(*var))?;
         let level = levels.len().checked_sub(1 + (*var).varlevelsup as usize)?;
-        let rte = entry((*levels[level]).rtable, (*var).varno);
+        let rte = list::rt_fetch((*var).varno, (*levels[level]).rtable);
         ((*rte).rtekind == RTEKind::RTE_RELATION).then_some((*rte).relid)
     }
 }

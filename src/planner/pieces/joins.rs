@@ -42,7 +42,7 @@ unsafe fn reduce_below(query: *mut Query, from: *mut Node, present: *mut Bitmaps
         };
         (*join).jointype = kind;
         if (*join).rtindex > 0 {
-            (*entry(query, (*join).rtindex)).jointype = kind;
+            (*list::rt_fetch((*join).rtindex, (*query).rtable)).jointype = kind;
         }
         let nothing: *mut Bitmapset = std::ptr::null_mut();
         let matched = pg_sys::find_nonnullable_rels((*join).quals);
@@ -104,7 +104,7 @@ pub unsafe fn from_clause(
 ) -> *mut pg_sys::List {
     unsafe {
         for index in entries.drain(..) {
-            retire(entry(query, index));
+            retire(list::rt_fetch(index, (*query).rtable));
         }
         let mut from: Vec<(*mut Node, Vec<i32>)> = Vec::new();
         for (operand, condition) in operands {
@@ -115,7 +115,7 @@ pub unsafe fn from_clause(
             };
             let mut named = varnos(condition);
             for member in &members {
-                named.extend(lateral_references(entry(query, *member)));
+                named.extend(lateral_references(list::rt_fetch(*member, (*query).rtable)));
             }
             let mut partners: Vec<usize> = (0..from.len())
                 .filter(|index| from[*index].1.iter().any(|m| named.contains(m)))
@@ -199,15 +199,17 @@ pub unsafe fn give_entry(query: *mut Query, join: *mut pg_sys::JoinExpr) {
 unsafe fn columns_of(query: *mut Query, operand: *mut Node) -> Vec<(i32, *mut Node)> {
     unsafe {
         if let Some(join) = node::cast::<pg_sys::JoinExpr>(operand) {
-            return list::iter::<Node>((*entry(query, (*join).rtindex)).joinaliasvars)
-                .enumerate()
-                .map(|(index, var)| (index as i32 + 1, node::copy(var)))
-                .collect();
+            return list::iter::<Node>(
+                (*list::rt_fetch((*join).rtindex, (*query).rtable)).joinaliasvars,
+            )
+            .enumerate()
+            .map(|(index, var)| (index as i32 + 1, node::copy(var)))
+            .collect();
         }
         let rtindex = (*operand.cast::<pg_sys::RangeTblRef>()).rtindex;
         let (mut names, mut vars) = (std::ptr::null_mut(), std::ptr::null_mut());
         pg_sys::expandRTE(
-            entry(query, rtindex),
+            list::rt_fetch(rtindex, (*query).rtable),
             rtindex,
             0,
             -1,
@@ -219,8 +221,4 @@ unsafe fn columns_of(query: *mut Query, operand: *mut Node) -> Vec<(i32, *mut No
             .map(|var| (i32::from((*var.cast::<pg_sys::Var>()).varattno), var))
             .collect()
     }
-}
-
-unsafe fn entry(query: *mut Query, rtindex: i32) -> *mut RangeTblEntry {
-    unsafe { list::nth((*query).rtable, rtindex as usize - 1) }
 }

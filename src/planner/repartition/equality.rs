@@ -237,7 +237,7 @@ pub unsafe fn name(query: *mut Query, value: *mut Node) -> String {
 
 unsafe fn column_name(query: *mut Query, var: *mut pg_sys::Var) -> String {
     unsafe {
-        let rte = list::nth::<pg_sys::RangeTblEntry>((*query).rtable, (*var).varno as usize - 1);
+        let rte = list::rt_fetch((*var).varno, (*query).rtable);
         let text = |p: *mut std::ffi::c_char| CStr::from_ptr(p).to_string_lossy().into_owned();
         let entry = text((*(*rte).eref).aliasname);
         if (*var).varattno <= 0 {

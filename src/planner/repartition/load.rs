@@ -202,7 +202,7 @@ unsafe fn is_never_null(query: *mut Query, value: *mut Node) -> bool {
         let Some(var) = equality::column(value) else {
             return false;
         };
-        let rte = list::nth::<RangeTblEntry>((*query).rtable, (*var).varno as usize - 1);
+        let rte = list::rt_fetch((*var).varno, (*query).rtable);
         if (*rte).rtekind != RTEKind::RTE_RELATION {
             return false;
         }

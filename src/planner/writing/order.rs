@@ -208,8 +208,7 @@ impl Piece {
             let excluded = node::cast::<pg_sys::OnConflictExpr>((*level).onConflict)
                 .map_or(0, |conflict| (*conflict).exclRelIndex);
             for mark in list::iter::<pg_sys::RowMarkClause>((*level).rowMarks) {
-                let rte =
-                    list::nth::<pg_sys::RangeTblEntry>((*level).rtable, (*mark).rti as usize - 1);
+                let rte = list::rt_fetch((*mark).rti as i32, (*level).rtable);
                 self.locks.insert((*rte).relid);
             }
             let entries = list::iter::<pg_sys::RangeTblEntry>((*level).rtable);
