@@ -19,6 +19,9 @@ shards. Floats agree within rounding. After a file that writes, all its tables a
     -- load: table path  (stands alone) COPY a gzipped CSV file with header, NA for NULL
     -- fill: table (...)  COPY the rows of the query that follows into that table
     -- reconnect         (stands alone) go on in a new session
+    -- block             (stands alone) what follows is repeated by
+    -- again: sql        (stands alone) run that statement, then the statements between the block's start and its first
+                         repetition once more
 """
 
 import argparse
@@ -66,6 +69,22 @@ class Answer:
         if self.error:
             return f"error {self.error[0]}: {self.message}"
         return f"{self.tag}, {len(self.rows)} rows"
+
+
+def repeated(statements):
+    """The statements with blocks written out as often as they are wanted."""
+    block, complete = [], True
+    for statement in statements:
+        if "block" in statement.directives:
+            block, complete = [], False
+        elif "again" in statement.directives:
+            complete = True
+            yield Statement(statement.directives["again"], statement.line)
+            yield from block
+        else:
+            if not complete:
+                block.append(statement)
+            yield statement
 
 
 class Session:
@@ -321,7 +340,7 @@ class Suite:
 
     def run_file(self, path):
         began, passed, failed, wrote = time.monotonic(), self.passed, self.failed, False
-        for statement in split(path.read_text()):
+        for statement in repeated(split(path.read_text())):
             if "reconnect" in statement.directives:
                 self.restart_sessions()
                 continue

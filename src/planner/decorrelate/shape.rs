@@ -245,12 +245,6 @@ pub unsafe fn clauses(columns: &[*mut pg_sys::TargetEntry]) -> *mut pg_sys::List
 /// `SELECT DISTINCT keys FROM cte`, a WITH query beside it.
 pub unsafe fn distinct(cte: *mut pg_sys::CommonTableExpr, keys: &[*mut pg_sys::Var]) -> *mut Query {
     unsafe {
-        let query = node::make::<Query>();
-        (*query).commandType = CmdType::CMD_SELECT;
-        (*query).canSetTag = true;
-        (*query).stmt_location = -1;
-        (*query).rtable = list::from([broadcast::with_entry(cte, 1)]);
-        (*query).jointree = pg_sys::makeFromExpr(list::from([reference(1)]), std::ptr::null_mut());
         let columns: Vec<*mut pg_sys::TargetEntry> = keys
             .iter()
             .enumerate()
@@ -260,8 +254,9 @@ pub unsafe fn distinct(cte: *mut pg_sys::CommonTableExpr, keys: &[*mut pg_sys::V
                 pg_sys::makeTargetEntry(var.cast(), index as i16 + 1, name, false)
             })
             .collect();
-        (*query).distinctClause = clauses(&columns);
-        (*query).targetList = list::from(columns);
+        let distinct = clauses(&columns);
+        let query = trees::select_from(broadcast::with_entry(cte, 1), list::from(columns));
+        (*query).distinctClause = distinct;
         query
     }
 }
