@@ -7,6 +7,7 @@ use crate::deparse::{quote_identifier, Hole, Place, SqlTemplate};
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
 use crate::pg::{expr, levels, list, node, types};
+use crate::planner::pieces::{joins, trees::forget_names};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
 use crate::planner::{estimate, leaf, reading, remote, rowmarks, split, whole_rows, wrapped};
 use pgrx::pg_sys::{
@@ -112,18 +113,21 @@ pub unsafe fn gives_table_rows(query: *mut Query) -> bool {
 }
 
 /// Fails when the statement says FOR UPDATE of rows that an outer join may not have found, or, through a view, of what is
-/// no row of a table: PostgreSQL's planner refuses that where it comes to it, so it is asked.
+/// no row of a table: PostgreSQL's planner refuses that where it comes to it, so it is asked. What it takes has outer
+/// joins that are inner ones by conditions of levels around them; they become such, since their levels are planned apart.
 ///
 /// # Safety
-/// `query` is a valid statement.
+/// `query` is a valid statement that the caller owns.
 pub unsafe fn refuse_as_planned(query: *mut Query) {
     unsafe {
-        let (mut locks, mut odd) = (false, false);
+        let (mut locking, mut odd) = (Vec::new(), false);
         node::walk(query.cast(), &mut |item, _| {
             if let Some(level) = node::cast::<Query>(item) {
                 for mark in list::iter::<pg_sys::RowMarkClause>((*level).rowMarks) {
-                    locks = true;
                     odd |= (*mark).pushedDown;
+                }
+                if !(*level).rowMarks.is_null() {
+                    locking.push(level);
                 }
                 odd |= list::iter::<pg_sys::RangeTblEntry>((*level).rtable).any(|rte| {
                     (*rte).rtekind == RTEKind::RTE_JOIN && (*rte).jointype != JoinType::JOIN_INNER
@@ -131,8 +135,18 @@ pub unsafe fn refuse_as_planned(query: *mut Query) {
             }
             Step::Into
         });
-        if locks && odd {
-            estimate::plan(query);
+        if locking.is_empty() || !odd {
+            return;
+        }
+        estimate::plan(query);
+        for level in &locking {
+            node::map_query(*level, |child| {
+                pg_sys::flatten_join_alias_vars(*level, child)
+            });
+            forget_names(*level);
+        }
+        for level in locking.into_iter().filter(|level| (**level).hasForUpdate) {
+            joins::reduce_with(level, &[], &|sub| is_part(sub));
         }
     }
 }

@@ -10,26 +10,58 @@ use pgrx::pg_sys::{self, Bitmapset, JoinType, Node, Query, RTEKind, RangeTblEntr
 /// # Safety
 /// `query` is owned by the caller, and its expressions name columns of tables, not of joins.
 pub unsafe fn reduce(query: *mut Query) {
-    unsafe { reduce_below(query, (*query).jointree.cast(), std::ptr::null_mut()) }
+    unsafe { reduce_with(query, &[], &|_| false) }
 }
 
-/// `present` are the entries that conditions above want to have found a row.
-unsafe fn reduce_below(query: *mut Query, from: *mut Node, present: *mut Bitmapset) {
+/// `reduce` for a level, by `conditions` on its rows as well, and for the subqueries in FROM that are part of it.
+///
+/// # Safety
+/// As `reduce`; so are the parts.
+pub unsafe fn reduce_with(
+    query: *mut Query,
+    conditions: &[*mut Node],
+    is_part: &dyn Fn(*mut Query) -> bool,
+) {
+    unsafe { reduce_below(query, (*query).jointree.cast(), conditions, is_part) }
+}
+
+/// `conditions` are what rows have to pass above.
+unsafe fn reduce_below(
+    query: *mut Query,
+    from: *mut Node,
+    conditions: &[*mut Node],
+    is_part: &dyn Fn(*mut Query) -> bool,
+) {
     unsafe {
         if let Some(from) = node::cast::<pg_sys::FromExpr>(from) {
-            let present = pg_sys::bms_union(present, pg_sys::find_nonnullable_rels((*from).quals));
+            let conditions = [conditions, &[(*from).quals]].concat();
             for child in list::iter::<Node>((*from).fromlist) {
-                reduce_below(query, child, present);
+                reduce_below(query, child, &conditions, is_part);
+            }
+            return;
+        }
+        if let Some(reference) = node::cast::<pg_sys::RangeTblRef>(from) {
+            let entry = list::rt_fetch((*reference).rtindex, (*query).rtable);
+            if (*entry).rtekind == RTEKind::RTE_SUBQUERY && is_part((*entry).subquery) {
+                let below: Vec<*mut Node> = conditions
+                    .iter()
+                    .map(|condition| seen_below(*condition, (*reference).rtindex, entry))
+                    .collect();
+                reduce_with((*entry).subquery, &below, is_part);
             }
             return;
         }
         let Some(join) = node::cast::<pg_sys::JoinExpr>(from) else {
             return;
         };
+        let present: Vec<*mut Bitmapset> = conditions
+            .iter()
+            .map(|condition| pg_sys::find_nonnullable_rels(*condition))
+            .collect();
         let is_present = |side: *mut Node| {
             members_of(side)
                 .into_iter()
-                .any(|member| pg_sys::bms_is_member(member, present))
+                .any(|member| present.iter().any(|p| pg_sys::bms_is_member(member, *p)))
         };
         let (left, right) = (is_present((*join).larg), is_present((*join).rarg));
         let kind = match (*join).jointype {
@@ -44,20 +76,38 @@ unsafe fn reduce_below(query: *mut Query, from: *mut Node, present: *mut Bitmaps
         if (*join).rtindex > 0 {
             (*list::rt_fetch((*join).rtindex, (*query).rtable)).jointype = kind;
         }
-        let nothing: *mut Bitmapset = std::ptr::null_mut();
-        let matched = pg_sys::find_nonnullable_rels((*join).quals);
-        let (left, right) = match kind {
-            JoinType::JOIN_INNER => {
-                let both = pg_sys::bms_union(present, matched);
-                (both, both)
-            }
+        let matched = [(*join).quals];
+        let both = [conditions, &matched].concat();
+        let (left, right): (&[*mut Node], &[*mut Node]) = match kind {
+            JoinType::JOIN_INNER => (&both, &both),
             // rows of the nullable side that do not match are not in the result
-            JoinType::JOIN_LEFT => (present, matched),
-            JoinType::JOIN_RIGHT => (matched, present),
-            _ => (nothing, nothing),
+            JoinType::JOIN_LEFT => (conditions, &matched),
+            JoinType::JOIN_RIGHT => (&matched, conditions),
+            _ => (&[], &[]),
         };
-        reduce_below(query, (*join).larg, left);
-        reduce_below(query, (*join).rarg, right);
+        reduce_below(query, (*join).larg, left, is_part);
+        reduce_below(query, (*join).rarg, right, is_part);
+    }
+}
+
+/// A condition of a level as the subquery `entry` of that level would say it.
+unsafe fn seen_below(condition: *mut Node, rtindex: i32, entry: *mut RangeTblEntry) -> *mut Node {
+    unsafe {
+        let Some(var) = node::cast::<pg_sys::Var>(condition) else {
+            let below = |child| seen_below(child, rtindex, entry);
+            return match node::cast::<pg_sys::SubLink>(condition) {
+                None => node::map_children(condition, below),
+                Some(_) => condition,
+            };
+        };
+        if (*var).varlevelsup == 0 && (*var).varno == rtindex && (*var).varattno > 0 {
+            let targets = (*(*entry).subquery).targetList;
+            let column = list::nth::<pg_sys::TargetEntry>(targets, (*var).varattno as usize - 1);
+            return (*column).expr.cast();
+        }
+        let above = node::copy(var);
+        (*above).varlevelsup += 1;
+        above.cast()
     }
 }
 

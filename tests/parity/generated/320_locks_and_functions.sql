@@ -27,3 +27,9 @@ EXECUTE found;
 ROLLBACK;
 EXECUTE found;
 DEALLOCATE found;
+-- outer joins of subqueries that are inner ones by what the statement around them says
+SELECT s1.id, s2.x1 FROM a s1 JOIN (SELECT s4.id AS x1 FROM r s3 FULL JOIN loc s4 USING (id) WHERE s3.t = s3.t) s2 ON s1.id = s2.x1 ORDER BY 1, 2 FOR SHARE;
+SELECT s2.x1, s2.x2 FROM (SELECT s3.id AS x1, s4.n + 1 AS x2 FROM a s3 LEFT JOIN loc s4 USING (id)) s2 WHERE s2.x2 > 0 ORDER BY 1, 2 FOR UPDATE;
+SELECT s2.x1 FROM loc s1 RIGHT JOIN (SELECT s3.id AS x1, s4.v FROM (SELECT id, t FROM a) s3 LEFT JOIN (SELECT b.id, u.v FROM b LEFT JOIN u USING (id)) s4 ON s3.id = s4.id) s2 ON s1.id = s2.x1 WHERE s1.n = s2.v ORDER BY 1 LIMIT 3 FOR UPDATE;
+SELECT s2.x1 FROM (SELECT s3.id AS x1, s4.n AS x2 FROM a s3 LEFT JOIN loc s4 USING (id)) s2 WHERE s2.x2 IS NULL ORDER BY 1 FOR UPDATE;
+SELECT q.x FROM (SELECT s2.x1 AS x FROM (SELECT s4.id AS x1 FROM c s3 FULL JOIN loc s4 USING (id) WHERE s3.n > 0) s2 WHERE s2.x1 < 5 FOR UPDATE) q ORDER BY 1;
