@@ -5,6 +5,7 @@
 
 mod add_shard;
 mod checks;
+mod collations;
 mod colocation;
 mod default_shard;
 mod dependencies;

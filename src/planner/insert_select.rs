@@ -31,6 +31,10 @@ pub unsafe fn pushed(
         let Some(route) = route::route(&analysis)? else {
             return Ok(None);
         };
+        // RETURNING gives rows as they were inserted, and many shard groups would not keep their order
+        let sorted = (*list::rt_fetch(source, (*query).rtable)).subquery;
+        let in_order =
+            !route.single && !(*sorted).sortClause.is_null() && !(*query).returningList.is_null();
         let scattered = !route.single && analysis.scatter_obstacle().is_some();
         let computed_here = split::obstacle_below(select).is_some()
             || ship::obstacle((*select).targetList.cast()).is_some()
@@ -42,6 +46,7 @@ pub unsafe fn pushed(
             || route.colocation.groups.is_empty()
             || analysis.local.is_some()
             || scattered
+            || in_order
             || computed_here
             || !analysis.contains_key(select, &[(*key).expr.cast()])
         {

@@ -12,7 +12,7 @@ use crate::planner::{leaf, wrapped};
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 use std::ffi::c_void;
 
-pub use collation::{sorts_otherwise, OTHER_COLLATION};
+pub use collation::{sorts_otherwise, uses_default_collation, OTHER_COLLATION};
 
 /// A reason in words, for EXPLAIN and for errors.
 pub type Reason = String;

@@ -592,6 +592,11 @@ unsafe fn ship_rows(query: *mut Query, route: &Route, mode: Mode) -> Result<Opti
                 "a condition with a subquery runs on the coordinator".into(),
             ));
         }
+        if aggregate::has_subquery_of_groups(query) {
+            return Ok(Some(
+                "groups have a subquery, which runs on the coordinator".into(),
+            ));
+        }
         let mut units = aggregate::argument_units(query);
         for tree in above(query).into_iter().chain(kept.iter().copied()) {
             if !collect_units(tree, &mut units) {

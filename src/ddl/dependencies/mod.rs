@@ -7,6 +7,7 @@ mod create;
 mod find;
 
 use crate::catalog::{self, NodeId};
+use crate::ddl::collations;
 use crate::ddl::sql::quote_literal;
 use crate::error::{Error, Result};
 use crate::pg::spi;
@@ -24,9 +25,11 @@ struct Object {
     create: Option<String>,
 }
 
-/// Creates on `nodes` what `tables` need and the nodes do not have, in the distributed transaction.
+/// Creates on `nodes` what `tables` need and the nodes do not have, in the distributed transaction. Fails if a node cannot
+/// have them because of its default collation.
 /// The caller holds `catalog::write::lock_tables`, so that no two sessions create the same.
 pub fn ensure(tables: &[pg_sys::Oid], nodes: &[NodeId]) -> Result<()> {
+    collations::check(tables, nodes)?;
     let _names = spi::Settings::qualified_names();
     let objects = find::objects_of(tables)?;
     if objects.is_empty() || nodes.is_empty() {

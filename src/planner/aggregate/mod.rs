@@ -137,6 +137,28 @@ pub unsafe fn argument_units(query: *mut Query) -> Vec<*mut Node> {
     }
 }
 
+/// Does a subquery in an expression belong to the groups of a level, not to its rows? A group may have no row that could
+/// bring its value.
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn has_subquery_of_groups(query: *mut Query) -> bool {
+    unsafe {
+        let groups: Vec<*mut Node> = list::iter::<pg_sys::SortGroupClause>((*query).groupClause)
+            .map(|clause| pg_sys::get_sortgroupclause_expr(clause, (*query).targetList))
+            .collect();
+        aggregates(query)
+            && split::above(query).into_iter().any(|tree| {
+                node::walk(tree, &mut |item, _| match node::tag(item) {
+                    _ if groups.iter().any(|group| node::equal(*group, item)) => Step::Over,
+                    NodeTag::T_Aggref => Step::Over,
+                    NodeTag::T_SubLink => Step::Stop,
+                    _ => Step::Into,
+                })
+            })
+    }
+}
+
 /// Does a level group its rows?
 unsafe fn aggregates(query: *mut Query) -> bool {
     unsafe {

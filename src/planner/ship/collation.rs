@@ -31,16 +31,23 @@ pub unsafe fn differs(item: *mut Node) -> bool {
 /// # Safety
 /// `tree` is null or a valid expression.
 pub unsafe fn differs_within(tree: *mut Node) -> bool {
-    !catalog::nodes_sort_alike().unwrap_or(true)
-        && unsafe {
-            node::walk(tree, &mut |item, _| {
-                if uses_default(item) {
-                    Step::Stop
-                } else {
-                    Step::Into
-                }
-            })
-        }
+    !catalog::nodes_sort_alike().unwrap_or(true) && unsafe { uses_default_collation(tree) }
+}
+
+/// Does anything in an expression depend on the default collation?
+///
+/// # Safety
+/// `tree` is null or a valid expression.
+pub unsafe fn uses_default_collation(tree: *mut Node) -> bool {
+    unsafe {
+        node::walk(tree, &mut |item, _| {
+            if uses_default(item) {
+                Step::Stop
+            } else {
+                Step::Into
+            }
+        })
+    }
 }
 
 unsafe fn uses_default(item: *mut Node) -> bool {
@@ -104,9 +111,9 @@ fn is_default(collation: Oid) -> bool {
     collation == pg_sys::DEFAULT_COLLATION_OID
 }
 
-/// Functions that take texts as they are: equality, which default collations leave to the bytes, and what cuts, joins and
-/// counts.
-const BLIND: [&str; 44] = [
+/// Functions that take texts as they are: equality, which default collations leave to the bytes, what cuts, joins and
+/// counts, and those to which a text is the name of a field or a unit.
+const BLIND: [&str; 64] = [
     "texteq",
     "textne",
     "bpchareq",
@@ -151,6 +158,26 @@ const BLIND: [&str; 44] = [
     "array_append",
     "array_length",
     "unnest",
+    "split_part",
+    "position",
+    "translate",
+    "encode",
+    "decode",
+    "date_trunc",
+    "date_part",
+    "extract",
+    "timezone",
+    "json_object_field",
+    "json_object_field_text",
+    "json_extract_path",
+    "json_extract_path_text",
+    "jsonb_object_field",
+    "jsonb_object_field_text",
+    "jsonb_extract_path",
+    "jsonb_extract_path_text",
+    "jsonb_exists",
+    "jsonb_exists_any",
+    "jsonb_exists_all",
 ];
 
 fn is_blind(function: Oid) -> bool {

@@ -64,3 +64,22 @@ SELECT count(s1), count(DISTINCT s1) FROM pairs s1;
 SELECT s1.id FROM a s1 JOIN (SELECT s5.id AS x1 FROM a s5 TABLESAMPLE SYSTEM (100)) s2 ON s1.id = s2.x1;
 SELECT s1.id, s2.x1 FROM a s1 LEFT JOIN LATERAL (SELECT s5.n AS x1 FROM u s4 JOIN a s5 TABLESAMPLE BERNOULLI (100) USING (id) WHERE s4.v = s1.n) s2 ON true;
 SELECT twice(s1.id) AS c1, s1.id AS c2, s1.id AS c3, s1.id AS c4 FROM a s1 WHERE (s1.id = (SELECT max(s2.id) FROM a s2 LEFT JOIN c s3 ON s2.id = s3.id) AND s1.n IN (11, 1, 1, 1)) ORDER BY 1, 2, 3, 4 LIMIT (SELECT count(*) / 9 FROM ref);
+-- RETURNING gives rows in the order of the SELECT
+BEGIN;
+INSERT INTO c (code, id, n, v) SELECT DISTINCT ON (s1.code) s1.code, s1.id, s1.id AS n, s1.v FROM c s1 WHERE s1.code IS NOT NULL ORDER BY 1, 2, 3, 4 RETURNING code, id, v;
+INSERT INTO b (id, k) SELECT id, v FROM u ORDER BY id DESC, v RETURNING id, k;
+ROLLBACK;
+-- subqueries of groups, which may have no rows
+SELECT (SELECT min(t) FROM ref), x1, count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY x1) FROM (SELECT id x1 FROM a WHERE id>=1 AND id<1) s1 GROUP BY CUBE(x1);
+SELECT (SELECT min(t) FROM ref), count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY x1) FROM (SELECT id x1 FROM a WHERE id>=1 AND id<1) s1;
+SELECT (SELECT min(t) FROM ref), array_agg(id ORDER BY id) FROM a WHERE id < 0;
+SELECT (SELECT min(t) FROM ref), array_agg(id ORDER BY id) FROM a;
+SELECT (SELECT min(t) FROM c), array_agg(id ORDER BY id), count(*) FROM a WHERE n < 0 HAVING count(*) < (SELECT count(*) FROM u);
+SELECT id, (SELECT count(*) FROM b WHERE b.id = a.id), array_agg(n ORDER BY n) FROM a GROUP BY ROLLUP (id) ORDER BY id;
+SELECT n, (SELECT count(*) FROM b WHERE b.id = a.n), array_agg(n ORDER BY n), sum(id) FROM a GROUP BY n ORDER BY n;
+SELECT n, (SELECT count(*) FROM ref WHERE ref.id = a.n), sum(id) FROM a GROUP BY GROUPING SETS ((n), ()) ORDER BY n;
+SELECT n, (SELECT count(*) FROM ref WHERE ref.id = a.n), sum(id) FROM a GROUP BY ROLLUP (n) ORDER BY n;
+SELECT n, (SELECT count(*) FROM ref WHERE ref.id IS NOT DISTINCT FROM a.n), string_agg(t, ',' ORDER BY t) FROM a GROUP BY ROLLUP (n) ORDER BY n;
+SELECT (SELECT count(*) FROM ref), sum(id) FROM a WHERE id < 0;
+SELECT (SELECT count(*) FROM ref) AS k, string_agg(t, ',' ORDER BY t) FROM a WHERE id < 0 GROUP BY k;
+SELECT array_agg((SELECT count(*) FROM ref WHERE ref.id = a.n) ORDER BY id, n), max(n) FROM a;
