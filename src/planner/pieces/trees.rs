@@ -388,10 +388,8 @@ pub unsafe fn subquery_entry(subquery: *mut Query) -> *mut RangeTblEntry {
         (*entry).rtekind = RTEKind::RTE_SUBQUERY;
         (*entry).subquery = subquery;
         (*entry).inFromCl = true;
-        let names: Vec<*mut Node> = list::iter::<pg_sys::TargetEntry>((*subquery).targetList)
-            .map(|target| pg_sys::makeString((*target).resname).cast())
-            .collect();
-        (*entry).eref = pg_sys::makeAlias(node::pstrdup("piece").cast_const(), list::from(names));
+        (*entry).eref =
+            pg_sys::makeAlias(node::pstrdup("piece").cast_const(), column_names(subquery));
         (*entry).alias = node::copy((*entry).eref);
         entry
     }
@@ -400,7 +398,7 @@ pub unsafe fn subquery_entry(subquery: *mut Query) -> *mut RangeTblEntry {
 /// A WITH query of no name yet, whose rows are computed once.
 pub unsafe fn with_query(query: *mut Query) -> *mut pg_sys::CommonTableExpr {
     unsafe {
-        let signatures: Vec<_> = list::iter::<pg_sys::TargetEntry>((*query).targetList)
+        let signatures: Vec<_> = columns(query)
             .map(|column| expr::signature((*column).expr.cast()))
             .collect();
         let cte = node::make::<pg_sys::CommonTableExpr>();
@@ -418,9 +416,15 @@ pub unsafe fn with_query(query: *mut Query) -> *mut pg_sys::CommonTableExpr {
 
 unsafe fn column_names(query: *mut Query) -> *mut pg_sys::List {
     unsafe {
-        let names = list::iter::<pg_sys::TargetEntry>((*query).targetList)
-            .map(|column| pg_sys::makeString((*column).resname));
+        let names = columns(query).map(|column| pg_sys::makeString((*column).resname));
         list::from(names.collect::<Vec<_>>())
+    }
+}
+
+/// What a query gives, without what it only sorts or groups by.
+unsafe fn columns(query: *mut Query) -> impl Iterator<Item = *mut pg_sys::TargetEntry> {
+    unsafe {
+        list::iter::<pg_sys::TargetEntry>((*query).targetList).filter(|column| !(**column).resjunk)
     }
 }
 

@@ -83,3 +83,9 @@ SELECT n, (SELECT count(*) FROM ref WHERE ref.id IS NOT DISTINCT FROM a.n), stri
 SELECT (SELECT count(*) FROM ref), sum(id) FROM a WHERE id < 0;
 SELECT (SELECT count(*) FROM ref) AS k, string_agg(t, ',' ORDER BY t) FROM a WHERE id < 0 GROUP BY k;
 SELECT array_agg((SELECT count(*) FROM ref WHERE ref.id = a.n) ORDER BY id, n), max(n) FROM a;
+-- rows of subqueries that move, which sort or group by more than they give
+SET shard_ext.join_strategy = repartition;
+SELECT 1 AS x1 FROM a s2, a s6 WHERE s2.n = ANY (SELECT min(s4.k) AS c1 FROM pairs s4, a s5 WHERE s4.id = s5.id GROUP BY s5.ok, s4.id, s5.id, s4.t) AND s2.d = s6.d;
+SELECT s2.id FROM a s2 WHERE s2.n = ANY (SELECT min(s4.k) AS c1 FROM b s4 GROUP BY s4.id) ORDER BY 1;
+SELECT s2.id FROM a s2 WHERE s2.n IN (SELECT s4.k AS c1 FROM b s4 ORDER BY s4.v LIMIT 4) ORDER BY 1;
+RESET shard_ext.join_strategy;
