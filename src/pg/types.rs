@@ -101,6 +101,25 @@ pub fn has_column(relid: Oid, attno: i16) -> bool {
     unsafe { pg_sys::get_atttype(relid, attno) != Oid::INVALID }
 }
 
+/// Does a table say NOT NULL of a column?
+pub fn is_not_null(relid: Oid, attno: i16) -> bool {
+    // SAFETY: a look-up by table and number; the tuple is released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache2(
+            pg_sys::SysCacheIdentifier::ATTNUM as i32,
+            relid.into(),
+            attno.into(),
+        );
+        if tuple.is_null() {
+            return false;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_attribute>();
+        let answer = (*form).attnotnull;
+        pg_sys::ReleaseSysCache(tuple);
+        answer
+    }
+}
+
 /// Type, typmod and collation of a column; no type for one that was dropped.
 ///
 /// # Safety

@@ -101,7 +101,8 @@ unsafe fn value_of(
                 split::transform((*value).subselect.cast())?;
                 Ok(Some(externals.stand_in(value.cast())))
             }
-            pg_sys::SubLinkType::ANY_SUBLINK if !runs_with_others(sublink, query)? => {
+            pg_sys::SubLinkType::ANY_SUBLINK if runs_with_others(sublink, query)? => Ok(None),
+            pg_sys::SubLinkType::ANY_SUBLINK | pg_sys::SubLinkType::ALL_SUBLINK => {
                 element_of(sublink, externals)
             }
             _ => Ok(None),
@@ -143,7 +144,7 @@ unsafe fn runs_with_others(sublink: *mut pg_sys::SubLink, query: *mut Query) -> 
     }
 }
 
-/// `x IN (SELECT …)` as `x = ANY ($n)`.
+/// `x IN (SELECT …)` as `x = ANY ($n)`, and the like of ALL.
 unsafe fn element_of(
     sublink: *mut pg_sys::SubLink,
     externals: &mut Externals,
@@ -169,7 +170,7 @@ unsafe fn element_of(
 /// The parts of `x = ANY (ARRAY (SELECT …))` for `x IN (SELECT …)`: `x`, the array, and the test without its arguments.
 ///
 /// # Safety
-/// `sublink` is a valid one of type ANY.
+/// `sublink` is a valid one of type ANY or ALL.
 pub unsafe fn as_array(
     sublink: *mut pg_sys::SubLink,
 ) -> Option<(
@@ -202,7 +203,7 @@ pub unsafe fn as_array(
         let any = node::make::<pg_sys::ScalarArrayOpExpr>();
         (*any).opno = (*test).opno;
         (*any).opfuncid = (*test).opfuncid;
-        (*any).useOr = true;
+        (*any).useOr = (*sublink).subLinkType == pg_sys::SubLinkType::ANY_SUBLINK;
         (*any).inputcollid = (*test).inputcollid;
         (*any).location = -1;
         Some((left, array, any))

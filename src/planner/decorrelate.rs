@@ -29,7 +29,7 @@ use crate::planner::{broadcast, estimate, split};
 use crate::settings::{self, JoinStrategy};
 use pgrx::pg_sys::{self, Node, NodeTag, Query};
 
-pub use shape::wants_few_rows;
+pub use shape::{as_exists, wants_few_rows};
 
 /// A subquery that is taken out.
 struct Subquery {

@@ -22,6 +22,7 @@ mod locks;
 mod merge;
 mod modify;
 mod moved;
+mod not_in;
 mod picked;
 mod pieces;
 pub mod plan;

@@ -6,6 +6,7 @@ use crate::catalog::{self, TableKind};
 use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
+use crate::planner::pieces::joins;
 use crate::planner::{locks, remote};
 use pgrx::pg_sys::{self, CmdType, Query, RTEKind};
 
@@ -65,7 +66,7 @@ pub unsafe fn wrap(query: *mut Query) -> Result<Vec<*mut Query>> {
 /// when an outer join may add rows to those of the table.
 unsafe fn conditions_of(query: *mut Query, rtindex: i32) -> *mut pg_sys::Node {
     unsafe {
-        if !joined_plainly((*query).jointree.cast(), rtindex) {
+        if !joins::joined_plainly((*query).jointree.cast(), rtindex) {
             return std::ptr::null_mut();
         }
         expr::conjuncts((*(*query).jointree).quals)
@@ -74,22 +75,6 @@ unsafe fn conditions_of(query: *mut Query, rtindex: i32) -> *mut pg_sys::Node {
             .fold(std::ptr::null_mut(), |all, qual| {
                 expr::and(all, expr::renumbered(qual, rtindex, 1))
             })
-    }
-}
-
-/// Is the table in FROM below inner joins only?
-unsafe fn joined_plainly(item: *mut pg_sys::Node, rtindex: i32) -> bool {
-    unsafe {
-        if let Some(reference) = node::cast::<pg_sys::RangeTblRef>(item) {
-            return (*reference).rtindex == rtindex;
-        }
-        if let Some(from) = node::cast::<pg_sys::FromExpr>(item) {
-            return list::iter((*from).fromlist).any(|child| joined_plainly(child, rtindex));
-        }
-        node::cast::<pg_sys::JoinExpr>(item).is_some_and(|join| {
-            (*join).jointype == pg_sys::JoinType::JOIN_INNER
-                && (joined_plainly((*join).larg, rtindex) || joined_plainly((*join).rarg, rtindex))
-        })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::planner::insert_select;
 use crate::planner::leaf;
 use crate::planner::locks;
 use crate::planner::merge;
+use crate::planner::not_in;
 use crate::planner::pieces::{trees, Level};
 use crate::planner::plan::SortKey;
 use crate::planner::remote::{self, Order};
@@ -130,7 +131,11 @@ unsafe fn can_be_taken_apart(query: *mut Query) -> bool {
 unsafe fn split_joins(query: *mut Query, reason: Reason) -> Result<()> {
     unsafe {
         let mut externals = Externals::default();
+        not_in::beside_rows(query)?;
         broadcast::subqueries(query, &mut externals)?;
+        if not_in::all(query) {
+            broadcast::subqueries(query, &mut externals)?;
+        }
         let mut done = !externals.is_empty() && split_whole(query)?;
         if !done {
             if let Some(mut level) = Level::of(query)? {
@@ -170,6 +175,7 @@ fn why_here(reason: Reason, too_large: Option<f64>) -> String {
 unsafe fn take_subqueries_out(query: *mut Query) -> Result<()> {
     unsafe {
         let mut externals = Externals::default();
+        not_in::all(query);
         if let Some(mut level) = Level::of(query)? {
             decorrelate::subqueries(&mut level, &mut externals)?;
         }

@@ -45,7 +45,10 @@ pub unsafe fn leave_away(query: *mut Query) -> Result<()> {
 }
 
 /// Does the query read rows of distributed tables, and hand them on one by one?
-unsafe fn gives_rows(query: *mut Query) -> bool {
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn gives_rows(query: *mut Query) -> bool {
     unsafe {
         (*query).commandType == CmdType::CMD_SELECT
             && locks::gives_table_rows(query)
@@ -62,7 +65,7 @@ unsafe fn gives_rows(query: *mut Query) -> bool {
 /// `x IN (SELECT y …)` as `x IN (SELECT DISTINCT y …)`.
 ///
 /// # Safety
-/// `sublink` is a valid one of type ANY that the caller owns.
+/// `sublink` is a valid one of type ANY or ALL that the caller owns.
 pub unsafe fn of_in(sublink: *mut pg_sys::SubLink) -> Result<()> {
     unsafe {
         let (query, test) = ((*sublink).subselect.cast::<Query>(), (*sublink).testexpr);

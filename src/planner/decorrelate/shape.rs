@@ -65,7 +65,10 @@ pub unsafe fn subquery(sublink: *mut pg_sys::SubLink, filters: bool) -> Option<S
 }
 
 /// The subquery of `EXISTS (SELECT … WHERE x = y)`, which is true when `x IN (SELECT y …)` is.
-unsafe fn as_exists(sublink: *mut pg_sys::SubLink, query: *mut Query) -> Option<*mut Query> {
+///
+/// # Safety
+/// `sublink` is a valid one of type ANY with `query` as its subquery.
+pub unsafe fn as_exists(sublink: *mut pg_sys::SubLink, query: *mut Query) -> Option<*mut Query> {
     unsafe {
         let test = (*sublink).testexpr;
         let equalities = expr::conjuncts(test).into_iter().all(|part| {

@@ -125,6 +125,25 @@ pub unsafe fn sides(join: *mut pg_sys::JoinExpr) -> Option<(*mut Node, *mut Node
     }
 }
 
+/// Is the table in FROM below inner joins only?
+///
+/// # Safety
+/// `item` is a valid part of FROM.
+pub unsafe fn joined_plainly(item: *mut Node, rtindex: i32) -> bool {
+    unsafe {
+        if let Some(reference) = node::cast::<pg_sys::RangeTblRef>(item) {
+            return (*reference).rtindex == rtindex;
+        }
+        if let Some(from) = node::cast::<pg_sys::FromExpr>(item) {
+            return list::iter((*from).fromlist).any(|child| joined_plainly(child, rtindex));
+        }
+        node::cast::<pg_sys::JoinExpr>(item).is_some_and(|join| {
+            (*join).jointype == JoinType::JOIN_INNER
+                && (joined_plainly((*join).larg, rtindex) || joined_plainly((*join).rarg, rtindex))
+        })
+    }
+}
+
 /// Is one of some entries referred to by others (LATERAL)?
 ///
 /// # Safety

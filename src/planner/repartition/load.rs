@@ -4,7 +4,7 @@ use super::equality::{self, Column};
 use crate::catalog::{self, Colocation, Method};
 use crate::deparse;
 use crate::error::Result;
-use crate::pg::{expr, list, node};
+use crate::pg::{expr, list, node, types};
 use crate::planner::externals::Externals;
 use crate::planner::moved::{self, Moving};
 use crate::planner::pieces::trees::{refers_outside, same_column};
@@ -206,17 +206,6 @@ unsafe fn is_never_null(query: *mut Query, value: *mut Node) -> bool {
         if (*rte).rtekind != RTEKind::RTE_RELATION {
             return false;
         }
-        let tuple = pg_sys::SearchSysCache2(
-            pg_sys::SysCacheIdentifier::ATTNUM as i32,
-            (*rte).relid.into(),
-            (*var).varattno.into(),
-        );
-        if tuple.is_null() {
-            return false;
-        }
-        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_attribute>();
-        let answer = (*form).attnotnull;
-        pg_sys::ReleaseSysCache(tuple);
-        answer
+        types::is_not_null((*rte).relid, (*var).varattno)
     }
 }
