@@ -222,8 +222,8 @@ pub unsafe fn name(query: *mut Query, value: *mut Node) -> String {
             return column_name(query, var);
         }
         let mut names = Vec::new();
-        node::walk(value, &mut |item, _| {
-            if let Some(var) = column(item) {
+        node::walk(value, &mut |item, level| {
+            if let Some(var) = column(item).filter(|var| (**var).varlevelsup == level) {
                 let name = column_name(query, var);
                 if !names.contains(&name) {
                     names.push(name);
@@ -231,7 +231,10 @@ pub unsafe fn name(query: *mut Query, value: *mut Node) -> String {
             }
             node::Step::Into
         });
-        format!("an expression of {}", names.join(", "))
+        match names.is_empty() {
+            true => "an expression".into(),
+            false => format!("an expression of {}", names.join(", ")),
+        }
     }
 }
 

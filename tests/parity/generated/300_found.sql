@@ -89,3 +89,8 @@ SELECT 1 AS x1 FROM a s2, a s6 WHERE s2.n = ANY (SELECT min(s4.k) AS c1 FROM pai
 SELECT s2.id FROM a s2 WHERE s2.n = ANY (SELECT min(s4.k) AS c1 FROM b s4 GROUP BY s4.id) ORDER BY 1;
 SELECT s2.id FROM a s2 WHERE s2.n IN (SELECT s4.k AS c1 FROM b s4 ORDER BY s4.v LIMIT 4) ORDER BY 1;
 RESET shard_ext.join_strategy;
+-- what moves is the value of a subquery
+SET shard_ext.join_strategy = repartition;
+SELECT s1.id FROM pairs s1 WHERE s1.d IN (SELECT (SELECT max(s5.d) FROM a s5 JOIN a s6 ON s5.id = s6.id) AS c1 FROM a s2 LEFT JOIN busy s3 ON s2.id = s3.id JOIN a s4 ON s2.e = s4.e) ORDER BY 1;
+SELECT s1.id FROM a s1 WHERE s1.d IN (SELECT (SELECT max(s5.d) FROM a s5) AS c1 FROM a s2 JOIN busy s3 ON s2.n = s3.n) ORDER BY 1;
+RESET shard_ext.join_strategy;
