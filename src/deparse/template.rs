@@ -57,6 +57,11 @@ impl SqlTemplate {
         sql
     }
 
+    /// Lets the text go on; no table is named in what follows.
+    pub fn append(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
     /// The text as written on the coordinator.
     pub fn text(&self) -> &str {
         &self.text

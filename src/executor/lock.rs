@@ -533,14 +533,16 @@ pub unsafe fn version(ctid: Datum, xmin: Datum) -> Version {
 
 /// `(block,offset)` and a transaction id, as text.
 pub fn version_of_text(ctid: Option<&[u8]>, xmin: Option<&[u8]>) -> Option<Version> {
-    let text = std::str::from_utf8(ctid?).ok()?;
-    let (block, offset) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    let (block, offset) = ctid_of_text(ctid?)?;
     let xmin = std::str::from_utf8(xmin?).ok()?;
-    Some((
-        block.parse().ok()?,
-        offset.parse().ok()?,
-        xmin.parse().ok()?,
-    ))
+    Some((block, offset, xmin.parse().ok()?))
+}
+
+/// `(block,offset)` as text.
+pub fn ctid_of_text(ctid: &[u8]) -> Option<(u32, u16)> {
+    let text = std::str::from_utf8(ctid).ok()?;
+    let (block, offset) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    Some((block.parse().ok()?, offset.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod cursor;
 mod decode;
 mod encode;
 mod explain;
+mod find;
 mod insert;
 mod kept;
 mod lock;
@@ -28,6 +29,7 @@ pub use changes::changes_methods;
 pub use copies::copies_methods;
 pub use cursor::cursor_methods;
 pub use decode::Decoder;
+pub use find::find_methods;
 pub use insert::insert_methods;
 pub use lock::lock_methods;
 pub use modify::modify_methods;
@@ -52,5 +54,6 @@ pub fn init() {
         pg_sys::RegisterCustomScanMethods(modify_methods());
         pg_sys::RegisterCustomScanMethods(move_methods());
         pg_sys::RegisterCustomScanMethods(cursor_methods());
+        pg_sys::RegisterCustomScanMethods(find_methods());
     }
 }

@@ -7,11 +7,13 @@ use crate::catalog::{self, Colocation};
 use crate::error::{sqlstate, Error, Result};
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
+use crate::executor::find::{self, Find};
+use crate::executor::lock::ctid_of_text;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::{list, types};
 use crate::planner::plan::{
-    Action, Command, ModifyPlan, Private, Referenced, Repeats, RowsStatement,
+    Action, Command, ModifyPlan, Private, Referenced, Repeats, RowCheck, RowsStatement,
 };
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
@@ -67,6 +69,12 @@ pub struct Modify {
     /// The place in the store of the rows that are handed on.
     given: i32,
     was_read: bool,
+    /// Rows that were read to be changed, or have come of that: none is changed twice.
+    seen: HashSet<Place>,
+    /// Of rows that ON CONFLICT DO UPDATE proposes: the numbers of those that may not have been inserted, and the places
+    /// of those among them that were.
+    missed: HashSet<i64>,
+    inserted: Vec<Place>,
     /// The rows of the table that parts of the statement change, where there are several.
     pub taken: Option<Taken>,
     done: bool,
@@ -86,6 +94,8 @@ enum Round {
 /// Rows of one shard group waiting for a statement.
 struct Batch {
     places: Vec<Place>,
+    /// Their numbers, when they are proposed.
+    numbers: Vec<i64>,
     ctids: ArrayBuilder,
     arrays: Vec<ArrayBuilder>,
 }
@@ -203,6 +213,9 @@ impl Modify {
                 stored,
                 given: 0,
                 was_read: false,
+                seen: HashSet::new(),
+                missed: HashSet::new(),
+                inserted: Vec::new(),
                 taken: None,
                 done: false,
             })
@@ -280,6 +293,9 @@ impl Modify {
             }
             self.done = true;
             self.change(node)?;
+            while !self.missed.is_empty() {
+                self.change_again(node)?;
+            }
             if self.plan.part.is_none() {
                 // Also those that a foreign key of the table to itself takes away before their own turn comes.
                 let changed = pg_sys::tuplestore_tuple_count(self.store);
@@ -298,8 +314,17 @@ impl Modify {
             let rewind = pg_sys::EXEC_FLAG_REWIND as i32;
             self.given = pg_sys::tuplestore_alloc_read_pointer(self.store, rewind);
             pg_sys::MemoryContextSwitchTo(old);
+            self.read_into(node, self.store)
+        }
+    }
+
+    unsafe fn read_into(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        store: *mut pg_sys::Tuplestorestate,
+    ) -> Result<()> {
+        unsafe {
             let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
-            let mut seen: HashSet<Place> = HashSet::new();
             loop {
                 let slot = state::exec_child(child);
                 if state::is_empty(slot) {
@@ -307,6 +332,7 @@ impl Modify {
                 }
                 pg_sys::slot_getallattrs(slot);
                 let row = Row(slot);
+                check(&self.plan.checks, &row)?;
                 let Some(action) = self.plan.action_of(&row) else {
                     continue;
                 };
@@ -314,21 +340,65 @@ impl Modify {
                     let Some(place) = self.place(&row) else {
                         return Err(Error::internal("a row without a place"));
                     };
-                    let again = self.plan.repeats != Repeats::Never && !seen.insert(place);
+                    let again = self.plan.repeats != Repeats::Never && !self.seen.insert(place);
                     if again || self.is_taken(place) {
                         if self.plan.repeats == Repeats::Forbidden {
-                            return Err(affected_twice());
+                            return Err(match self.plan.proposal {
+                                Some(_) => find::affected_twice(),
+                                None => affected_twice(),
+                            });
                         }
                         continue;
                     }
                 }
-                for (column, check) in &action.checks {
-                    if row.value(*column).map(|value| value.value() as u8 != 0) != Some(true) {
-                        return Err(check.violation());
+                check(&action.checks, &row)?;
+                pg_sys::tuplestore_puttupleslot(store, slot);
+            }
+        }
+    }
+
+    /// Others were faster with rows in conflict with some that were to be inserted: those are looked for again.
+    unsafe fn change_again(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            let find = find_below(child)?;
+            let missed = std::mem::take(&mut self.missed);
+            find.look_again(missed.clone(), &std::mem::take(&mut self.inserted));
+            state::run_anew(child);
+            let memory = (*(*node).ss.ps.state).es_query_cxt;
+            let old = pg_sys::MemoryContextSwitchTo(memory);
+            let begin = || pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
+            let (again, all) = (begin(), begin());
+            let rewind = pg_sys::EXEC_FLAG_REWIND as i32;
+            self.given = pg_sys::tuplestore_alloc_read_pointer(all, rewind);
+            pg_sys::MemoryContextSwitchTo(old);
+            self.read_into(node, again)?;
+            if self.plan.part.is_some() {
+                // what they return is known already
+                return Err(Error::new(
+                    sqlstate::SERIALIZATION_FAILURE,
+                    "could not insert rows because others have inserted such in between",
+                )
+                .hint("Run the transaction again."));
+            }
+            let settled = find.settled();
+            let before = std::mem::replace(&mut self.store, again);
+            self.change(node)?;
+            // what was inserted or changed at first, then these
+            for (store, first) in [(before, true), (again, false)] {
+                pg_sys::tuplestore_rescan(store);
+                while pg_sys::tuplestore_gettupleslot(store, true, false, self.stored) {
+                    pg_sys::slot_getallattrs(self.stored);
+                    let number = self.plan.proposed(&Row(self.stored));
+                    let void = number.is_some_and(|n| missed.contains(&n) && !settled.contains(&n));
+                    if !(first && void) {
+                        pg_sys::tuplestore_puttupleslot(all, self.stored);
                     }
                 }
-                pg_sys::tuplestore_puttupleslot(self.store, slot);
+                pg_sys::tuplestore_end(store);
             }
+            self.store = all;
+            Ok(())
         }
     }
 
@@ -391,6 +461,7 @@ impl Modify {
                 let old = pg_sys::MemoryContextSwitchTo((*econtext).ecxt_per_tuple_memory);
                 let encoders = &mut self.encoders[number][usize::from(round == Round::Insert)];
                 waiting += batch.add(place, statement, encoders, &row);
+                batch.numbers.extend(self.plan.proposed(&row));
                 pg_sys::MemoryContextSwitchTo(old);
                 if waiting > BATCH_BYTES {
                     self.send(round, std::mem::take(&mut batches))?;
@@ -443,7 +514,7 @@ impl Modify {
     }
 
     /// Sends batches and waits for the answers.
-    fn send(&self, round: Round, batches: BTreeMap<(usize, usize), Batch>) -> Result<()> {
+    fn send(&mut self, round: Round, batches: BTreeMap<(usize, usize), Batch>) -> Result<()> {
         if batches.is_empty() {
             return Ok(());
         }
@@ -453,6 +524,7 @@ impl Modify {
             }
         }
         let mut requests = Vec::new();
+        let mut about = Vec::new();
         for ((number, group), batch) in batches {
             let action = &self.plan.actions[number];
             let Some(statement) = statement_of(round, action) else {
@@ -468,9 +540,26 @@ impl Modify {
                 params.push(array_type, array.finish());
             }
             requests.push(self.request(group, &statement.template, params)?);
+            let proposed = action.command == Command::Insert;
+            about.push((group, proposed, batch.numbers));
         }
         let mut gather = Gather::start(requests)?;
-        while gather.next()?.is_some() {}
+        // rows come back where they are proposed: their new places
+        let mut places: Vec<Vec<Place>> = vec![Vec::new(); about.len()];
+        while let Some((answer, row)) = gather.next()? {
+            let (block, offset) = row
+                .get(0)
+                .and_then(ctid_of_text)
+                .ok_or_else(|| Error::new(sqlstate::PROTOCOL_VIOLATION, "a node sent no ctid"))?;
+            places[answer].push((about[answer].0 as u32, block, offset));
+        }
+        for (places, (_, proposed, numbers)) in places.into_iter().zip(about) {
+            self.seen.extend(&places);
+            if proposed && places.len() < numbers.len() {
+                self.missed.extend(numbers);
+                self.inserted.extend(places);
+            }
+        }
         Ok(())
     }
 
@@ -543,6 +632,27 @@ impl Modify {
     }
 }
 
+/// Fails when a row does not meet a condition.
+fn check(checks: &[(usize, RowCheck)], row: &Row) -> Result<()> {
+    let broken = checks
+        .iter()
+        .find(|(column, _)| row.value(*column).map(|value| value.value() as u8 != 0) != Some(true));
+    broken.map_or(Ok(()), |(_, check)| Err(check.violation()))
+}
+
+/// The node that has found what the rows of a plan are in conflict with.
+unsafe fn find_below<'a>(child: *mut pg_sys::PlanState) -> Result<&'a mut Find> {
+    let mut found = None;
+    unsafe {
+        state::walk_below(child, &mut |state| {
+            if let Some(find) = find::of_state(state) {
+                found.get_or_insert(find);
+            }
+        });
+    }
+    found.ok_or_else(|| Error::internal("proposed rows whose conflicts nobody finds"))
+}
+
 /// What ExecMergeMatched says.
 fn affected_twice() -> Error {
     Error::new(
@@ -582,6 +692,11 @@ impl ModifyPlan {
         }
     }
 
+    /// The number of a proposed row.
+    fn proposed(&self, row: &Row) -> Option<i64> {
+        Some(row.value(self.proposal?)?.value() as i64)
+    }
+
     fn action_of(&self, row: &Row) -> Option<&Action> {
         self.actions.get(self.number_of(row)?)
     }
@@ -591,6 +706,7 @@ impl Batch {
     fn of(statement: &RowsStatement) -> Batch {
         Batch {
             places: Vec::new(),
+            numbers: Vec::new(),
             ctids: ArrayBuilder::new(TID),
             arrays: statement
                 .columns
@@ -644,13 +760,4 @@ fn ctids(places: &[Place]) -> Vec<u8> {
         push_ctid(&mut array, *place);
     }
     array.finish()
-}
-
-impl Params {
-    /// A value in binary format.
-    fn push(&mut self, type_oid: Oid, value: Vec<u8>) {
-        self.types.push(type_oid);
-        self.formats.push(Format::Binary);
-        self.values.push(Some(value));
-    }
 }

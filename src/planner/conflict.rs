@@ -38,37 +38,30 @@ pub unsafe fn name_excluded(query: *mut Query) {
     }
 }
 
-unsafe fn updates(query: *mut Query) -> Option<*mut pg_sys::OnConflictExpr> {
+/// The clause, if it is DO UPDATE.
+///
+/// # Safety
+/// `query` is an INSERT.
+pub unsafe fn updates(query: *mut Query) -> Option<*mut pg_sys::OnConflictExpr> {
     unsafe {
         node::cast::<pg_sys::OnConflictExpr>((*query).onConflict)
             .filter(|c| (**c).action == pg_sys::OnConflictAction::ONCONFLICT_UPDATE)
     }
 }
 
-/// ON CONFLICT DO UPDATE must not move a row.
+/// Does the row that DO UPDATE finds stay in its shard: is its key not set, or to what it is (`SET key = excluded.key`)?
 ///
 /// # Safety
 /// `query` is an INSERT into a table with that distribution column.
-pub unsafe fn keeps_key(query: *mut Query, key: i16) -> Result<()> {
+pub unsafe fn keeps_key(query: *mut Query, key: i16) -> bool {
     unsafe {
-        let Some(conflict) = updates(query) else {
-            return Ok(());
-        };
-        for entry in list::iter::<pg_sys::TargetEntry>((*conflict).onConflictSet) {
-            if (*entry).resno != key {
-                continue;
-            }
-            // `SET key = excluded.key` and `SET key = key` keep the row where it is.
-            let same =
-                node::cast::<pg_sys::Var>((*entry).expr).is_some_and(|v| (*v).varattno == key);
-            if !same {
-                return Err(Error::refused(
-                    "ON CONFLICT DO UPDATE cannot change the distribution column",
-                    "Delete the row and insert it with the new value, in one transaction.",
-                ));
-            }
-        }
-        Ok(())
+        updates(query).is_none_or(|conflict| {
+            list::iter::<pg_sys::TargetEntry>((*conflict).onConflictSet)
+                .filter(|entry| (**entry).resno == key && !(**entry).resjunk)
+                .all(|entry| {
+                    node::cast::<pg_sys::Var>((*entry).expr).is_some_and(|v| (*v).varattno == key)
+                })
+        })
     }
 }
 

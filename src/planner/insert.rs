@@ -13,7 +13,9 @@ use crate::planner::plan::{CheckKind, InsertColumn, InsertPlan, Private, Prune, 
 use crate::planner::remote::{self, Order};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
-use crate::planner::{copies, insert_select, modify, reading, returning, statement, Planner};
+use crate::planner::{
+    copies, insert_select, modify, reading, returning, statement, upsert, Planner,
+};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query, RTEKind};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -30,7 +32,9 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
         match &target.kind {
             TableKind::Reference => copies::plan(query, standard),
             TableKind::Distributed { key, colocation } => {
-                conflict::keeps_key(query, *key)?;
+                if let Some(reason) = upsert::reason(query, &target)? {
+                    return upsert::plan(query, &target, reason, standard);
+                }
                 if returning::follows_rows(query)? {
                     return returning::plan(query, standard, super::plan_rest);
                 }
@@ -515,7 +519,10 @@ impl ArrayColumn {
 }
 
 /// The statement that inserts rows given as arrays. `columns`: index in the rows, attribute number.
-unsafe fn insert_plan(
+///
+/// # Safety
+/// `query` is an INSERT that the caller owns.
+pub unsafe fn insert_plan(
     query: *mut Query,
     columns: &[(usize, i16)],
     colocation: i32,

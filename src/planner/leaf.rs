@@ -13,6 +13,7 @@ use crate::planner::plan::ModifyPlan;
 use crate::planner::remote::{self, Order, Remote};
 use crate::planner::route::{self, Route};
 use crate::planner::ship;
+use crate::planner::upsert::Finding;
 use crate::planner::wrapped;
 use crate::planner::writing::Inserting;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RTEKind};
@@ -39,6 +40,8 @@ pub struct Planning {
     inserts: Vec<Inserting>,
     /// What happens to the rows that WITH clauses read before they change them.
     changes: Vec<ModifyPlan>,
+    /// Rows whose conflicts are looked for.
+    findings: Vec<Finding>,
     /// Rows that go to tables beside shards.
     moves: Vec<Rc<Moving>>,
     /// What stands for values that are sent to shards, by number, and what EXPLAIN says of them.
@@ -182,6 +185,22 @@ pub fn with_change<T>(number: usize, ask: impl FnOnce(&ModifyPlan) -> Result<T>)
     current(|planning| planning.changes.get(number).map(ask))
         .flatten()
         .unwrap_or_else(|| Err(Error::internal("a change without its plan")))
+}
+
+/// How many sets of rows the statement looks for conflicts of.
+pub fn finding_count() -> usize {
+    current(|planning| planning.findings.len()).unwrap_or(0)
+}
+
+pub fn add_finding(finding: Finding) {
+    current(|planning| planning.findings.push(finding));
+}
+
+/// The set of this number.
+pub fn with_finding<T>(number: usize, ask: impl FnOnce(&Finding) -> Result<T>) -> Result<T> {
+    current(|planning| planning.findings.get(number).map(ask))
+        .flatten()
+        .unwrap_or_else(|| Err(Error::internal("a look for conflicts without its plan")))
 }
 
 /// How many sets of rows the statement moves.

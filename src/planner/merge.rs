@@ -171,6 +171,8 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
             ctid: ctid as usize - 1,
             choice: Some(choice as usize - 1),
             actions,
+            checks: Vec::new(),
+            proposal: None,
             repeats: Repeats::Forbidden,
             referenced: if moves {
                 apply::referenced(target.relid)?
@@ -338,7 +340,10 @@ unsafe fn choice(clauses: &[Clause], reading: &mut Reading, ctid: i16) -> Result
 }
 
 /// `CASE WHEN … THEN … ELSE … END`
-unsafe fn when(
+///
+/// # Safety
+/// They are valid expressions, the values of the type.
+pub unsafe fn when(
     whens: Vec<(*mut Node, *mut Node)>,
     otherwise: *mut Node,
     (type_oid, _, collation): (pg_sys::Oid, i32, pg_sys::Oid),
@@ -366,7 +371,10 @@ unsafe fn when(
 }
 
 /// `choice = number`
-unsafe fn is_choice(choice: i16, number: i32) -> *mut Node {
+///
+/// # Safety
+/// `choice` is a column of the one relation of a level.
+pub unsafe fn is_choice(choice: i16, number: i32) -> *mut Node {
     unsafe {
         let op = node::make::<pg_sys::OpExpr>();
         (*op).opno = pg_sys::Int4EqualOperator.into();
@@ -459,7 +467,9 @@ unsafe fn action(
                 insert: Some(apply::insert(target.relid, assigned)?),
                 checks,
             },
-            _ => pull::update(target, reading, assigned, checks)?,
+            _ => pull::update(target, assigned, checks, &mut |attno| {
+                reading.target_column(target.relid, attno) as usize - 1
+            })?,
         })
     }
 }

@@ -38,6 +38,7 @@ mod ship;
 mod split;
 mod statement;
 mod tableoid;
+mod upsert;
 mod values;
 mod whole_rows;
 mod wrapped;

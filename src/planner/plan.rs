@@ -321,6 +321,10 @@ pub struct ModifyPlan {
     /// The column that says which action a row gets, counted from 1; 0: none. Without it: the only one.
     pub choice: Option<usize>,
     pub actions: Vec<Action>,
+    /// Columns that say whether a row is allowed, whatever happens to it.
+    pub checks: Vec<(usize, RowCheck)>,
+    /// The column with the number of the row that ON CONFLICT DO UPDATE proposes.
+    pub proposal: Option<usize>,
     pub repeats: Repeats,
     /// Foreign keys that forbid rows to leave their shard.
     pub referenced: Vec<Referenced>,
@@ -338,6 +342,10 @@ impl ModifyPlan {
         plan.key = place(plan.key)?;
         plan.ctid = place(plan.ctid)?;
         plan.choice = plan.choice.map(place).transpose()?;
+        plan.proposal = plan.proposal.map(place).transpose()?;
+        for (column, _) in &mut plan.checks {
+            *column = place(*column)?;
+        }
         for action in &mut plan.actions {
             action.new_key = action.new_key.map(place).transpose()?;
             let statements = [&mut action.in_place, &mut action.remove, &mut action.insert];
@@ -352,6 +360,25 @@ impl ModifyPlan {
         }
         Ok(plan)
     }
+}
+
+/// Rows that are proposed for insertion: the ones that they are in conflict with are found and locked.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct FindPlan {
+    pub relid: u32,
+    pub colocation: i32,
+    /// Column of the rows below that is the distribution column; None: it is NULL.
+    pub key: Option<usize>,
+    /// Finds and locks the rows that are in conflict with those of the parameters: their number in these, ctid, columns.
+    pub lookup: SqlTemplate,
+    /// The columns that are proposed, and their attribute numbers.
+    pub columns: Vec<InsertColumn>,
+    pub attributes: Vec<i16>,
+    /// Types of what the shards answer.
+    pub answer: Vec<u32>,
+    /// Where that goes in the rows; the number becomes that of the row.
+    pub outputs: Vec<usize>,
+    pub as_others: bool,
 }
 
 /// What happens to a row.
@@ -521,6 +548,7 @@ impl Private for LockPlan {}
 impl Private for MovePlan {}
 impl Private for ChangesPlan {}
 impl Private for ModifyPlan {}
+impl Private for FindPlan {}
 impl Private for CursorPlan {}
 
 /// A WITH query that nobody reads is not run, but its parallel-unsafe function is seen by the node's planner. That one

@@ -100,6 +100,8 @@ pub unsafe fn prepare(query: *mut Query, table: &catalog::Table, reason: String)
             ctid: read.ctid,
             choice: None,
             actions: vec![read.action],
+            checks: Vec::new(),
+            proposal: None,
             repeats: if once { Repeats::Never } else { Repeats::Once },
             referenced: read.referenced,
             as_others: target.as_others,
@@ -285,7 +287,9 @@ unsafe fn read(query: *mut Query, target: &Target, picked: Option<Picked>) -> Re
         reading::share_with(&levels);
 
         let action = if update {
-            self::update(target, &mut reading, &assigned, row_checks)?
+            self::update(target, &assigned, row_checks, &mut |attno| {
+                reading.target_column(target.relid, attno) as usize - 1
+            })?
         } else {
             Action {
                 command: Command::Delete,
@@ -332,15 +336,15 @@ unsafe fn strength_of(query: *mut Query, relid: pg_sys::Oid) -> LockClauseStreng
     }
 }
 
-/// UPDATE of rows that are given as these columns.
+/// UPDATE of rows that are given as these columns; `old` says where the others are, should the key be assigned.
 ///
 /// # Safety
-/// The reading has all columns of the target where its key is assigned.
+/// They are columns of the target.
 pub unsafe fn update(
     target: &Target,
-    reading: &mut Reading,
     assigned: &[Assigned],
     checks: Vec<(usize, RowCheck)>,
+    old: &mut dyn FnMut(i16) -> usize,
 ) -> Result<Action> {
     unsafe {
         let new_key = target.new_key(assigned);
@@ -351,7 +355,7 @@ pub unsafe fn update(
                 let new = assigned.iter().find(|(a, _)| *a == attno).map(|(_, p)| *p);
                 let position = match new {
                     Some(position) => position,
-                    None => reading.target_column(target.relid, attno) as usize - 1,
+                    None => old(attno),
                 };
                 row.push((attno, position));
             }
@@ -513,33 +517,44 @@ impl NewRow<'_> {
     /// The whole row, of the table's type.
     unsafe fn row(&self, reading: &mut Reading, var: *mut pg_sys::Var) -> Result<*mut Node> {
         unsafe {
-            let row = node::make::<pg_sys::RowExpr>();
-            let mut values = Vec::new();
-            let mut names = Vec::new();
-            for attno in 1..=types::column_count(self.relid) {
-                if !types::has_column(self.relid, attno) {
-                    let null = pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid);
-                    values.push(null.cast::<Node>());
-                    names.push(pg_sys::makeString(node::pstrdup("dropped")));
-                    continue;
-                }
-                let column = expr::var(
-                    self.target,
-                    attno,
-                    types::attribute_signature(self.relid, attno),
-                );
-                values.push(self.column(reading, attno, column)?);
-                names.push(pg_sys::makeString(pg_sys::get_attname(
-                    self.relid, attno, false,
-                )));
-            }
-            (*row).args = list::from(values);
-            (*row).colnames = list::from(names);
-            (*row).row_typeid = (*var).vartype;
-            (*row).row_format = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
-            (*row).location = -1;
-            Ok(row.cast())
+            whole_row(self.relid, (*var).vartype, self.target, &mut |column| {
+                self.column(reading, (*column).varattno, column)
+            })
         }
+    }
+}
+
+/// A row of the relation, of this type; `value` answers each column's, given the Var of `varno`.
+///
+/// # Safety
+/// Called inside the server.
+pub unsafe fn whole_row(
+    relid: pg_sys::Oid,
+    type_oid: pg_sys::Oid,
+    varno: i32,
+    value: &mut dyn FnMut(*mut pg_sys::Var) -> Result<*mut Node>,
+) -> Result<*mut Node> {
+    unsafe {
+        let row = node::make::<pg_sys::RowExpr>();
+        let mut values = Vec::new();
+        let mut names = Vec::new();
+        for attno in 1..=types::column_count(relid) {
+            if !types::has_column(relid, attno) {
+                let null = pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid);
+                values.push(null.cast::<Node>());
+                names.push(pg_sys::makeString(node::pstrdup("dropped")));
+                continue;
+            }
+            let column = expr::var(varno, attno, types::attribute_signature(relid, attno));
+            values.push(value(column)?);
+            names.push(pg_sys::makeString(pg_sys::get_attname(relid, attno, false)));
+        }
+        (*row).args = list::from(values);
+        (*row).colnames = list::from(names);
+        (*row).row_typeid = type_oid;
+        (*row).row_format = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+        (*row).location = -1;
+        Ok(row.cast())
     }
 }
 

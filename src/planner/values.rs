@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::pg::{expr, list, node};
 use crate::planner::insert::Made;
 use crate::planner::plan::Private;
-use crate::planner::{conflict, insert, statement, tableoid};
+use crate::planner::{insert, statement, tableoid, upsert};
 use pgrx::pg_sys::{self, CmdType, Node, NodeTag, PlannedStmt, Query, RTEKind, RangeTblEntry};
 
 /// Plans such a statement; None: it is another one, or its rows need a planner.
@@ -24,6 +24,9 @@ pub unsafe fn plan(query: *mut Query) -> Result<Option<*mut PlannedStmt>> {
         let TableKind::Distributed { key, colocation } = &table.kind else {
             return Ok(None);
         };
+        if upsert::reason(query, &table)?.is_some() {
+            return Ok(None);
+        }
         let entry = list::rt_fetch(number, (*query).rtable);
         let lists = std::mem::replace(&mut (*entry).values_lists, std::ptr::null_mut());
         let Some(columns) = Columns::of(query, number, lists) else {
@@ -31,7 +34,6 @@ pub unsafe fn plan(query: *mut Query) -> Result<Option<*mut PlannedStmt>> {
             return Ok(None);
         };
         tableoid::replace(query)?;
-        conflict::keeps_key(query, *key)?;
         let attributes = &columns.attributes;
         let (made, returning) = insert::prepare_rows(query, *key, colocation.id, attributes)?;
         statement_of(query, lists, columns, made, returning).map(Some)

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::pg::{list, node};
-use crate::planner::{leaf, locks, merge, moved, writing};
+use crate::planner::{leaf, locks, merge, moved, upsert, writing};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag, Query, RTEKind};
 use std::ffi::CStr;
@@ -15,10 +15,17 @@ pub enum Kind {
     Insert,
     Change,
     Move,
+    Find,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Lock, Kind::Insert, Kind::Change, Kind::Move];
+    const ALL: [Kind; 5] = [
+        Kind::Lock,
+        Kind::Insert,
+        Kind::Change,
+        Kind::Move,
+        Kind::Find,
+    ];
 
     fn mark(self) -> &'static str {
         match self {
@@ -26,6 +33,7 @@ impl Kind {
             Kind::Insert => "shard_ext insert ",
             Kind::Change => "shard_ext change ",
             Kind::Move => "shard_ext move ",
+            Kind::Find => "shard_ext find ",
         }
     }
 }
@@ -149,6 +157,8 @@ unsafe extern "C-unwind" fn plan_custom_path(
             writing::plan_insert(path, tlist, plans)
         } else if kind == Kind::Change as i32 {
             writing::plan_change(path, tlist, plans)
+        } else if kind == Kind::Find as i32 {
+            upsert::plan_find(path, tlist, plans)
         } else {
             moved::plan_move(path, tlist, plans)
         }

@@ -13,8 +13,9 @@ use crate::pg::{expr, levels, list, node};
 use crate::planner::insert::{self, Made};
 use crate::planner::modify::Change;
 use crate::planner::plan::{ChangesPlan, Private};
+use crate::planner::pull::{self, Pulled};
 use crate::planner::remote::Remote;
-use crate::planner::{copies, leaf, modify, pull, ship, statement, wrapped, Planner};
+use crate::planner::{copies, leaf, modify, ship, statement, upsert, wrapped, Planner};
 use order::Order;
 use pgrx::pg_sys::{self, CmdType, Oid, PlannedStmt, Query};
 use std::collections::HashSet;
@@ -141,7 +142,10 @@ unsafe fn take_parts(query: *mut Query, order: &Order) -> Result<Parts> {
                 continue;
             };
             number += 1;
-            let read = if (*body).commandType == CmdType::CMD_INSERT {
+            let read = if let Some(reason) = upsert::reason(body, &table)? {
+                parts.pulled.push(number);
+                changed(upsert::prepare(body, &table, reason)?, number)
+            } else if (*body).commandType == CmdType::CMD_INSERT {
                 if !(*body).withCheckOptions.is_null() {
                     return Err(refused(
                         "it inserts under row security or through a view with a check option",
@@ -164,7 +168,7 @@ unsafe fn take_parts(query: *mut Query, order: &Order) -> Result<Parts> {
                     }
                     Change::Pulled(reason) => {
                         parts.pulled.push(number);
-                        pulled(body, &table, reason, number)?
+                        changed(pull::prepare(body, &table, reason)?, number)
                     }
                     Change::Nothing => return Err(refused("the table has no shards")),
                 }
@@ -218,25 +222,15 @@ unsafe fn pushed(
     }
 }
 
-/// UPDATE or DELETE as a subquery that reads and locks the rows, below the node that changes them.
-unsafe fn pulled(
-    body: *mut Query,
-    table: &catalog::Table,
-    reason: ship::Reason,
-    part: u32,
-) -> Result<*mut Query> {
+/// A subquery that reads and locks rows, below the node that changes them.
+unsafe fn changed(mut pulled: Pulled, part: u32) -> *mut Query {
     unsafe {
-        let mut pulled = pull::prepare(body, table, reason)?;
         pulled.plan.part = Some(part);
         let number = leaf::change_count();
         leaf::add_change(pulled.plan);
         let returning = pulled.returning.unwrap_or(std::ptr::null_mut());
-        Ok(above_rows(
-            pulled.rows,
-            (wrapped::Kind::Change, number),
-            "changed",
-            returning,
-        ))
+        let change = (wrapped::Kind::Change, number);
+        above_rows(pulled.rows, change, "changed", returning)
     }
 }
 

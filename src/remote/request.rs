@@ -28,6 +28,15 @@ pub struct Params {
     pub formats: Vec<Format>,
 }
 
+impl Params {
+    /// Adds a value in binary format.
+    pub fn push(&mut self, type_oid: Oid, value: Vec<u8>) {
+        self.types.push(type_oid);
+        self.formats.push(Format::Binary);
+        self.values.push(Some(value));
+    }
+}
+
 /// One SQL statement (extended protocol: no `;`).
 #[derive(Debug, Clone)]
 pub struct Statement {

@@ -49,7 +49,6 @@ UPDATE q SET k = 9999 WHERE k = 5;
 UPDATE s SET k = k - 1 RETURNING *;
 UPDATE s SET k = 77;
 INSERT INTO a (k, v) VALUES (1, 1) ON CONFLICT (k) DO UPDATE SET k = excluded.k, v = 1234 RETURNING k, v;
--- refused: 0A000
 INSERT INTO a (k, v) VALUES (1, 1) ON CONFLICT (k) DO UPDATE SET k = 17;
 BEGIN;
 UPDATE a SET k = k + 10000;

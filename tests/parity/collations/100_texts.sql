@@ -47,5 +47,4 @@ INSERT INTO notes VALUES (1, 'ä'), (2, 'neu') ON CONFLICT (id, w) DO UPDATE SET
 SELECT * FROM words ORDER BY n, id, w, v;
 SELECT * FROM notes ORDER BY id, w;
 ROLLBACK;
--- refused: 0A000
 INSERT INTO notes VALUES (1, 'ä') ON CONFLICT (id, w) DO UPDATE SET w = notes.w || CASE WHEN notes.w > 'b' THEN '+' ELSE '-' END;

@@ -16,7 +16,6 @@ INSERT INTO serials (other, v, w) VALUES (DEFAULT, currval('serials_id_seq'), 1)
 INSERT INTO members (account, email, nick) VALUES (900, 'A@b', NULL), (900, 'c@d', 'nick'), (901, 'A@b', 'nick') ON CONFLICT DO NOTHING RETURNING account, email;
 INSERT INTO members (account, email, nick) VALUES (900, 'a@B', NULL), (900, 'e@f', 'other'), (902, 'A@b', 'nick') ON CONFLICT (account, lower(email)) DO UPDATE SET seen = members.seen + 1, nick = excluded.email RETURNING account, email, nick, seen;
 INSERT INTO members (account, email) VALUES (910, 'x'), (910, 'X') ON CONFLICT (account, lower(email)) DO UPDATE SET seen = 2;
--- refused: 0A000
 INSERT INTO members (account, email) VALUES (910, 'x'), (911, 'X') ON CONFLICT (account, lower(email)) DO UPDATE SET account = 5;
 INSERT INTO shapes (k, d, c, n, j, r, ts) VALUES (1001, 2, 'x', ARRAY[1, 2] || 3, jsonb_build_object('a', 1), int4range(1, 5), timestamptz '2024-01-01 00:00+00' + interval '1 day'), (1002, 1 + 3, DEFAULT, '{}', '[]', '(,)', '2024-01-01 00:00+02') RETURNING k, d, c, n, j, r, ts;
 INSERT INTO shapes (k, home, homes) VALUES (1003, ('a', 1), ARRAY[('b', 2)::place]), (1004, ROW (NULL, NULL), NULL) RETURNING k, home, homes;

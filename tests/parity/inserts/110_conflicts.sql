@@ -22,7 +22,6 @@ INSERT INTO accounts (id, name, balance) VALUES (7, 'fk', 5) ON CONFLICT (id) DO
 INSERT INTO accounts (id, name) VALUES (8, 'now') ON CONFLICT (id) DO UPDATE SET name = to_char(now(), '""x') RETURNING name;
 INSERT INTO accounts (id, name) VALUES (8, 'r') ON CONFLICT (id) DO UPDATE SET seen = 5 + (random() * 0)::int RETURNING seen;
 INSERT INTO accounts (id, name) VALUES (8, 'r'), (9, 's') ON CONFLICT (id) DO UPDATE SET seen = 6 + (random() * 0)::int RETURNING seen;
--- refused: 0A000
 INSERT INTO accounts (id, name) VALUES (8, 'f') ON CONFLICT (id) DO UPDATE SET seen = twice(excluded.id) + twice(accounts.seen) RETURNING seen;
 INSERT INTO accounts (id, name) VALUES (8, 'u') ON CONFLICT (id) DO UPDATE SET name = current_user || excluded.name RETURNING name;
 INSERT INTO accounts (id, name) VALUES (8, 'sub') ON CONFLICT (id) DO UPDATE SET name = (SELECT name FROM regions WHERE region = 2) RETURNING name;
@@ -32,7 +31,6 @@ INSERT INTO accounts (id, name) VALUES (8, 'sub') ON CONFLICT (id) DO UPDATE SET
 INSERT INTO accounts (id, name) VALUES (8, 'sub') ON CONFLICT (id) DO UPDATE SET seen = 7 WHERE EXISTS (SELECT FROM staging) AND accounts.id IN (SELECT id FROM staging) RETURNING seen;
 INSERT INTO accounts (id, name) VALUES (8, 'sub') ON CONFLICT (id) DO UPDATE SET seen = 8 WHERE accounts.balance > (SELECT avg(balance) FROM accounts) RETURNING seen;
 INSERT INTO accounts (id, name) VALUES (8, 'cor') ON CONFLICT (id) DO UPDATE SET balance = (SELECT count(*) FROM regions r WHERE r.region < excluded.id) RETURNING balance;
--- refused: 0A000
 INSERT INTO accounts (id, name) VALUES (8, 'key') ON CONFLICT (id) DO UPDATE SET id = 400;
 INSERT INTO accounts (id, name) VALUES (8, 'key') ON CONFLICT (id) DO UPDATE SET id = excluded.id, name = excluded.name RETURNING name;
 INSERT INTO accounts (id, name) VALUES (8, 'key') ON CONFLICT (id) DO UPDATE SET id = accounts.id RETURNING name;

@@ -1,0 +1,552 @@
+//! The custom scan that finds, for each row that ON CONFLICT DO UPDATE proposes, the one that it is in conflict with.
+//! Proposed rows go to their shards as arrays, which answer with the rows of the table, locked. All are kept: those
+//! that others have inserted in between are looked for again.
+
+use crate::catalog::{self, Colocation};
+use crate::error::{sqlstate, Error, Result};
+use crate::executor::decode::Decoder;
+use crate::executor::encode::{ArrayBuilder, Encoder};
+use crate::executor::explain::Explainer;
+use crate::executor::kept::Kept;
+use crate::executor::lock::ctid_of_text;
+use crate::executor::modify::Place;
+use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::task;
+use crate::pg::list;
+use crate::planner::plan::{CheckKind, FindPlan, Private, RowCheck};
+use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+
+static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardFind", create_state);
+
+static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
+    c"ShardFind",
+    Callbacks {
+        begin,
+        exec,
+        end,
+        rescan,
+        explain: explain_find,
+    },
+);
+
+/// For `CustomScan.methods`.
+pub fn find_methods() -> *const pg_sys::CustomScanMethods {
+    &raw const SCAN.0
+}
+
+/// The node that a plan state is, if it is one of ours.
+///
+/// # Safety
+/// `state` is a valid plan state whose `begin` was called.
+pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Find> {
+    unsafe { state::body_of(state, &EXEC) }
+}
+
+unsafe extern "C-unwind" {
+    // executor/nodeModifyTable.h, not in pgrx's bindings
+    fn ExecComputeStoredGenerated(
+        info: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+        slot: *mut pg_sys::TupleTableSlot,
+        command: pg_sys::CmdType::Type,
+    );
+}
+
+/// Rows that are looked for at once.
+const BATCH: usize = 1000;
+
+pub struct Find {
+    plan: FindPlan,
+    colocation: Rc<Colocation>,
+    encoders: Vec<Encoder>,
+    decoder: Decoder,
+    constraints: Constraints,
+    /// All proposed rows, once they were read.
+    proposed: Option<Kept>,
+    kept: *mut pg_sys::TupleTableSlot,
+    /// The number of the next of them.
+    next: i64,
+    waiting: VecDeque<Waiting>,
+    again: Option<Again>,
+}
+
+/// Some rows are looked for again.
+struct Again {
+    /// Their numbers.
+    wanted: HashSet<i64>,
+    /// Places of rows that some of them have become: none of them for another.
+    inserted: HashMap<Place, bool>,
+    /// Which ones have.
+    settled: HashSet<i64>,
+}
+
+/// A row to be handed on.
+struct Waiting {
+    number: i64,
+    tuple: pg_sys::MinimalTuple,
+    found: Option<Vec<Option<Vec<u8>>>>,
+}
+
+/// Rows of one shard group that wait for a look.
+struct Batch {
+    arrays: Vec<ArrayBuilder>,
+    /// Their places among those of the batch.
+    rows: Vec<usize>,
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
+    // SAFETY: the body's type is that of every callback here.
+    unsafe { state::create::<Find>(&EXEC.0) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    flags: i32,
+) {
+    // SAFETY: called by ExecInitCustomScan.
+    unsafe { state::begin_above(node, estate, flags, |scan| Find::new(node, scan)) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn exec(
+    node: *mut pg_sys::CustomScanState,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: ExecScan calls back with the same node.
+    unsafe { state::scan_rows(node, access) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: ExecScan calls back with this node, whose body has this type.
+    unsafe {
+        state::next_row(node, |find: &mut Find, custom, slot| {
+            find.next(custom, slot)
+        })
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: the child, the rows and the relation were opened by this node.
+    unsafe {
+        if let Some(find) = body::<Find>(node) {
+            if let Some(proposed) = find.proposed.take() {
+                proposed.end();
+            }
+            find.constraints.end();
+        }
+        state::end_child(node)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: called by ExecReScanCustomScan.
+    unsafe {
+        if let Some(find) = body::<Find>(node) {
+            find.rewind();
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn explain_find(
+    node: *mut pg_sys::CustomScanState,
+    _ancestors: *mut pg_sys::List,
+    es: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: called by ExplainNode.
+    unsafe {
+        if let Some(find) = body::<Find>(node) {
+            Explainer(es).text("Remote SQL", find.plan.lookup.text());
+        }
+    }
+}
+
+impl Find {
+    unsafe fn new(
+        node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Find> {
+        unsafe {
+            let plan = FindPlan::from_private((*scan).custom_private)?;
+            let colocation = catalog::colocation(plan.colocation)?;
+            let columns = plan.columns.iter();
+            let encoders = columns.map(|c| Encoder::new(&c.travels())).collect();
+            let decoder = Decoder::new(&plan.answer);
+            let kept = pg_sys::ExecInitExtraTupleSlot(
+                (*node).ss.ps.state,
+                (*(*node).ss.ss_ScanTupleSlot).tts_tupleDescriptor,
+                &raw const pg_sys::TTSOpsMinimalTuple,
+            );
+            Ok(Find {
+                constraints: Constraints::of(Oid::from(plan.relid), (*node).ss.ps.state),
+                plan,
+                colocation,
+                encoders,
+                decoder,
+                proposed: None,
+                kept,
+                next: 0,
+                waiting: VecDeque::new(),
+                again: None,
+            })
+        }
+    }
+
+    /// Lets the rows of these numbers be looked for again, and no others. `inserted`: places of those that were inserted, of
+    /// which some have become rows.
+    ///
+    /// # Safety
+    /// All rows were handed on.
+    pub unsafe fn look_again(&mut self, wanted: HashSet<i64>, inserted: &[Place]) {
+        self.again = Some(Again {
+            wanted,
+            inserted: inserted.iter().map(|place| (*place, false)).collect(),
+            settled: HashSet::new(),
+        });
+        unsafe { self.rewind() };
+    }
+
+    /// The numbers of those that were inserted after all.
+    pub fn settled(&mut self) -> HashSet<i64> {
+        self.again
+            .take()
+            .map(|again| again.settled)
+            .unwrap_or_default()
+    }
+
+    unsafe fn rewind(&mut self) {
+        self.next = 0;
+        self.waiting.clear();
+        if let Some(proposed) = &self.proposed {
+            unsafe { proposed.rewind() };
+        }
+    }
+
+    unsafe fn next(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
+        unsafe {
+            while self.waiting.is_empty() {
+                if !self.look(node)? {
+                    return Ok(());
+                }
+            }
+            let Some(row) = self.waiting.pop_front() else {
+                return Ok(());
+            };
+            pg_sys::ExecStoreMinimalTuple(row.tuple, self.kept, true);
+            state::copy_into_virtual(self.kept, slot);
+            let mut values = vec![Datum::null(); self.decoder.width()];
+            let mut nulls = vec![true; self.decoder.width()];
+            if let Some(found) = &row.found {
+                let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+                let old = pg_sys::MemoryContextSwitchTo(memory);
+                let get = |column: usize| found.get(column).and_then(|value| value.as_deref());
+                self.decoder
+                    .decode(get, values.as_mut_ptr(), nulls.as_mut_ptr())?;
+                pg_sys::MemoryContextSwitchTo(old);
+            }
+            (values[0], nulls[0]) = (Datum::from(row.number), false);
+            for (index, place) in self.plan.outputs.iter().enumerate() {
+                *(*slot).tts_values.add(*place) = values[index];
+                *(*slot).tts_isnull.add(*place) = nulls[index];
+            }
+            Ok(())
+        }
+    }
+
+    /// Looks for the conflicts of the next rows; false: there are none.
+    unsafe fn look(&mut self, node: *mut pg_sys::CustomScanState) -> Result<bool> {
+        unsafe {
+            let mut rows = Vec::new();
+            let mut batches: BTreeMap<usize, Batch> = BTreeMap::new();
+            while rows.len() < BATCH {
+                let slot = self.next_proposed(node);
+                if state::is_empty(slot) {
+                    break;
+                }
+                pgrx::check_for_interrupts!();
+                let number = self.next;
+                self.next += 1;
+                if self
+                    .again
+                    .as_ref()
+                    .is_some_and(|again| !again.wanted.contains(&number))
+                {
+                    continue;
+                }
+                pg_sys::slot_getallattrs(slot);
+                if self.again.is_none() {
+                    let columns = self.plan.attributes.iter().zip(&self.plan.columns);
+                    let row = columns.map(|(attno, c)| (*attno, state::value(slot, c.source)));
+                    self.constraints.check(row);
+                }
+                self.add(&mut batches, slot, rows.len(), node)?;
+                let old = pg_sys::MemoryContextSwitchTo((*(*node).ss.ps.state).es_query_cxt);
+                rows.push(Waiting {
+                    number,
+                    tuple: pg_sys::ExecCopySlotMinimalTuple(slot),
+                    found: None,
+                });
+                pg_sys::MemoryContextSwitchTo(old);
+            }
+            if rows.is_empty() {
+                return Ok(false);
+            }
+            self.ask(batches, &mut rows)?;
+            for row in rows {
+                if self.is_wanted(&row)? {
+                    self.waiting.push_back(row);
+                } else {
+                    pg_sys::heap_free_minimal_tuple(row.tuple);
+                }
+            }
+            Ok(true)
+        }
+    }
+
+    /// The next of all proposed rows, which are read when the first is asked for.
+    unsafe fn next_proposed(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+    ) -> *mut pg_sys::TupleTableSlot {
+        unsafe {
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            self.proposed.get_or_insert_with(|| Kept::of(child)).next()
+        }
+    }
+
+    /// Adds a row to those that its shard group looks for.
+    unsafe fn add(
+        &mut self,
+        batches: &mut BTreeMap<usize, Batch>,
+        slot: *mut pg_sys::TupleTableSlot,
+        index: usize,
+        node: *mut pg_sys::CustomScanState,
+    ) -> Result<()> {
+        unsafe {
+            let key = self.plan.key.and_then(|column| state::value(slot, column));
+            let Some(group) = self.colocation.group_for(key) else {
+                let (schema, table) = self.plan.lookup.target();
+                return Err(catalog::no_shard(&self.colocation, schema, table, key));
+            };
+            let columns = &self.plan.columns;
+            let batch = batches.entry(group).or_insert_with(|| Batch {
+                arrays: columns
+                    .iter()
+                    .map(|c| ArrayBuilder::new(c.element))
+                    .collect(),
+                rows: Vec::new(),
+            });
+            let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+            let old = pg_sys::MemoryContextSwitchTo(memory);
+            for ((column, array), encoder) in columns
+                .iter()
+                .zip(&mut batch.arrays)
+                .zip(&mut self.encoders)
+            {
+                match state::value(slot, column.source) {
+                    None => array.push_null(),
+                    Some(value) => array.push(|out| encoder.write(value, out)),
+                }
+            }
+            pg_sys::MemoryContextSwitchTo(old);
+            batch.rows.push(index);
+            Ok(())
+        }
+    }
+
+    /// Sends the batches, and gives the rows what was found for them.
+    fn ask(&self, batches: BTreeMap<usize, Batch>, rows: &mut [Waiting]) -> Result<()> {
+        let mut requests = Vec::new();
+        let mut about = Vec::new();
+        for (group, batch) in batches {
+            let mut params = Params::default();
+            for (column, array) in self.plan.columns.iter().zip(batch.arrays) {
+                // SAFETY: a syscache look-up.
+                let array_type = unsafe { pg_sys::get_array_type(Oid::from(column.element)) };
+                params.push(array_type, array.finish());
+            }
+            let group = &self.colocation.groups[group];
+            let node = catalog::node(group.node)?;
+            let sql = task::shared_text(task::render(&self.plan.lookup, Some(group.id), &node));
+            requests.push(Request {
+                node: group.node,
+                groups: Rc::new([group.id]),
+                access: Access::Write,
+                statement: Statement {
+                    named: task::seen_before(&sql),
+                    sql,
+                    params: Rc::new(params),
+                    results: if self.decoder.is_binary() {
+                        Format::Binary
+                    } else {
+                        Format::Text
+                    },
+                },
+                sole: false,
+                bulk: false,
+                as_others: self.plan.as_others,
+            });
+            about.push(batch.rows);
+        }
+        let mut gather = Gather::start(requests)?;
+        while let Some((answer, row)) = gather.next()? {
+            let values: Vec<Option<Vec<u8>>> = (0..self.decoder.width())
+                .map(|column| row.get(column).map(<[u8]>::to_vec))
+                .collect();
+            let number = self.number(values[0].as_deref());
+            let index = number.and_then(|number| about[answer].get(number.checked_sub(1)?));
+            let Some(index) = index else {
+                return Err(Error::new(
+                    sqlstate::PROTOCOL_VIOLATION,
+                    "a node sent a row that was not asked for",
+                ));
+            };
+            // of several indexes the first decides
+            rows[*index].found.get_or_insert(values);
+        }
+        Ok(())
+    }
+
+    fn number(&self, value: Option<&[u8]>) -> Option<usize> {
+        let value = value?;
+        if self.decoder.is_binary() {
+            usize::try_from(i64::from_be_bytes(value.try_into().ok()?)).ok()
+        } else {
+            std::str::from_utf8(value).ok()?.parse().ok()
+        }
+    }
+
+    /// Is a row to be handed on? Not one that was inserted, when some are looked for again.
+    unsafe fn is_wanted(&mut self, row: &Waiting) -> Result<bool> {
+        unsafe {
+            let (Some(again), Some(found)) = (&mut self.again, &row.found) else {
+                return Ok(true);
+            };
+            let key = self.plan.key;
+            let slot = self.kept;
+            pg_sys::ExecStoreMinimalTuple(row.tuple, slot, false);
+            pg_sys::slot_getallattrs(slot);
+            let group = self
+                .colocation
+                .group_for(key.and_then(|column| state::value(slot, column)));
+            let place = ctid_of(found[1].as_deref(), self.decoder.is_binary());
+            let (Some(group), Some((block, offset))) = (group, place) else {
+                return Err(Error::new(
+                    sqlstate::PROTOCOL_VIOLATION,
+                    "a node sent no ctid",
+                ));
+            };
+            match again.inserted.get_mut(&(group as u32, block, offset)) {
+                None => Ok(true),
+                Some(of_another) if *of_another => Err(affected_twice()),
+                Some(of_another) => {
+                    *of_another = true;
+                    again.settled.insert(row.number);
+                    Ok(false)
+                }
+            }
+        }
+    }
+}
+
+/// Block and offset, as a node sends them.
+pub fn ctid_of(value: Option<&[u8]>, binary: bool) -> Option<(u32, u16)> {
+    let value = value?;
+    if !binary {
+        return ctid_of_text(value);
+    }
+    let (block, offset) = value.split_first_chunk::<4>()?;
+    Some((
+        u32::from_be_bytes(*block),
+        u16::from_be_bytes(offset.try_into().ok()?),
+    ))
+}
+
+/// What ExecOnConflictUpdate says.
+pub fn affected_twice() -> Error {
+    RowCheck {
+        kind: CheckKind::OwnRow,
+        relation: String::new(),
+        policy: None,
+    }
+    .violation()
+}
+
+/// The constraints of the table, which PostgreSQL checks before it looks for a conflict.
+struct Constraints {
+    relation: pg_sys::Relation,
+    info: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    estate: *mut pg_sys::EState,
+}
+
+impl Constraints {
+    unsafe fn of(relid: Oid, estate: *mut pg_sys::EState) -> Constraints {
+        unsafe {
+            let relation = pg_sys::table_open(relid, pg_sys::RowExclusiveLock as i32);
+            let info = pg_sys::palloc0(std::mem::size_of::<pg_sys::ResultRelInfo>())
+                .cast::<pg_sys::ResultRelInfo>();
+            (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(info, relation, 0, std::ptr::null_mut(), 0);
+            let methods = &raw const pg_sys::TTSOpsVirtual;
+            let slot = pg_sys::ExecInitExtraTupleSlot(estate, (*relation).rd_att, methods);
+            (*slot).tts_tableOid = relid;
+            Constraints {
+                relation,
+                info,
+                slot,
+                estate,
+            }
+        }
+    }
+
+    /// Fails, as PostgreSQL does, when a row with these columns breaks one.
+    unsafe fn check(&self, row: impl Iterator<Item = (i16, Option<Datum>)>) {
+        unsafe {
+            let constraints = (*(*self.relation).rd_att).constr;
+            if constraints.is_null() {
+                return;
+            }
+            let slot = self.slot;
+            pg_sys::ExecStoreAllNullTuple(slot);
+            for (attno, value) in row {
+                let index = attno as usize - 1;
+                *(*slot).tts_isnull.add(index) = value.is_none();
+                *(*slot).tts_values.add(index) = value.unwrap_or(Datum::null());
+            }
+            if (*constraints).has_generated_stored {
+                let insert = pg_sys::CmdType::CMD_INSERT;
+                pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                    ExecComputeStoredGenerated(self.info, self.estate, slot, insert)
+                });
+            }
+            pg_sys::ExecConstraints(self.info, slot, self.estate);
+            let context = (*self.estate).es_per_tuple_exprcontext;
+            if !context.is_null() {
+                pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+            }
+        }
+    }
+
+    unsafe fn end(&mut self) {
+        unsafe {
+            if !self.relation.is_null() {
+                pg_sys::table_close(self.relation, pg_sys::NoLock as i32);
+                self.relation = std::ptr::null_mut();
+            }
+        }
+    }
+}
