@@ -11,6 +11,8 @@ pub struct Decoder {
     columns: Vec<Column>,
     binary: bool,
     scratch: Vec<u8>,
+    /// The values of the row that was decoded last by `decode_next`.
+    row: Vec<u64>,
 }
 
 struct Column {
@@ -48,6 +50,7 @@ impl Decoder {
             columns,
             binary,
             scratch: Vec::new(),
+            row: Vec::new(),
         }
     }
 
@@ -69,17 +72,53 @@ impl Decoder {
         values: *mut Datum,
         nulls: *mut bool,
     ) -> Result<()> {
+        unsafe {
+            let memory = match self.needed(&get) {
+                0 => std::ptr::null_mut(),
+                needed => pg_sys::palloc(needed).cast(),
+            };
+            self.decode_into(memory, get, values, nulls)
+        }
+    }
+
+    /// The same for a row that is gone when the next comes: what is passed by reference lives until the next call, or
+    /// in the current memory context.
+    ///
+    /// # Safety
+    /// As above.
+    pub unsafe fn decode_next<'a>(
+        &mut self,
+        get: impl Fn(usize) -> Option<&'a [u8]>,
+        values: *mut Datum,
+        nulls: *mut bool,
+    ) -> Result<()> {
+        let words = self.needed(&get).div_ceil(8);
+        if words > self.row.len() {
+            self.row.resize(words, 0);
+        }
+        let memory = self.row.as_mut_ptr().cast();
+        unsafe { self.decode_into(memory, get, values, nulls) }
+    }
+
+    /// The bytes that `decode_into` fills.
+    fn needed<'a>(&self, get: impl Fn(usize) -> Option<&'a [u8]>) -> usize {
         let mut needed = 0;
         for (index, column) in self.columns.iter().enumerate() {
             if column.kind == Kind::Bytes {
                 needed += get(index).map_or(0, |bytes| aligned(bytes.len() + 4));
             }
         }
+        needed
+    }
+
+    unsafe fn decode_into<'a>(
+        &mut self,
+        mut memory: *mut u8,
+        get: impl Fn(usize) -> Option<&'a [u8]>,
+        values: *mut Datum,
+        nulls: *mut bool,
+    ) -> Result<()> {
         unsafe {
-            let mut memory: *mut u8 = std::ptr::null_mut();
-            if needed > 0 {
-                memory = pg_sys::palloc(needed).cast();
-            }
             for (index, column) in self.columns.iter_mut().enumerate() {
                 let Some(bytes) = get(index) else {
                     *nulls.add(index) = true;

@@ -113,12 +113,26 @@ unsafe extern "C-unwind" fn exec(
     node: *mut pg_sys::CustomScanState,
 ) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: ExecScan calls back with the same node.
-    unsafe { state::scan_rows(node, access) }
+    unsafe {
+        if state::is_plain(node) {
+            state::start_row(node);
+            give(&raw mut (*node).ss)
+        } else {
+            state::scan_rows(node, access)
+        }
+    }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with this node, whose body has this type.
+    // SAFETY: ExecScan calls back with this node.
+    unsafe { give(node) }
+}
+
+/// # Safety
+/// `node` is one of ours.
+unsafe fn give(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the body of the node has this type.
     unsafe {
         state::next_row(node, |scan: &mut Scan, custom, slot| {
             if scan.plan.plan.part.is_some() {
@@ -474,7 +488,7 @@ impl Scan {
                     Some((_, row)) => {
                         let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
                         let old = pg_sys::MemoryContextSwitchTo(memory);
-                        self.decoder.decode(
+                        self.decoder.decode_next(
                             |column| row.get(column),
                             (*slot).tts_values,
                             (*slot).tts_isnull,

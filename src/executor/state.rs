@@ -144,6 +144,31 @@ pub unsafe fn scan_rows(
     unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
 }
 
+/// Does a node give the rows of its `access` as they are, so that ExecScan is not needed for them?
+///
+/// # Safety
+/// Called from the node's `exec`.
+pub unsafe fn is_plain(node: *mut pg_sys::CustomScanState) -> bool {
+    unsafe {
+        let ps = &(*node).ss.ps;
+        ps.qual.is_null() && ps.ps_ProjInfo.is_null() && (*ps.state).es_epq_active.is_null()
+    }
+}
+
+/// What ExecScan does before it asks a plain node for a row.
+///
+/// # Safety
+/// Called from the node's `exec`.
+pub unsafe fn start_row(node: *mut pg_sys::CustomScanState) {
+    pgrx::check_for_interrupts!();
+    unsafe {
+        let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+        if !(*memory).isReset {
+            pg_sys::MemoryContextReset(memory);
+        }
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn recheck(
     _node: *mut pg_sys::ScanState,
