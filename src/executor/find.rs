@@ -1,5 +1,5 @@
-//! The custom scan that finds, for each row that ON CONFLICT DO UPDATE proposes, the one that it is in conflict with.
-//! Proposed rows go to their shards as arrays, which answer with the rows of the table, locked. All are kept: those
+//! The custom scan that finds, for each row that an INSERT with ON CONFLICT proposes, the one that it is in conflict
+//! with. Proposed rows go to their shards as arrays, which answer with the rows of the table, locked to be updated. All are kept: those
 //! that others have inserted in between are looked for again.
 
 use crate::catalog::{self, Colocation};
@@ -82,6 +82,8 @@ struct Again {
     inserted: HashMap<Place, bool>,
     /// Which ones have.
     settled: HashSet<i64>,
+    /// Some are in conflict with those.
+    repeated: bool,
 }
 
 /// A row to be handed on.
@@ -211,16 +213,15 @@ impl Find {
             wanted,
             inserted: inserted.iter().map(|place| (*place, false)).collect(),
             settled: HashSet::new(),
+            repeated: false,
         });
         unsafe { self.rewind() };
     }
 
-    /// The numbers of those that were inserted after all.
-    pub fn settled(&mut self) -> HashSet<i64> {
-        self.again
-            .take()
-            .map(|again| again.settled)
-            .unwrap_or_default()
+    /// The numbers of those that were inserted after all; and are some of the others in conflict with these?
+    pub fn settled(&mut self) -> (HashSet<i64>, bool) {
+        let again = self.again.take();
+        again.map_or_else(Default::default, |again| (again.settled, again.repeated))
     }
 
     unsafe fn rewind(&mut self) {
@@ -451,7 +452,11 @@ impl Find {
             };
             match again.inserted.get_mut(&(group as u32, block, offset)) {
                 None => Ok(true),
-                Some(of_another) if *of_another => Err(affected_twice()),
+                Some(of_another) if *of_another && self.plan.updates => Err(affected_twice()),
+                Some(of_another) if *of_another => {
+                    again.repeated = true;
+                    Ok(true)
+                }
                 Some(of_another) => {
                     *of_another = true;
                     again.settled.insert(row.number);

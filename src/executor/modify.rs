@@ -71,7 +71,7 @@ pub struct Modify {
     was_read: bool,
     /// Rows that were read to be changed, or have come of that: none is changed twice.
     seen: HashSet<Place>,
-    /// Of rows that ON CONFLICT DO UPDATE proposes: the numbers of those that may not have been inserted, and the places
+    /// Of rows that an INSERT with ON CONFLICT proposes: the numbers of those that may not have been inserted, and the places
     /// of those among them that were.
     missed: HashSet<i64>,
     inserted: Vec<Place>,
@@ -373,15 +373,21 @@ impl Modify {
             self.given = pg_sys::tuplestore_alloc_read_pointer(all, rewind);
             pg_sys::MemoryContextSwitchTo(old);
             self.read_into(node, again)?;
+            let (settled, repeated) = find.settled();
             if self.plan.part.is_some() {
                 // what they return is known already
+                if repeated {
+                    return Err(Error::refused(
+                        "a WITH clause proposes rows that are in conflict with each other, while the statement reads their table",
+                        "Run the WITH clause as a statement of its own, in the same transaction.",
+                    ));
+                }
                 return Err(Error::new(
                     sqlstate::SERIALIZATION_FAILURE,
                     "could not insert rows because others have inserted such in between",
                 )
                 .hint("Run the transaction again."));
             }
-            let settled = find.settled();
             let before = std::mem::replace(&mut self.store, again);
             self.change(node)?;
             // what was inserted or changed at first, then these

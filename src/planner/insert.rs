@@ -13,9 +13,7 @@ use crate::planner::plan::{CheckKind, InsertColumn, InsertPlan, Private, Prune, 
 use crate::planner::remote::{self, Order};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
-use crate::planner::{
-    copies, insert_select, modify, reading, returning, statement, upsert, Planner,
-};
+use crate::planner::{copies, insert_select, modify, proposed, reading, statement, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query, RTEKind};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -32,11 +30,8 @@ pub unsafe fn plan(query: *mut Query, standard: Planner) -> Result<*mut PlannedS
         match &target.kind {
             TableKind::Reference => copies::plan(query, standard),
             TableKind::Distributed { key, colocation } => {
-                if let Some(reason) = upsert::reason(query, &target)? {
-                    return upsert::plan(query, &target, reason, standard);
-                }
-                if returning::follows_rows(query)? {
-                    return returning::plan(query, standard, super::plan_rest);
+                if let Some(reason) = proposed::reason(query, &target)? {
+                    return proposed::plan(query, &target, reason, standard);
                 }
                 if is_single_row(query) {
                     return single_row(query, *key, colocation);

@@ -323,7 +323,7 @@ pub struct ModifyPlan {
     pub actions: Vec<Action>,
     /// Columns that say whether a row is allowed, whatever happens to it.
     pub checks: Vec<(usize, RowCheck)>,
-    /// The column with the number of the row that ON CONFLICT DO UPDATE proposes.
+    /// The column with the number of the row that an INSERT with ON CONFLICT proposes.
     pub proposal: Option<usize>,
     pub repeats: Repeats,
     /// Foreign keys that forbid rows to leave their shard.
@@ -362,15 +362,17 @@ impl ModifyPlan {
     }
 }
 
-/// Rows that are proposed for insertion: the ones that they are in conflict with are found and locked.
+/// Rows that are proposed for insertion: the ones that they are in conflict with are found, and locked to be updated.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct FindPlan {
     pub relid: u32,
     pub colocation: i32,
     /// Column of the rows below that is the distribution column; None: it is NULL.
     pub key: Option<usize>,
-    /// Finds and locks the rows that are in conflict with those of the parameters: their number in these, ctid, columns.
+    /// Finds the rows that are in conflict with those of the parameters: their number in these, ctid, columns.
     pub lookup: SqlTemplate,
+    /// What is found is updated, not only left alone.
+    pub updates: bool,
     /// The columns that are proposed, and their attribute numbers.
     pub columns: Vec<InsertColumn>,
     pub attributes: Vec<i16>,

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::pg::{expr, list, node};
 use crate::planner::insert::Made;
 use crate::planner::plan::Private;
-use crate::planner::{insert, statement, tableoid, upsert};
+use crate::planner::{insert, proposed, statement, tableoid};
 use pgrx::pg_sys::{self, CmdType, Node, NodeTag, PlannedStmt, Query, RTEKind, RangeTblEntry};
 
 /// Plans such a statement; None: it is another one, or its rows need a planner.
@@ -24,7 +24,7 @@ pub unsafe fn plan(query: *mut Query) -> Result<Option<*mut PlannedStmt>> {
         let TableKind::Distributed { key, colocation } = &table.kind else {
             return Ok(None);
         };
-        if upsert::reason(query, &table)?.is_some() {
+        if proposed::reason(query, &table)?.is_some() {
             return Ok(None);
         }
         let entry = list::rt_fetch(number, (*query).rtable);

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::pg::{list, node};
-use crate::planner::{leaf, locks, merge, moved, upsert, writing};
+use crate::planner::{leaf, locks, merge, moved, proposed, writing};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag, Query, RTEKind};
 use std::ffi::CStr;
@@ -158,7 +158,7 @@ unsafe extern "C-unwind" fn plan_custom_path(
         } else if kind == Kind::Change as i32 {
             writing::plan_change(path, tlist, plans)
         } else if kind == Kind::Find as i32 {
-            upsert::plan_find(path, tlist, plans)
+            proposed::plan_find(path, tlist, plans)
         } else {
             moved::plan_move(path, tlist, plans)
         }

@@ -15,7 +15,7 @@ use crate::planner::modify::Change;
 use crate::planner::plan::{ChangesPlan, Private};
 use crate::planner::pull::{self, Pulled};
 use crate::planner::remote::Remote;
-use crate::planner::{copies, leaf, modify, ship, statement, upsert, wrapped, Planner};
+use crate::planner::{copies, leaf, modify, proposed, ship, statement, wrapped, Planner};
 use order::Order;
 use pgrx::pg_sys::{self, CmdType, Oid, PlannedStmt, Query};
 use std::collections::HashSet;
@@ -126,6 +126,8 @@ unsafe fn names_system_column(query: *mut Query) -> bool {
 unsafe fn take_parts(query: *mut Query, order: &Order) -> Result<Parts> {
     unsafe {
         let mut parts = Parts::default();
+        // new rows come after all other changes
+        let mut late = Vec::new();
         let mut number = 0;
         let clauses = list::iter::<pg_sys::CommonTableExpr>((*query).cteList);
         for (index, cte) in clauses.enumerate() {
@@ -142,20 +144,20 @@ unsafe fn take_parts(query: *mut Query, order: &Order) -> Result<Parts> {
                 continue;
             };
             number += 1;
-            let read = if let Some(reason) = upsert::reason(body, &table)? {
-                parts.pulled.push(number);
-                changed(upsert::prepare(body, &table, reason)?, number)
-            } else if (*body).commandType == CmdType::CMD_INSERT {
-                if !(*body).withCheckOptions.is_null() {
-                    return Err(refused(
-                        "it inserts under row security or through a view with a check option",
-                    ));
+            let read = if (*body).commandType == CmdType::CMD_INSERT {
+                match computed_here(body, &table, order.table_is_read(index))? {
+                    Some(reason) => {
+                        late.push(number);
+                        changed(proposed::prepare(body, &table, reason)?, number)
+                    }
+                    None => {
+                        parts.inserts.push(number);
+                        if order.is_read(index) {
+                            parts.early.insert(table.relid);
+                        }
+                        inserted(body, *key, colocation.id, number)?
+                    }
                 }
-                parts.inserts.push(number);
-                if order.is_read(index) {
-                    parts.early.insert(table.relid);
-                }
-                inserted(body, *key, colocation.id, number)?
             } else {
                 if order.locked_later(index) {
                     return Err(refused("rows of the table are locked by what it returns, or for a change of a table here"));
@@ -178,7 +180,26 @@ unsafe fn take_parts(query: *mut Query, order: &Order) -> Result<Parts> {
             // One that nobody reads would not be planned.
             (*cte).cterefcount = (*cte).cterefcount.max(1);
         }
+        parts.pulled.extend(late);
         Ok(parts)
+    }
+}
+
+/// Why all that an INSERT returns is computed before it inserts, if it is. Where others insert such rows at the same time,
+/// the shards tell better what becomes of a conflict, so this is for what needs it.
+unsafe fn computed_here(
+    body: *mut Query,
+    table: &catalog::Table,
+    table_is_read: bool,
+) -> Result<Option<ship::Reason>> {
+    unsafe {
+        Ok(match proposed::reason(body, table)? {
+            None if table_is_read => Some("the statement sees the table as it was".into()),
+            None if !(*body).withCheckOptions.is_null() => {
+                Some("new rows are checked first".into())
+            }
+            reason => reason,
+        })
     }
 }
 

@@ -93,6 +93,12 @@ impl Order {
         self.0.iter().any(|piece| piece.refers.contains(&clause))
     }
 
+    /// Does some piece, or the WITH clause itself, read the table that it changes?
+    pub fn table_is_read(&self, clause: usize) -> bool {
+        let table = self.0[clause].changes;
+        table.is_some_and(|table| self.0.iter().any(|piece| piece.reads.contains(&table)))
+    }
+
     /// Are rows of the table of an UPDATE or DELETE locked after they have changed? By pieces that read what it returns, also
     /// through others, or for pieces in which PostgreSQL itself changes rows.
     pub fn locked_later(&self, clause: usize) -> bool {

@@ -9,7 +9,6 @@ INSERT INTO accounts AS a (id, name) VALUES (108, 'whole') RETURNING a, a.*, a.i
 INSERT INTO accounts AS a (id, name) VALUES (109, 'whole'), (110, 'rows') RETURNING a, row_to_json(a) ->> 'name';
 INSERT INTO accounts (id, name) VALUES (111, 'now') RETURNING now() = transaction_timestamp(), current_user, 1;
 INSERT INTO accounts (id, name) VALUES (112, 'now'), (113, 'then') RETURNING now() = transaction_timestamp(), current_user, 1;
--- refused: 0A000
 INSERT INTO accounts (id, name) VALUES (114, 'sub') RETURNING (SELECT max(id) FROM regions, accounts b WHERE b.id < 20 AND b.id > accounts.id - 110);
 INSERT INTO accounts (id, name) VALUES (115, 'sub'), (116, 'sub') RETURNING id, (SELECT max(b.id) FROM accounts b WHERE b.id < 20);
 INSERT INTO accounts (id, name) VALUES (117, 'sub') RETURNING id, (SELECT count(*) FROM accounts b WHERE b.id <= 30), EXISTS (SELECT FROM staging s WHERE s.id = accounts.id - 100), id IN (SELECT a + 117 FROM staging);

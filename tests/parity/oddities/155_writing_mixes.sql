@@ -95,7 +95,6 @@ COMMIT;
 BEGIN;
 WITH ins AS (INSERT INTO mu SELECT id + 500, k, s FROM mt WHERE x = 1 AND id < 40 RETURNING *) UPDATE mt SET s = 'was ' || ins.v FROM ins WHERE ins.o = mt.id + 500 RETURNING mt.*, ins.o;
 WITH ins AS (INSERT INTO mt VALUES (1, 5000, 1, 'i'), (2, 5001, 2, 'j') RETURNING *) UPDATE mt SET s = 'upd' FROM ins WHERE mt.k = ins.k RETURNING mt.*;
--- refused: 0A000
 WITH ins AS (INSERT INTO mt VALUES (1, 5002, 1, 'i'), (2, 5003, 2, 'j') RETURNING *) UPDATE mt SET s = 'upd' WHERE k = (SELECT min(k) FROM ins) RETURNING mt.*;
 ROLLBACK;
 BEGIN;

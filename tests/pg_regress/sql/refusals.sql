@@ -9,8 +9,6 @@ SELECT create_distributed_table('users', 'tenant_id', shard_count => 4);
 SELECT create_distributed_table('events', 'event_id', shard_count => 2);
 SELECT create_reference_table('plans');
 
-WITH came AS (INSERT INTO users VALUES (1, 1, 'a') RETURNING *) SELECT count(*) FROM users WHERE tenant_id > (SELECT min(tenant_id) FROM came);
-WITH came AS (INSERT INTO users VALUES (1, 1, 'a') RETURNING *) SELECT (SELECT count(*) FROM users u WHERE u.name = came.name) FROM came;
 SELECT ctid FROM users ORDER BY 1 LIMIT 1 FOR UPDATE;
 SELECT ctid, xmin FROM users;
 

@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::pg::{expr, list, node, types};
 use crate::planner::insert::ArrayColumn;
 use crate::planner::plan::InsertColumn;
+use crate::planner::proposed::rows::Proposed;
 use crate::planner::reading;
-use crate::planner::upsert::Proposed;
 use pgrx::pg_sys::{self, Node, Oid, Query, RTEKind};
 
 /// The numbers of the two tables in the statement.
@@ -18,7 +18,7 @@ const ROWS: i32 = 2;
 const INT8_EQUAL: u32 = 410;
 
 /// `SELECT number, ctid, columns FROM table, unnest(arrays) WHERE … ORDER BY number FOR UPDATE`, and how the proposed
-/// columns travel. `found`: the columns to give.
+/// columns travel. `found`: the columns to give; without a strength nothing is locked.
 ///
 /// # Safety
 /// `query` is an INSERT with ON CONFLICT into the relation.
@@ -26,7 +26,7 @@ pub unsafe fn statement(
     query: *mut Query,
     proposed: &Proposed,
     found: &[i16],
-    strength: pg_sys::LockClauseStrength::Type,
+    strength: Option<pg_sys::LockClauseStrength::Type>,
 ) -> Result<(SqlTemplate, Vec<InsertColumn>)> {
     unsafe {
         let relid = proposed.relid;
@@ -34,10 +34,11 @@ pub unsafe fn statement(
             .map(|(index, attno)| ArrayColumn::of(relid, *attno, index))
             .collect();
         let mut conditions = Vec::new();
-        for index in arbiters(query) {
-            conditions.push(conflict(index, proposed, &arrays)?);
+        for index in arbiters(query, relid) {
+            conditions.extend(conflict(index, proposed, &arrays)?);
         }
         let condition = match conditions[..] {
+            [] => pg_sys::makeBoolConst(false, false),
             [only] => only,
             _ => pg_sys::makeBoolExpr(pg_sys::BoolExprType::OR_EXPR, list::from(conditions), -1)
                 .cast(),
@@ -79,12 +80,14 @@ pub unsafe fn statement(
         (*order).eqop = INT8_EQUAL.into();
         (*order).sortop = pg_sys::Int8LessOperator.into();
         (*level).sortClause = list::from([order]);
-        let mark = node::make::<pg_sys::RowMarkClause>();
-        (*mark).rti = TABLE as u32;
-        (*mark).strength = strength;
-        (*mark).waitPolicy = pg_sys::LockWaitPolicy::LockWaitBlock;
-        (*level).rowMarks = list::from([mark]);
-        (*level).hasForUpdate = true;
+        if let Some(strength) = strength {
+            let mark = node::make::<pg_sys::RowMarkClause>();
+            (*mark).rti = TABLE as u32;
+            (*mark).strength = strength;
+            (*mark).waitPolicy = pg_sys::LockWaitPolicy::LockWaitBlock;
+            (*level).rowMarks = list::from([mark]);
+            (*level).hasForUpdate = true;
+        }
         let template = deparse::template(level)?;
         Ok((
             template,
@@ -151,7 +154,7 @@ unsafe fn element(array: &ArrayColumn) -> (Oid, i32, Oid) {
 }
 
 /// The unique indexes of an ON CONFLICT clause, as PostgreSQL infers them.
-unsafe fn arbiters(query: *mut Query) -> Vec<Oid> {
+unsafe fn arbiters(query: *mut Query, relid: Oid) -> Vec<Oid> {
     unsafe {
         let target = (*query).resultRelation;
         let conflict = node::copy((*query).onConflict);
@@ -171,16 +174,38 @@ unsafe fn arbiters(query: *mut Query) -> Vec<Oid> {
         (*alone).onConflict = conflict;
         let root = node::make::<pg_sys::PlannerInfo>();
         (*root).parse = alone;
-        list::oids(pg_sys::infer_arbiter_indexes(root))
+        if !(*conflict).arbiterElems.is_null() || (*conflict).constraint != pg_sys::InvalidOid {
+            return list::oids(pg_sys::infer_arbiter_indexes(root));
+        }
+        // without a target: whatever forbids a row
+        let relation = pg_sys::RelationIdGetRelation(relid);
+        let indexes = list::oids(pg_sys::RelationGetIndexList(relation));
+        pg_sys::RelationClose(relation);
+        indexes
     }
 }
 
-/// When a row of the table and a proposed one are in conflict by an index.
-unsafe fn conflict(index: Oid, proposed: &Proposed, arrays: &[ArrayColumn]) -> Result<*mut Node> {
+/// When a row of the table and a proposed one are in conflict by an index, if it forbids any.
+unsafe fn conflict(
+    index: Oid,
+    proposed: &Proposed,
+    arrays: &[ArrayColumn],
+) -> Result<Option<*mut Node>> {
     unsafe {
         let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as i32);
         let info = pg_sys::BuildIndexInfo(relation);
-        pg_sys::BuildSpeculativeIndexInfo(relation, info);
+        if (*info).ii_Unique {
+            pg_sys::BuildSpeculativeIndexInfo(relation, info);
+        }
+        let operators = if (*info).ii_Unique {
+            (*info).ii_UniqueOps
+        } else {
+            (*info).ii_ExclusionOps
+        };
+        if operators.is_null() {
+            pg_sys::index_close(relation, pg_sys::AccessShareLock as i32);
+            return Ok(None);
+        }
         let mut expressions = list::iter::<Node>((*info).ii_Expressions);
         let mut keys = Vec::new();
         for key in 0..(*info).ii_NumIndexKeyAttrs as usize {
@@ -191,7 +216,7 @@ unsafe fn conflict(index: Oid, proposed: &Proposed, arrays: &[ArrayColumn]) -> R
             } else {
                 expressions.next().unwrap_or(std::ptr::null_mut())
             };
-            let operator = *(*info).ii_UniqueOps.add(key);
+            let operator = *operators.add(key);
             let collation = *(*relation).rd_indcollation.add(key);
             keys.push((value, operator, collation));
         }
@@ -228,10 +253,8 @@ unsafe fn conflict(index: Oid, proposed: &Proposed, arrays: &[ArrayColumn]) -> R
             condition = expr::and(condition, equal);
         }
         let other = of_row(predicate)?;
-        Ok(expr::and(
-            condition,
-            expr::and(node::copy(predicate), other),
-        ))
+        let predicate = expr::and(node::copy(predicate), other);
+        Ok(Some(expr::and(condition, predicate)))
     }
 }
 
