@@ -10,6 +10,7 @@ use crate::executor::decode::Decoder;
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
+use crate::executor::raw::RawRows;
 use crate::executor::scan;
 use crate::executor::shard_copy::ShardCopy;
 use crate::executor::state::{self, body, Callbacks, Methods};
@@ -338,6 +339,9 @@ impl Insert {
                 // Returned rows keep the order of the input: all rows are sent at once.
                 if !keep && self.waiting_bytes > batch_bytes() {
                     self.send_early(node)?;
+                    if self.copy_raw(node)? {
+                        break;
+                    }
                 }
             }
             self.flush(false)?;
@@ -402,6 +406,10 @@ impl Insert {
             .plan
             .key
             .and_then(|index| self.row[self.plan.columns[index].source]);
+        self.target_of(key)
+    }
+
+    fn target_of(&self, key: Option<Datum>) -> Result<usize> {
         self.colocation.group_for(key).ok_or_else(|| {
             let (schema, table) = self.plan.template.target();
             catalog::no_shard(&self.colocation, schema, table, key)
@@ -498,6 +506,45 @@ impl Insert {
             copy.add(target, |index| row[columns[index].source]);
             pg_sys::MemoryContextSwitchTo(old);
         }
+        self.attend_copy(target)
+    }
+
+    /// Copies the rest of what a scan below gives as it comes, where that is possible.
+    unsafe fn copy_raw(&mut self, node: *mut pg_sys::CustomScanState) -> Result<bool> {
+        let binary = self.copy.as_ref().is_some_and(ShardCopy::is_binary);
+        if !binary || self.lists.is_some() || self.rest.is_some() {
+            return Ok(false);
+        }
+        unsafe {
+            let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+            let child = list::nth((*node).custom_ps, 0);
+            let columns = &self.plan.columns;
+            let sources = columns.iter().map(|column| column.source);
+            let key = self.plan.key.map(|index| {
+                let column = &columns[index];
+                (column.source, Oid::from(column.value))
+            });
+            let Some(mut raw) = RawRows::of(child, sources, key) else {
+                return Ok(false);
+            };
+            loop {
+                let Some(row) = raw.next(memory)? else {
+                    return Ok(true);
+                };
+                let target = self.target_of(row.key)?;
+                if let Some(copy) = &mut self.copy {
+                    copy.add_raw(target, |index| row.get(index));
+                }
+                self.attend_copy(target)?;
+            }
+        }
+    }
+
+    /// Sends what is due after a row was added for a shard group.
+    fn attend_copy(&mut self, target: usize) -> Result<()> {
+        let Some(copy) = &mut self.copy else {
+            return Ok(());
+        };
         let due = copy.due(target);
         copy.attend()?;
         match due {

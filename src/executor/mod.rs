@@ -16,6 +16,7 @@ mod merge;
 mod modify;
 mod moved;
 mod movement;
+mod raw;
 mod scan;
 mod shard_copy;
 mod state;

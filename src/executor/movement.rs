@@ -6,6 +6,7 @@ use crate::catalog::{self, Colocation, Key, Method};
 use crate::error::{Error, Result};
 use crate::executor::explain::Explainer;
 use crate::executor::moved::{self, Moved};
+use crate::executor::raw::RawRows;
 use crate::executor::shard_copy::ShardCopy;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::pg::{list, types};
@@ -205,15 +206,35 @@ impl Move {
                 .map(|column| Oid::from(column.value))
                 .collect();
             let mut copy = ShardCopy::new(self.colocation.groups.len(), &types, Access::Read);
+            let sources = self.plan.columns.iter().map(|column| column.source);
+            let key = Some((self.plan.key, Oid::from(self.plan.key_type)));
+            let mut raw = copy
+                .is_binary()
+                .then(|| RawRows::of(child, sources, key))
+                .flatten();
             loop {
-                let slot = state::exec_child(child);
-                if state::is_empty(slot) {
-                    break;
-                }
-                pg_sys::MemoryContextReset(memory);
-                let old = pg_sys::MemoryContextSwitchTo(memory);
-                let group = self.take(slot, &mut copy);
-                pg_sys::MemoryContextSwitchTo(old);
+                let group = if let Some(raw) = &mut raw {
+                    let Some(row) = raw.next(memory)? else {
+                        break;
+                    };
+                    let old = pg_sys::MemoryContextSwitchTo(memory);
+                    let group = self.group_of(row.key);
+                    pg_sys::MemoryContextSwitchTo(old);
+                    if let Some(group) = group {
+                        copy.add_raw(group, |index| row.get(index));
+                    }
+                    group
+                } else {
+                    let slot = state::exec_child(child);
+                    if state::is_empty(slot) {
+                        break;
+                    }
+                    pg_sys::MemoryContextReset(memory);
+                    let old = pg_sys::MemoryContextSwitchTo(memory);
+                    let group = self.take(slot, &mut copy);
+                    pg_sys::MemoryContextSwitchTo(old);
+                    group
+                };
                 if let Some(group) = group.and_then(|group| copy.due(group)) {
                     self.send(group, &mut copy, statement)?;
                 }

@@ -14,7 +14,7 @@ use crate::executor::task::{self, Tasks};
 use crate::pg::list;
 use crate::planner::asks_for_row;
 use crate::planner::plan::{CachedPlan, Command, Prune, RemotePlan};
-use crate::remote::{Format, Gather, Params, Use};
+use crate::remote::{Format, Gather, Params, Row, Use};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::rc::Rc;
@@ -507,6 +507,42 @@ impl Scan {
             self.finish(node);
             Ok(())
         }
+    }
+
+    /// Could its rows be taken as nodes send them, in the binary format?
+    pub fn is_raw(&self) -> bool {
+        let plan = &self.plan.plan;
+        self.decoder.is_binary()
+            && self.checks.is_empty()
+            && plan.merge.is_empty()
+            && plan.part.is_none()
+            && plan.window.is_none()
+            && self.kept.is_none()
+            && !self.answers.is_known()
+    }
+
+    /// The next row, as its node sent it.
+    ///
+    /// # Safety
+    /// `is_raw`, and `node` is this scan's state.
+    pub unsafe fn next_raw(&mut self, node: *mut pg_sys::CustomScanState) -> Result<Option<&Row>> {
+        pgrx::check_for_interrupts!();
+        if self.done {
+            return Ok(None);
+        }
+        if self.running.is_none() {
+            // SAFETY: as the caller promises.
+            unsafe { self.start(node)? };
+        }
+        let ended = match self.running.as_mut() {
+            Some(running) => running.gather.advance()?.is_none(),
+            None => return Err(Error::internal("a scan did not start")),
+        };
+        if ended {
+            // SAFETY: as the caller promises.
+            unsafe { self.finish(node) };
+        }
+        Ok(self.running.as_ref().map(|running| running.gather.row()))
     }
 
     unsafe fn check(

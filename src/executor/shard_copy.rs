@@ -81,19 +81,39 @@ impl ShardCopy {
     /// # Safety
     /// `value` gives values of the columns' types.
     pub unsafe fn add(&mut self, group: usize, value: impl Fn(usize) -> Option<Datum>) {
+        let binary = self.binary;
+        self.append(group, |encoders, out| unsafe {
+            if binary {
+                binary_row(encoders, value, out);
+            } else {
+                text_row(encoders, value, out);
+            }
+        });
+    }
+
+    /// Do rows travel in the binary format?
+    pub fn is_binary(&self) -> bool {
+        self.binary
+    }
+
+    /// Adds a row whose values are in the binary format, in which all rows travel.
+    pub fn add_raw<'a>(&mut self, group: usize, value: impl Fn(usize) -> Option<&'a [u8]>) {
+        self.append(group, |encoders, out| {
+            encode::binary_row(encoders.len(), out);
+            for index in 0..encoders.len() {
+                encode::binary_field(value(index), out);
+            }
+        });
+    }
+
+    fn append(&mut self, group: usize, write: impl FnOnce(&mut [Encoder], &mut Vec<u8>)) {
         let shard = &mut self.shards[group];
         let out = shard.data.tail(&mut self.queue.spare);
         let before = out.len();
         if self.binary && shard.size == 0 {
             out.extend_from_slice(encode::BINARY_HEADER);
         }
-        unsafe {
-            if self.binary {
-                binary_row(&mut self.encoders, value, out);
-            } else {
-                text_row(&mut self.encoders, value, out);
-            }
-        }
+        write(&mut self.encoders, out);
         let added = out.len() - before;
         shard.size += added;
         self.buffered += added;

@@ -99,22 +99,32 @@ impl Gather {
 
     /// The next row of any request, with the index of the request. `None`: all are done.
     pub fn next(&mut self) -> Result<Option<(usize, &Row)>> {
+        Ok(self.advance()?.map(|index| (index, &self.row)))
+    }
+
+    /// Goes on to the next row of any request: `row` has it. Answers the index of the request; `None`: all are done.
+    pub fn advance(&mut self) -> Result<Option<usize>> {
         loop {
             if self.progress.stored.get() > 0 {
                 for index in 0..self.answers.len() {
                     if self.answers[index].kept(&mut self.row) {
-                        return Ok(Some((index, &self.row)));
+                        return Ok(Some(index));
                     }
                 }
             }
             if let Some(index) = self.step()? {
-                return Ok(Some((index, &self.row)));
+                return Ok(Some(index));
             }
             if self.progress.running.get() == 0 && self.progress.stored.get() == 0 {
                 self.check_failed()?;
                 return Ok(None);
             }
         }
+    }
+
+    /// The row that `advance` went to.
+    pub fn row(&self) -> &Row {
+        &self.row
     }
 
     /// One round over the open connections: takes the first row of ours that has arrived into `self.row`, or waits.
