@@ -4,6 +4,7 @@
 
 use crate::pg::node::Step;
 use crate::pg::{list, node};
+use crate::planner::pieces::trees;
 use pgrx::pg_sys::{self, CTEMaterialize, CommonTableExpr, Node, Query, RTEKind, RangeTblEntry};
 use std::ffi::CStr;
 
@@ -123,9 +124,12 @@ pub unsafe fn with_queries(query: *mut Query) {
     }
 }
 
-/// Those of one level, each before the ones that may read it.
+/// Those of one level, each before the ones that may read it. What nobody reads goes, as in PostgreSQL.
 unsafe fn replace_with_queries(level: *mut Query) {
     unsafe {
+        if (*level).commandType == pg_sys::CmdType::CMD_SELECT {
+            (*level).cteList = trees::live_with(level);
+        }
         let mut kept: Vec<*mut CommonTableExpr> = Vec::new();
         for cte in list::iter::<CommonTableExpr>((*level).cteList) {
             if becomes_subquery(cte) {

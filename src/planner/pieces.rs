@@ -5,6 +5,7 @@
 //! joined to the others at any time after those that its condition speaks of.
 
 mod change;
+mod implied;
 pub mod joins;
 pub mod trees;
 
@@ -371,13 +372,19 @@ impl Level {
                 .map(|item| vec![item])
                 .collect();
             'again: loop {
-                for a in 0..pieces.len() {
-                    for b in a + 1..pieces.len() {
-                        let union: Vec<usize> = [&pieces[a][..], &pieces[b]].concat();
-                        if self.runs(&union)? {
-                            pieces[a] = union;
-                            pieces.remove(b);
-                            continue 'again;
+                for by_others in [false, true] {
+                    for a in 0..pieces.len() {
+                        for b in a + 1..pieces.len() {
+                            let union: Vec<usize> = [&pieces[a][..], &pieces[b]].concat();
+                            let unites = match by_others {
+                                false => self.runs(&union)?,
+                                true => self.unites_by_others(&pieces[a], &pieces[b])?,
+                            };
+                            if unites {
+                                pieces[a] = union;
+                                pieces.remove(b);
+                                continue 'again;
+                            }
                         }
                     }
                 }

@@ -94,3 +94,13 @@ SET shard_ext.join_strategy = repartition;
 SELECT s1.id FROM pairs s1 WHERE s1.d IN (SELECT (SELECT max(s5.d) FROM a s5 JOIN a s6 ON s5.id = s6.id) AS c1 FROM a s2 LEFT JOIN busy s3 ON s2.id = s3.id JOIN a s4 ON s2.e = s4.e) ORDER BY 1;
 SELECT s1.id FROM a s1 WHERE s1.d IN (SELECT (SELECT max(s5.d) FROM a s5) AS c1 FROM a s2 JOIN busy s3 ON s2.n = s3.n) ORDER BY 1;
 RESET shard_ext.join_strategy;
+-- WITH queries that nobody reads, or only such
+WITH q1 AS (SELECT id FROM loc), q2 AS MATERIALIZED (SELECT q1.id FROM q1 JOIN a USING (id)) SELECT id FROM c WHERE code = 'a' ORDER BY 1;
+WITH q1 AS MATERIALIZED (SELECT id FROM loc), q2 AS (SELECT q1.id FROM q1 JOIN a USING (id) WHERE a.id IN (SELECT id FROM q1)), q3 AS MATERIALIZED (SELECT 1 AS x) SELECT c.id, x FROM c, q3 WHERE code = 'a' ORDER BY 1;
+WITH q1 AS (SELECT id FROM loc), q2 AS (SELECT id FROM q1 FOR UPDATE) SELECT id FROM c WHERE code IS NULL ORDER BY 1;
+WITH RECURSIVE q1 AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM q1 WHERE x < 3), q2 AS (SELECT x FROM q1, loc) SELECT c.id, x FROM c, q1 WHERE code = 'a' ORDER BY 1, 2;
+BEGIN;
+WITH q1 AS (SELECT id FROM loc), q2 AS (UPDATE a SET n = 77 WHERE id = 3 AND n IN (SELECT id FROM q1) RETURNING n) SELECT id FROM c WHERE code = 'a' ORDER BY 1;
+WITH q1 AS (SELECT 5 AS x), q2 AS (SELECT id FROM loc) INSERT INTO u (id, k) VALUES (3, 3) ON CONFLICT (id, k) DO UPDATE SET v = (SELECT x FROM q1) RETURNING v, (SELECT x FROM q1);
+SELECT id, n FROM a ORDER BY 1, 2;
+ROLLBACK;
