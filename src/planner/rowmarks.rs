@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
 use crate::planner::pieces::joins;
-use crate::planner::{locks, remote};
+use crate::planner::{locks, remote, whole_rows};
 use pgrx::pg_sys::{self, CmdType, Query, RTEKind};
 
 /// Puts distributed tables beside the changed or locked table into subqueries; answers the subqueries that must not
@@ -27,6 +27,7 @@ pub unsafe fn wrap(query: *mut Query) -> Result<Vec<*mut Query>> {
         let locked: Vec<u32> = list::iter::<pg_sys::RowMarkClause>((*query).rowMarks)
             .map(|mark| (*mark).rti)
             .collect();
+        let mut wrapped = Vec::new();
         for (index, rte) in list::iter::<pg_sys::RangeTblEntry>((*query).rtable).enumerate() {
             let rtindex = index as i32 + 1;
             if (*rte).rtekind != RTEKind::RTE_RELATION
@@ -44,7 +45,11 @@ pub unsafe fn wrap(query: *mut Query) -> Result<Vec<*mut Query>> {
                 let quals = conditions_of(query, rtindex);
                 remote::into_subquery(rte, quals);
                 (*rte).securityQuals = std::ptr::null_mut();
+                wrapped.push(rtindex);
             }
+        }
+        for rtindex in wrapped {
+            whole_rows::make_column(query, rtindex);
         }
         let mut children: Vec<*mut Query> = Vec::new();
         node::query_children(query, 0, |child| {

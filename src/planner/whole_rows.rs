@@ -14,30 +14,70 @@ pub unsafe fn spell_out(query: *mut Query, rtindex: i32) {
         // what the planner makes of the whole row itself is of no named type either
         (*entry).relid = pg_sys::InvalidOid;
         (*entry).relkind = 0;
-        node::map_query(query, |child| replaced(child, 0, rtindex, entry));
+        replace(query, 0, rtindex, &|var| row(var, entry));
     }
+}
+
+/// Makes whole rows of a table that is a subquery now a column of that, of the table's type: PostgreSQL's planner wants
+/// rows of no named type of it.
+///
+/// # Safety
+/// `query` is a valid Query that the caller owns; `rtindex` is a subquery of its own that reads one table.
+pub unsafe fn make_column(query: *mut Query, rtindex: i32) {
+    unsafe {
+        let entry = list::rt_fetch(rtindex, (*query).rtable);
+        let table = (*entry).subquery;
+        let columns = (*table).targetList;
+        let number = list::len(columns) as i16 + 1;
+        let used = std::cell::Cell::new(std::ptr::null_mut::<pg_sys::Var>());
+        replace(query, 0, rtindex, &|var| {
+            let column = node::copy(var);
+            (*column).varattno = number;
+            used.set(column);
+            column.cast()
+        });
+        if used.get().is_null() {
+            return;
+        }
+        let whole = expr::var(1, 0, expr::signature(used.get().cast()));
+        let name = c"whole row".as_ptr().cast_mut();
+        let column = pg_sys::makeTargetEntry(whole.cast(), number, name, false);
+        (*table).targetList = pg_sys::lappend(columns, column.cast());
+        let names = &mut (*(*entry).eref).colnames;
+        *names = pg_sys::lappend(*names, pg_sys::makeString(name).cast());
+    }
+}
+
+/// Puts what `make` says in the place of whole rows of an entry.
+unsafe fn replace(
+    query: *mut Query,
+    depth: u32,
+    rtindex: i32,
+    make: &dyn Fn(*mut pg_sys::Var) -> *mut Node,
+) {
+    unsafe { node::map_query(query, |child| replaced(child, depth, rtindex, make)) }
 }
 
 unsafe fn replaced(
     item: *mut Node,
     depth: u32,
     rtindex: i32,
-    entry: *mut RangeTblEntry,
+    make: &dyn Fn(*mut pg_sys::Var) -> *mut Node,
 ) -> *mut Node {
     unsafe {
         if item.is_null() {
             return item;
         }
         if let Some(query) = node::cast::<Query>(item) {
-            node::map_query(query, |child| replaced(child, depth + 1, rtindex, entry));
+            replace(query, depth + 1, rtindex, make);
             return item;
         }
         if let Some(var) = node::cast::<pg_sys::Var>(item) {
             let whole =
                 (*var).varattno == 0 && (*var).varno == rtindex && (*var).varlevelsup == depth;
-            return if whole { row(var, entry) } else { item };
+            return if whole { make(var) } else { item };
         }
-        node::map_children(item, |child| replaced(child, depth, rtindex, entry))
+        node::map_children(item, |child| replaced(child, depth, rtindex, make))
     }
 }
 

@@ -104,3 +104,10 @@ WITH q1 AS (SELECT id FROM loc), q2 AS (UPDATE a SET n = 77 WHERE id = 3 AND n I
 WITH q1 AS (SELECT 5 AS x), q2 AS (SELECT id FROM loc) INSERT INTO u (id, k) VALUES (3, 3) ON CONFLICT (id, k) DO UPDATE SET v = (SELECT x FROM q1) RETURNING v, (SELECT x FROM q1);
 SELECT id, n FROM a ORDER BY 1, 2;
 ROLLBACK;
+-- whole rows of tables beside the one that changes
+BEGIN;
+DELETE FROM ref USING a s1 LEFT JOIN a s2 USING (id) WHERE ref.id = s1.id AND s2 IS NOT NULL RETURNING ref.id;
+UPDATE loc SET t = s2::text FROM a s1 LEFT JOIN b s2 ON s1.n = s2.v AND s2.k > 2 WHERE loc.id = s1.id AND s1.id = 3 AND (s2 IS NULL OR s2.d IS NOT NULL) RETURNING loc.id;
+DELETE FROM loc USING a s1 LEFT JOIN b s2 ON s1.n = s2.v WHERE loc.n = s1.id AND s1.id < 2 AND s2 IS NULL RETURNING s1, s2, s2 IS NULL;
+SELECT loc.id, s1 FROM loc LEFT JOIN LATERAL (SELECT * FROM b WHERE b.id = loc.id) s1 ON s1 IS NOT NULL ORDER BY 1, 2 FOR UPDATE OF loc;
+ROLLBACK;

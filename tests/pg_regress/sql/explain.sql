@@ -68,6 +68,9 @@ RESET shard_ext.join_strategy;
 SET shard_ext.join_strategy = pull;
 EXPLAIN (COSTS OFF) SELECT e.kind, count(o.amount) FROM users u LEFT JOIN events e ON e.event_id = u.user_id LEFT JOIN orders o ON o.tenant_id = u.tenant_id GROUP BY 1;
 EXPLAIN (COSTS OFF) SELECT e.kind, count(o.amount) FROM events e LEFT JOIN (users u JOIN orders o USING (tenant_id) JOIN plans p ON p.plan = o.status) ON u.user_id = e.event_id GROUP BY 1;
+-- tables whose columns are equal to the same column are a piece, unless that has more rows than they have
+EXPLAIN (COSTS OFF) SELECT count(*) FROM users u, orders o, events e WHERE u.tenant_id = e.tenant_id AND o.tenant_id = e.tenant_id AND u.user_id = 7 AND o.order_id = e.event_id;
+EXPLAIN (COSTS OFF) SELECT count(*) FROM users u, orders o, events e WHERE u.tenant_id = e.tenant_id AND o.tenant_id = e.tenant_id AND o.order_id = e.event_id;
 RESET shard_ext.join_strategy;
 -- an outer join that is an inner one, a WITH query that is read once
 EXPLAIN (COSTS OFF) SELECT p.price, u.name FROM plans p LEFT JOIN users u ON u.name = p.plan WHERE u.user_id > 7;
