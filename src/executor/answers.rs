@@ -8,23 +8,38 @@ use std::collections::HashMap;
 /// The values of all parameters, as they are sent.
 pub type Key = Vec<Option<Vec<u8>>>;
 
-/// The rows that were received for values, as far as `work_mem` allows.
+/// The rows that were received for values, as far as `work_mem` allows. Often only the first are wanted (EXISTS, LIMIT): these
+/// are kept, too. If more are wanted another time, all are asked for, and those that were given left out.
 #[derive(Default)]
 pub struct Answers {
     store: Option<Store>,
-    known: HashMap<Key, Vec<pg_sys::MinimalTuple>>,
+    known: HashMap<Key, Known>,
     /// What is being received, unless it is too much.
     current: Option<Current>,
-    /// What is being given again: the rows that are left.
-    again: Option<std::vec::IntoIter<pg_sys::MinimalTuple>>,
+    /// What is being given again.
+    again: Option<Again>,
+    /// Rows that were given again and will be received once more, with how often.
+    given: HashMap<Vec<u8>, usize>,
     /// How often an answer was given again.
     pub repeated: u64,
+}
+
+struct Known {
+    rows: Vec<pg_sys::MinimalTuple>,
+    complete: bool,
 }
 
 struct Current {
     key: Key,
     rows: Vec<pg_sys::MinimalTuple>,
     bytes: usize,
+}
+
+struct Again {
+    key: Key,
+    /// Those that are left.
+    rows: std::vec::IntoIter<pg_sys::MinimalTuple>,
+    complete: bool,
 }
 
 /// Where the rows are, and a slot to read them with.
@@ -43,8 +58,12 @@ impl Answers {
     /// `node` is the scan's state.
     pub unsafe fn start(&mut self, node: *mut pg_sys::CustomScanState, key: Key) {
         unsafe {
-            if let Some(rows) = self.known.get(&key) {
-                self.again = Some(rows.clone().into_iter());
+            if let Some(known) = self.known.get(&key) {
+                self.again = Some(Again {
+                    rows: known.rows.clone().into_iter(),
+                    complete: known.complete,
+                    key,
+                });
                 self.repeated += 1;
                 return;
             }
@@ -53,11 +72,7 @@ impl Answers {
                 self.known.clear();
                 pg_sys::MemoryContextReset(store.context);
             }
-            self.current = Some(Current {
-                key,
-                rows: Vec::new(),
-                bytes: 0,
-            });
+            self.current = Some(Current::new(key));
         }
     }
 
@@ -66,56 +81,95 @@ impl Answers {
         self.again.is_some()
     }
 
-    /// Puts the next row of a known answer into a slot, or leaves that empty at the end.
+    /// Puts the next row of a known answer into a slot, or leaves that empty at the end. False: more rows have to be asked
+    /// for, of which `keep` tells those that were not given yet.
     ///
     /// # Safety
     /// `slot` is the scan's.
-    pub unsafe fn next(&mut self, slot: *mut pg_sys::TupleTableSlot) {
-        let (Some(rows), Some(store)) = (&mut self.again, &self.store) else {
-            return;
+    pub unsafe fn next(&mut self, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        let (Some(again), Some(store)) = (&mut self.again, &self.store) else {
+            return true;
         };
-        if let Some(row) = rows.next() {
-            unsafe {
+        unsafe {
+            if let Some(row) = again.rows.next() {
                 pg_sys::ExecStoreMinimalTuple(row, store.slot, false);
                 state::copy_into_virtual(store.slot, slot);
+                return true;
+            }
+            if again.complete {
+                return true;
+            }
+            for row in self
+                .known
+                .get(&again.key)
+                .iter()
+                .flat_map(|known| &known.rows)
+            {
+                *self.given.entry(bytes_of(*row).to_vec()).or_default() += 1;
             }
         }
+        if let Some(again) = self.again.take() {
+            self.current = Some(Current::new(again.key));
+            self.repeated -= 1;
+        }
+        false
     }
 
-    /// A row was received.
+    /// A row was received; was it not given before?
     ///
     /// # Safety
     /// `slot` is the scan's and has it.
-    pub unsafe fn keep(&mut self, slot: *mut pg_sys::TupleTableSlot) {
-        let (Some(current), Some(store)) = (&mut self.current, &self.store) else {
-            return;
+    pub unsafe fn keep(&mut self, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        let Some(store) = &self.store else {
+            return true;
         };
+        if self.current.is_none() && self.given.is_empty() {
+            return true;
+        }
         unsafe {
             let old = pg_sys::MemoryContextSwitchTo(store.context);
             let row = pg_sys::ExecCopySlotMinimalTuple(slot);
             pg_sys::MemoryContextSwitchTo(old);
-            current.rows.push(row);
-            current.bytes += (*row).t_len as usize;
-            if current.bytes > memory() / LARGEST_PART {
-                self.forget_current();
+            let is_new = match self.given.get_mut(bytes_of(row)) {
+                Some(times) if *times > 0 => {
+                    *times -= 1;
+                    false
+                }
+                _ => true,
+            };
+            match &mut self.current {
+                Some(current) => {
+                    current.rows.push(row);
+                    current.bytes += (*row).t_len as usize;
+                    if current.bytes > memory() / LARGEST_PART {
+                        self.forget_current();
+                    }
+                }
+                None => pg_sys::pfree(row.cast()),
             }
+            is_new
         }
     }
 
     /// All rows were received.
     pub fn complete(&mut self) {
-        if let Some(current) = self.current.take() {
-            self.known.insert(current.key, current.rows);
-        }
+        self.remember(true);
     }
 
     /// The scan begins anew, wherever it was.
-    ///
-    /// # Safety
-    /// Called inside the server.
-    pub unsafe fn rescan(&mut self) {
+    pub fn rescan(&mut self) {
         self.again = None;
-        unsafe { self.forget_current() };
+        if self.current.as_ref().is_some_and(|c| !c.rows.is_empty()) {
+            self.remember(false);
+        }
+        self.current = None;
+        self.given.clear();
+    }
+
+    fn remember(&mut self, complete: bool) {
+        if let Some(Current { key, rows, .. }) = self.current.take() {
+            self.known.insert(key, Known { rows, complete });
+        }
     }
 
     unsafe fn forget_current(&mut self) {
@@ -128,6 +182,21 @@ impl Answers {
             unsafe { pg_sys::pfree(row.cast()) };
         }
     }
+}
+
+impl Current {
+    fn new(key: Key) -> Current {
+        Current {
+            key,
+            rows: Vec::new(),
+            bytes: 0,
+        }
+    }
+}
+
+unsafe fn bytes_of<'a>(row: pg_sys::MinimalTuple) -> &'a [u8] {
+    // SAFETY: the tuple has this length, and the caller lets go of the bytes before it is freed.
+    unsafe { std::slice::from_raw_parts(row.cast(), (*row).t_len as usize) }
 }
 
 impl Store {

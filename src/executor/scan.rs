@@ -178,8 +178,7 @@ unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
         }
         scan.running = None;
         scan.done = false;
-        // SAFETY: called by the executor.
-        unsafe { scan.answers.rescan() };
+        scan.answers.rescan();
     }
 }
 
@@ -381,13 +380,10 @@ impl Scan {
         asked
     }
 
+    /// Gives an answer again that is known, or asks for the rows.
     unsafe fn start(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
-            let mut values = self.values((*node).ss.ps.ps_ExprContext, false);
-            if let Some((_, index)) = self.plan.plan.window {
-                values[index].1 = Some(Datum::from(self.window));
-            }
-            let params = self.encode(&values);
+            let (values, params) = self.parameters(node);
             self.runs += 1;
             if self.runs > 1 && self.keeps_answers() {
                 self.answers.start(node, params.values.clone());
@@ -395,7 +391,32 @@ impl Scan {
                     return Ok(());
                 }
             }
-            let tasks = task::plan_tasks(&self.plan, &values)?;
+            self.ask(node, &values, params)
+        }
+    }
+
+    unsafe fn parameters(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+    ) -> (Vec<(Oid, Option<Datum>)>, Params) {
+        unsafe {
+            let mut values = self.values((*node).ss.ps.ps_ExprContext, false);
+            if let Some((_, index)) = self.plan.plan.window {
+                values[index].1 = Some(Datum::from(self.window));
+            }
+            let params = self.encode(&values);
+            (values, params)
+        }
+    }
+
+    unsafe fn ask(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        values: &[(Oid, Option<Datum>)],
+        params: Params,
+    ) -> Result<()> {
+        unsafe {
+            let tasks = task::plan_tasks(&self.plan, values)?;
             // Rows that are checked here may turn out forbidden after they were changed there.
             let alone = self.checks.is_empty() && self.plan.plan.part.is_none();
             let whole = if alone {
@@ -460,9 +481,30 @@ impl Scan {
                 self.start(node)?;
             }
             if self.answers.is_known() {
-                self.answers.next(slot);
-                return Ok(());
+                if self.answers.next(slot) {
+                    return Ok(());
+                }
+                let (values, params) = self.parameters(node);
+                self.ask(node, &values, params)?;
             }
+            while self.receive(node, slot)? {
+                if self.answers.keep(slot) {
+                    return self.check(node, slot);
+                }
+                state::clear_virtual(slot);
+            }
+            self.finish(node);
+            Ok(())
+        }
+    }
+
+    /// Puts a row that a node sends into the slot; false: that was all.
+    unsafe fn receive(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<bool> {
+        unsafe {
             let Some(running) = self.running.as_mut() else {
                 return Err(Error::internal("a scan did not start"));
             };
@@ -501,11 +543,8 @@ impl Scan {
             };
             if found {
                 state::store_virtual(slot);
-                self.answers.keep(slot);
-                return self.check(node, slot);
             }
-            self.finish(node);
-            Ok(())
+            Ok(found)
         }
     }
 
@@ -532,7 +571,10 @@ impl Scan {
         }
         if self.running.is_none() {
             // SAFETY: as the caller promises.
-            unsafe { self.start(node)? };
+            unsafe {
+                let (values, params) = self.parameters(node);
+                self.ask(node, &values, params)?;
+            }
         }
         let ended = match self.running.as_mut() {
             Some(running) => running.gather.advance()?.is_none(),

@@ -141,3 +141,12 @@ SELECT count(*) FROM a JOIN wide ON a.n = wide.j;
 RESET shard_ext.join_strategy;
 RESET shard_ext.broadcast_memory;
 DROP TABLE wide;
+-- answers for values that come again, of which only the first rows were wanted, then more or fewer
+SELECT id, n, (SELECT count(*) FROM (SELECT c.id FROM c WHERE c.id = a.n LIMIT a.id) s) FROM a ORDER BY 1, 2;
+SELECT id, n, (SELECT array_agg(v) FROM (SELECT c.v FROM c WHERE c.id = a.n ORDER BY c.v LIMIT a.id) s) FROM a ORDER BY 1, 2;
+SELECT id, n, (SELECT array_agg(v) FROM (SELECT c.v FROM c WHERE c.id = a.n ORDER BY c.v DESC LIMIT 9 - a.id) s) FROM a ORDER BY id DESC, n;
+SELECT id, n, (SELECT string_agg(t, ',' ORDER BY t) FROM (SELECT b.t FROM b WHERE b.k <> a.n OFFSET 0 LIMIT CASE WHEN a.id > 3 THEN 100 ELSE 0 END) s) FROM a ORDER BY 1, 2;
+SELECT id FROM a WHERE EXISTS (SELECT FROM c WHERE c.id = a.n AND random() >= 0) ORDER BY 1;
+SELECT id, (SELECT min(x) FROM (SELECT c.v AS x FROM c WHERE c.id = a.n ORDER BY c.v LIMIT 1) s WHERE random() >= 0) FROM a ORDER BY 1, 2;
+SELECT i, (SELECT count(*) FROM (SELECT b.id FROM b WHERE b.id = i % 3 + 1 LIMIT i) s) FROM generate_series(0, 12) i;
+SELECT i, (SELECT count(*) FROM (SELECT b.id, a.t FROM b JOIN a ON a.n = b.v WHERE b.k > i % 2 LIMIT i * i) s) FROM generate_series(0, 12) i;
