@@ -72,14 +72,18 @@ impl NotIn {
         unsafe {
             let sublink = negated(condition)?;
             let rows = (*sublink).subselect.cast::<Query>();
-            if !gives_rows(rows) {
+            if !gives_rows(rows) || pg_sys::contain_volatile_functions((*sublink).testexpr) {
                 return None;
             }
             let found = as_exists(sublink, rows)?;
             let tests = expr::conjuncts((*sublink).testexpr);
             let mut parts = vec![not(exists(found))];
             for (number, test) in tests.iter().enumerate() {
-                let x = list::nth::<Node>((*test.cast::<pg_sys::OpExpr>()).args, 0);
+                let [x, other] = [0, 1]
+                    .map(|index| list::nth::<Node>((*test.cast::<pg_sys::OpExpr>()).args, index));
+                if !stands_for_column(other, number) {
+                    return None;
+                }
                 let y = list::nth::<pg_sys::TargetEntry>((*rows).targetList, number);
                 let y = (*y).expr.cast::<Node>();
                 if !is_never_null(query, x) {
@@ -122,6 +126,21 @@ unsafe fn negated(condition: *mut Node) -> Option<*mut SubLink> {
             .filter(|not| (**not).boolop == BoolExprType::NOT_EXPR)?;
         node::cast::<SubLink>(list::nth::<Node>((*not).args, 0))
             .filter(|sublink| (**sublink).subLinkType == SubLinkType::ANY_SUBLINK)
+    }
+}
+
+/// Is it a column of the subquery, perhaps cast, which is NULL when the column is?
+unsafe fn stands_for_column(value: *mut Node, number: usize) -> bool {
+    unsafe {
+        let value = expr::strip_relabel(value);
+        if let Some(cast) = node::cast::<pg_sys::FuncExpr>(value) {
+            return types::is_builtin((*cast).funcid)
+                && pg_sys::func_strict((*cast).funcid)
+                && list::len((*cast).args) == 1
+                && stands_for_column(list::nth((*cast).args, 0), number);
+        }
+        node::cast::<pg_sys::Param>(value)
+            .is_some_and(|param| (*param).paramid == number as i32 + 1)
     }
 }
 
