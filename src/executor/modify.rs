@@ -228,7 +228,7 @@ impl Modify {
                 Command::Update => "Update",
                 Command::Delete => "Delete",
                 Command::Insert => "Insert",
-                Command::Select | Command::InsertSelect => continue,
+                Command::Select | Command::InsertSelect | Command::Merge => continue,
             };
             explainer.text(word, &self.plan.table);
             if let Some(statement) = &action.in_place {

@@ -1,6 +1,9 @@
-//! MERGE into a distributed table. The join of source and target is read as a distributed query that locks the target's
+//! MERGE into a distributed table. Where the join pairs rows of one shard group and new rows stay in it, the shards run it
+//! (`pushed`). Otherwise the join of source and target is read as a distributed query that locks the target's
 //! rows; levels above it choose each row's action and compute its values; the node on top changes rows by ctid and
 //! inserts new ones (`executor/modify.rs`).
+
+mod pushed;
 
 use crate::catalog;
 use crate::error::Result;
@@ -47,6 +50,9 @@ pub unsafe fn plan(
 ) -> Result<*mut PlannedStmt> {
     unsafe {
         let target = Target::of(query, table)?;
+        if let Some(plan) = pushed::plan(query, &target)? {
+            return Ok(plan);
+        }
         leaf::refuse_system_columns(query)?;
         let session = leaf::Session::share(query);
         leaf::give_row_identity();

@@ -81,15 +81,8 @@ pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Chang
             }
         }
         let together = route.single || picked::compares_only(query);
-        for tree in [
-            (*query).targetList.cast::<Node>(),
-            (*query).jointree.cast(),
-            (*query).rtable.cast(),
-            (*query).cteList.cast(),
-        ] {
-            if let Some(reason) = obstacle_in(tree, query, together) {
-                return pulled(reason);
-            }
+        if let Some(reason) = obstacle_of(query, together) {
+            return pulled(reason);
         }
         if !keeps_key(query, *key, &analysis) {
             return pulled("rows may move to other shards".into());
@@ -112,8 +105,28 @@ pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Chang
     }
 }
 
-/// `ship::obstacle` of everything a statement evaluates on workers; range table entries are not expressions. `together`:
-/// the rows whose system columns it names are in one shard.
+/// Why workers cannot evaluate what a statement says, or None. `together`: the rows whose system columns it names are in
+/// one shard.
+///
+/// # Safety
+/// `query` is a valid UPDATE, DELETE or MERGE.
+pub unsafe fn obstacle_of(query: *mut Query, together: bool) -> Option<ship::Reason> {
+    unsafe {
+        let trees = [
+            (*query).targetList.cast::<Node>(),
+            (*query).mergeActionList.cast(),
+            (*query).jointree.cast(),
+            (*query).rtable.cast(),
+            (*query).cteList.cast(),
+        ];
+        let mut obstacles = trees
+            .map(|tree| obstacle_in(tree, query, together))
+            .into_iter();
+        obstacles.find_map(|found| found)
+    }
+}
+
+/// `ship::obstacle` of everything a statement evaluates on workers; range table entries are not expressions.
 unsafe fn obstacle_in(tree: *mut Node, query: *mut Query, together: bool) -> Option<ship::Reason> {
     unsafe {
         let obstacle = |tree: *mut Node| {

@@ -75,6 +75,7 @@ pub enum Command {
     InsertSelect,
     Update,
     Delete,
+    Merge,
 }
 
 /// Which shard groups a statement needs. Numbers are indexes into `custom_exprs`.

@@ -178,6 +178,7 @@ pub unsafe fn finish_with(
             pg_sys::CmdType::CMD_INSERT => Command::Insert,
             pg_sys::CmdType::CMD_UPDATE => Command::Update,
             pg_sys::CmdType::CMD_DELETE => Command::Delete,
+            pg_sys::CmdType::CMD_MERGE => Command::Merge,
             _ => Command::Select,
         };
         let bulk = !route.single && parameters.types.is_empty() && reads_everything(query);

@@ -113,5 +113,12 @@ EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT event_id, ARRAY(SEL
 EXPLAIN (COSTS OFF) WITH gone AS (DELETE FROM events WHERE kind = 'x' RETURNING tenant_id) SELECT count(*) FROM gone;
 EXPLAIN (COSTS OFF) WITH gone AS (DELETE FROM events WHERE kind = 'x' RETURNING tenant_id), told AS (UPDATE users u SET name = 'gone' FROM gone WHERE u.tenant_id = gone.tenant_id RETURNING u.*) SELECT count(*) FROM told;
 
+-- MERGE runs on the shards where rows stay in their shard groups
+CREATE TABLE stock (id int PRIMARY KEY, amount int);
+CREATE TABLE deliveries (id int, number int, amount int);
+SELECT create_distributed_table('stock', 'id', shard_count => 2), create_distributed_table('deliveries', 'id', colocate_with => 'stock');
+EXPLAIN (COSTS OFF) MERGE INTO stock s USING deliveries d ON d.id = s.id WHEN MATCHED THEN UPDATE SET amount = s.amount + d.amount WHEN NOT MATCHED THEN INSERT VALUES (d.id, d.amount);
+EXPLAIN (COSTS OFF) MERGE INTO stock s USING deliveries d ON d.id = s.id WHEN MATCHED THEN UPDATE SET amount = s.amount + d.amount WHEN NOT MATCHED THEN INSERT VALUES (d.number, d.amount);
+
 SET client_min_messages = warning;
 DROP SCHEMA explained CASCADE;
