@@ -8,7 +8,7 @@ use crate::pg::node::Step;
 use crate::pg::{expr, list, node};
 use crate::planner::apply::Text;
 use crate::planner::plan::{CursorPlan, FollowedRelation, Private};
-use crate::planner::{leaf, locks, statement, tableoid, Planner};
+use crate::planner::{leaf, locks, rowmarks, statement, tableoid, whole_rows, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, Oid, PlannedStmt, Query, RTEKind};
 
 /// Plans the query of a cursor (`options` are those of DECLARE) whose current row may be changed. None: it is none.
@@ -22,8 +22,7 @@ pub unsafe fn plan(
 ) -> Result<Option<*mut PlannedStmt>> {
     unsafe {
         let declared = options & pg_sys::CURSOR_OPT_FAST_PLAN as i32 != 0;
-        // Beside tables that are locked here, those of ours are read through subqueries.
-        let followed = if declared && !locks::concern_local(query)? {
+        let mut followed = if declared {
             followed(query)
         } else {
             Vec::new()
@@ -32,9 +31,12 @@ pub unsafe fn plan(
             return Ok(None);
         }
         tableoid::replace(query)?;
+        if locks::concern_local(query)? {
+            keep_apart(query, &mut followed);
+        }
         let mut relations = Vec::new();
-        for rti in &followed {
-            relations.push(add_identity(query, *rti, relations.len())?);
+        for path in &followed {
+            relations.push(add_identity(query, path, relations.len())?);
         }
         let session = leaf::Session::share(query);
         leaf::give_row_identity();
@@ -54,8 +56,9 @@ pub unsafe fn plan(
     }
 }
 
-/// The distributed tables whose rows a cursor is on: those that it locks, or the only one that it reads.
-unsafe fn followed(query: *mut Query) -> Vec<i32> {
+/// The distributed tables whose rows a cursor is on: those that it locks, or the only one that it reads. Each as the entry
+/// of the level that leads to it, through views, and those of the levels below.
+unsafe fn followed(query: *mut Query) -> Vec<Vec<i32>> {
     unsafe {
         let plain = (*query).commandType == CmdType::CMD_SELECT
             && !(*query).hasModifyingCTE
@@ -75,13 +78,85 @@ unsafe fn followed(query: *mut Query) -> Vec<i32> {
                 .map(|mark| (*mark).rti as i32)
                 .collect()
         };
-        named
-            .into_iter()
-            .filter(|rti| {
-                let rte = list::rt_fetch(*rti, (*query).rtable);
-                (*rte).rtekind == RTEKind::RTE_RELATION && super::is_distributed((*rte).relid)
-            })
-            .collect()
+        let mut paths = Vec::new();
+        for rti in named {
+            let rte = list::rt_fetch(rti, (*query).rtable);
+            if (*rte).rtekind == RTEKind::RTE_RELATION && super::is_distributed((*rte).relid) {
+                paths.push(vec![rti]);
+            } else if (*rte).rtekind == RTEKind::RTE_SUBQUERY
+                && locks::is_part((*rte).subquery)
+                && !names_record(query, rti)
+            {
+                for below in followed((*rte).subquery) {
+                    paths.push([vec![rti], below].concat());
+                }
+            }
+        }
+        paths
+    }
+}
+
+/// Does a level name rows of an entry that are of no named type? They would get the hidden columns, too.
+unsafe fn names_record(query: *mut Query, rti: i32) -> bool {
+    unsafe {
+        node::walk(query.cast(), &mut |item, depth| {
+            let record = node::cast::<pg_sys::Var>(item).is_some_and(|var| {
+                (*var).varattno == 0
+                    && (*var).varno == rti
+                    && (*var).varlevelsup + 1 == depth
+                    && (*var).vartype == pg_sys::RECORDOID
+            });
+            if record {
+                Step::Stop
+            } else {
+                Step::Into
+            }
+        })
+    }
+}
+
+/// Beside tables that are locked here, those of ours are read through subqueries, which lock their rows.
+unsafe fn keep_apart(query: *mut Query, followed: &mut [Vec<i32>]) {
+    unsafe {
+        for path in followed {
+            let mut level = query;
+            let [through @ .., rti] = &path[..] else {
+                continue;
+            };
+            for rti in through {
+                level = (*list::rt_fetch(*rti, (*level).rtable)).subquery;
+            }
+            let mark = list::iter::<pg_sys::RowMarkClause>((*level).rowMarks)
+                .find(|mark| (**mark).rti as i32 == *rti);
+            let Some(mark) = mark else { continue };
+            rowmarks::into_subquery(level, *rti);
+            whole_rows::make_column(level, *rti);
+            let below = node::copy(mark);
+            (*below).rti = 1;
+            (*below).pushedDown = true;
+            let subquery = (*list::rt_fetch(*rti, (*level).rtable)).subquery;
+            (*subquery).rowMarks = list::from([below]);
+            path.push(1);
+        }
+    }
+}
+
+/// The table at the end of a path, and key, ctid and xmin of its row, which the subqueries on the way then give.
+unsafe fn identity(
+    query: *mut Query,
+    path: &[i32],
+) -> Result<(*mut pg_sys::RangeTblEntry, [*mut Node; 3])> {
+    unsafe {
+        let rti = path[0];
+        let rte = list::rt_fetch(rti, (*query).rtable);
+        if path.len() == 1 {
+            let columns = locks::identity((*rte).relid)?;
+            let values = columns.map(|(attno, signature)| expr::var(rti, attno, signature).cast());
+            return Ok((rte, values));
+        }
+        whole_rows::spell_out(query, rti);
+        let (table, values) = identity((*rte).subquery, &path[1..])?;
+        Ok((table, locks::given_by(rte, rti, values)))
     }
 }
 
@@ -91,9 +166,9 @@ fn hidden(relation: usize, column: usize) -> String {
 }
 
 /// Lets the query give key, ctid and xmin of a table's row.
-unsafe fn add_identity(query: *mut Query, rti: i32, number: usize) -> Result<FollowedRelation> {
+unsafe fn add_identity(query: *mut Query, path: &[i32], number: usize) -> Result<FollowedRelation> {
     unsafe {
-        let rte = list::rt_fetch(rti, (*query).rtable);
+        let (rte, identity) = identity(query, path)?;
         let relid = (*rte).relid;
         let table = catalog::table(relid)?;
         let Some(TableKind::Distributed { colocation, .. }) = table.as_deref().map(|t| &t.kind)
@@ -104,8 +179,7 @@ unsafe fn add_identity(query: *mut Query, rti: i32, number: usize) -> Result<Fol
         let (mut targets, junk): (Vec<*mut pg_sys::TargetEntry>, Vec<_>) =
             list::iter((*query).targetList)
                 .partition(|target: &*mut pg_sys::TargetEntry| !(**target).resjunk);
-        for (column, (attno, signature)) in locks::identity(relid)?.into_iter().enumerate() {
-            let value = expr::var(rti, attno, signature);
+        for (column, value) in identity.into_iter().enumerate() {
             let name = node::pstrdup(&hidden(number, column));
             targets.push(pg_sys::makeTargetEntry(value.cast(), 0, name, false));
         }

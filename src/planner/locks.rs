@@ -179,7 +179,10 @@ unsafe fn is_distributed(rte: *mut pg_sys::RangeTblEntry) -> Result<bool> {
 }
 
 /// A subquery that PostgreSQL would merge with the level around it (`is_simple_subquery`): its rows are locked there.
-unsafe fn is_part(sub: *mut Query) -> bool {
+///
+/// # Safety
+/// `sub` is a valid Query.
+pub unsafe fn is_part(sub: *mut Query) -> bool {
     unsafe {
         !(*sub).hasForUpdate
             && gives_table_rows(sub)
@@ -401,13 +404,28 @@ pub unsafe fn identity(relid: pg_sys::Oid) -> Result<[(i16, Signature); 3]> {
 /// A row of a subquery as the level around it names it.
 unsafe fn lifted(rte: *mut pg_sys::RangeTblEntry, rti: i32, id: RowId) -> RowId {
     unsafe {
-        let values = id.values.map(|value| {
+        let values = given_by(rte, rti, id.values);
+        RowId { values, ..id }
+    }
+}
+
+/// Lets a subquery give values; answers them as the level around it names them.
+///
+/// # Safety
+/// `rte` is the entry of a subquery, `rti` its number, which no whole row names; the values are those of the subquery's
+/// level.
+pub unsafe fn given_by(
+    rte: *mut pg_sys::RangeTblEntry,
+    rti: i32,
+    values: [*mut Node; 3],
+) -> [*mut Node; 3] {
+    unsafe {
+        values.map(|value| {
             let attno = append((*rte).subquery, value);
             let name = pg_sys::makeString(node::pstrdup(&format!("locked_{attno}")));
             (*(*rte).eref).colnames = pg_sys::lappend((*(*rte).eref).colnames, name.cast());
             expr::var(rti, attno, expr::signature(value)).cast()
-        });
-        RowId { values, ..id }
+        })
     }
 }
 

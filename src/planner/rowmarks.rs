@@ -38,13 +38,7 @@ pub unsafe fn wrap(query: *mut Query) -> Result<Vec<*mut Query>> {
             }
             let table = catalog::table((*rte).relid)?;
             if table.is_some_and(|t| matches!(t.kind, TableKind::Distributed { .. })) {
-                let security = list::iter::<pg_sys::Node>((*rte).securityQuals)
-                    .map(|qual| expr::renumbered(qual, rtindex, 1))
-                    .collect::<Vec<_>>();
-                (*rte).securityQuals = list::from(security);
-                let quals = conditions_of(query, rtindex);
-                remote::into_subquery(rte, quals);
-                (*rte).securityQuals = std::ptr::null_mut();
+                into_subquery(query, rtindex);
                 wrapped.push(rtindex);
             }
         }
@@ -64,6 +58,23 @@ pub unsafe fn wrap(query: *mut Query) -> Result<Vec<*mut Query>> {
         });
         children.retain(|child| super::mentions_distributed(*child));
         Ok(children)
+    }
+}
+
+/// Makes a table of the level a subquery with the conditions that are about it alone.
+///
+/// # Safety
+/// `query` is a valid Query that the caller owns; the entry is a relation.
+pub unsafe fn into_subquery(query: *mut Query, rtindex: i32) {
+    unsafe {
+        let rte = list::rt_fetch(rtindex, (*query).rtable);
+        let security = list::iter::<pg_sys::Node>((*rte).securityQuals)
+            .map(|qual| expr::renumbered(qual, rtindex, 1))
+            .collect::<Vec<_>>();
+        (*rte).securityQuals = list::from(security);
+        let quals = conditions_of(query, rtindex);
+        remote::into_subquery(rte, quals);
+        (*rte).securityQuals = std::ptr::null_mut();
     }
 }
 

@@ -104,15 +104,59 @@ ROLLBACK;
 BEGIN;
 DECLARE c CURSOR FOR SELECT i, ref.id FROM items i JOIN ref ON ref.id = i.k ORDER BY i.id FOR UPDATE;
 FETCH 2 FROM c;
--- refused: 24000
 UPDATE items SET t = 'with ref' WHERE CURRENT OF c;
 ROLLBACK;
 BEGIN;
 DECLARE c CURSOR FOR SELECT i.t, loc.id FROM items i, loc WHERE loc.id = i.k AND i.v > 1 ORDER BY i.id LIMIT 4 FOR UPDATE;
 FETCH 3 FROM c;
--- refused: 24000
 UPDATE items SET t = 'with loc' WHERE CURRENT OF c;
 ROLLBACK;
+BEGIN;
+DECLARE c CURSOR FOR SELECT i, i.t, loc.id FROM loc JOIN items i ON loc.id = i.k AND i.v > 1 WHERE loc.id < 5 ORDER BY i.id FOR UPDATE OF i, loc;
+FETCH 2 FROM c;
+DELETE FROM items WHERE CURRENT OF c RETURNING k, id, v;
+FETCH 1 FROM c;
+UPDATE items SET v = v + 1, k = 3 WHERE CURRENT OF c RETURNING k, id, v;
+UPDATE c SET t = 'no' WHERE CURRENT OF c;
+ROLLBACK;
+-- through views
+CREATE VIEW some_items AS SELECT id AS number, k, t FROM items WHERE v > 1;
+CREATE VIEW few_items AS SELECT t, number FROM some_items WHERE k < 20;
+CREATE VIEW with_loc AS SELECT i.id, loc.t FROM items i JOIN loc ON loc.id = i.k;
+BEGIN;
+DECLARE c CURSOR FOR SELECT * FROM few_items WHERE number < 20;
+-- ignore: rows
+FETCH 1 FROM c;
+-- ignore: rows
+UPDATE items SET t = 'through a view' WHERE CURRENT OF c RETURNING t;
+ROLLBACK;
+BEGIN;
+DECLARE c CURSOR FOR SELECT f, f.* FROM few_items f ORDER BY number FOR UPDATE;
+FETCH 3 FROM c;
+UPDATE items SET t = 'through a view' WHERE CURRENT OF c RETURNING *;
+UPDATE items SET t = 'again' WHERE CURRENT OF c RETURNING *;
+FETCH 1 FROM c;
+DELETE FROM items WHERE CURRENT OF c RETURNING *;
+UPDATE items SET t = 'gone' WHERE CURRENT OF c RETURNING *;
+UPDATE c SET t = 'no' WHERE CURRENT OF c;
+UPDATE few_items SET t = 'no' WHERE CURRENT OF c;
+ROLLBACK;
+BEGIN;
+DECLARE c CURSOR FOR SELECT * FROM with_loc ORDER BY id FOR UPDATE;
+FETCH 3 FROM c;
+UPDATE items SET t = 'view with loc' WHERE CURRENT OF c RETURNING k, id;
+ROLLBACK;
+BEGIN;
+DECLARE c CURSOR FOR SELECT * FROM few_items f JOIN loc ON loc.id = f.number ORDER BY number LIMIT 3 FOR UPDATE;
+FETCH 2 FROM c;
+UPDATE items SET t = 'view with loc' WHERE CURRENT OF c RETURNING k, id;
+ROLLBACK;
+BEGIN;
+DECLARE c CURSOR FOR SELECT * FROM few_items WHERE number = 4 AND t <> 'x' FOR NO KEY UPDATE;
+FETCH 1 FROM c;
+UPDATE items SET t = 'one' WHERE CURRENT OF c RETURNING k, id;
+ROLLBACK;
+DROP VIEW few_items, some_items, with_loc;
 -- values that only the coordinator computes, other tables
 BEGIN;
 DECLARE c CURSOR FOR SELECT id FROM items ORDER BY id FOR UPDATE;
