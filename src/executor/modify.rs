@@ -487,6 +487,11 @@ impl Modify {
     ) -> Result<Option<(usize, Option<Place>)>> {
         let new_group = || -> Result<usize> {
             let key = action.new_key.and_then(|column| row.value(column));
+            if let (None, Some(column), Command::Update) =
+                (key, &self.plan.required_key, action.command)
+            {
+                return Err(self.null_key(column));
+            }
             match self.colocation.group_for(key) {
                 Some(group) => Ok(group),
                 None => {
@@ -517,6 +522,20 @@ impl Modify {
             Round::Insert if !stays => Some((goes_to, None)),
             _ => None,
         })
+    }
+
+    /// What ExecConstraints says, before anybody looks at the rows that refer to the one that would leave.
+    fn null_key(&self, column: &str) -> Error {
+        let table = &self.plan.table;
+        let mut error = Error::new(
+            sqlstate::NOT_NULL_VIOLATION,
+            format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"),
+        );
+        let fields = error.fields_mut();
+        fields.schema = Some(self.plan.schema.clone());
+        fields.table = Some(table.clone());
+        fields.column = Some(column.to_owned());
+        error
     }
 
     /// Sends batches and waits for the answers.

@@ -185,6 +185,7 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
             } else {
                 Vec::new()
             },
+            required_key: target.required_key,
             as_others: target.as_others,
             part: None,
             reason: "MERGE chooses for each row what happens to it".into(),

@@ -329,6 +329,8 @@ pub struct ModifyPlan {
     pub repeats: Repeats,
     /// Foreign keys that forbid rows to leave their shard.
     pub referenced: Vec<Referenced>,
+    /// The name of the distribution column, when rows cannot leave for a NULL in it.
+    pub required_key: Option<String>,
     pub as_others: bool,
     /// The part of the statement that this is, when it is one of several.
     pub part: Option<u32>,

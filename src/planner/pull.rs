@@ -21,6 +21,8 @@ pub struct Target {
     pub schema: String,
     pub name: String,
     pub as_others: bool,
+    /// Its name, when it is not to be NULL.
+    pub required_key: Option<String>,
 }
 
 impl Target {
@@ -41,6 +43,8 @@ impl Target {
                 schema,
                 name,
                 as_others: user != pg_sys::InvalidOid && user != pg_sys::GetUserId(),
+                required_key: types::is_not_null(table.relid, *key)
+                    .then(|| apply::column_name(table.relid, *key)),
             })
         }
     }
@@ -104,6 +108,7 @@ pub unsafe fn prepare(query: *mut Query, table: &catalog::Table, reason: String)
             proposal: None,
             repeats: if once { Repeats::Never } else { Repeats::Once },
             referenced: read.referenced,
+            required_key: target.required_key,
             as_others: target.as_others,
             part: None,
             reason,

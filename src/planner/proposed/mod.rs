@@ -40,6 +40,10 @@ pub unsafe fn reason(query: *mut Query, table: &catalog::Table) -> Result<Option
         if (*query).hasSubLinks && returning_follows_rows(query)? {
             return Ok(Some("RETURNING reads other tables by the row".into()));
         }
+        let returning = (*query).returningList.cast();
+        if !insert::is_single_row(query) && pg_sys::contain_volatile_functions(returning) {
+            return Ok(Some("RETURNING is computed with each row".into()));
+        }
         if conflict::updates(query).is_none() {
             return Ok(None);
         }
@@ -420,6 +424,7 @@ impl Insert {
                 checks: self.checks,
                 repeats: Repeats::Forbidden,
                 referenced,
+                required_key: self.target.required_key,
                 as_others: self.target.as_others,
                 part: None,
                 reason,

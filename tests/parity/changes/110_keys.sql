@@ -68,3 +68,8 @@ UPDATE n SET v = n.v + loc.v FROM loc WHERE loc.id = n.v % 40;
 SELECT count(*), count(DISTINCT k), sum(v) FROM n;
 DELETE FROM n USING loc WHERE loc.id = n.v % 40 AND k LIKE 'moved%';
 SELECT count(*), count(DISTINCT k), sum(v) FROM n;
+-- a key that is not to be NULL, of rows that others refer to
+UPDATE p SET k = NULL WHERE k IN (SELECT k FROM q);
+UPDATE p SET k = NULL WHERE k IN (SELECT k FROM s);
+MERGE INTO p USING (SELECT DISTINCT k FROM s) s ON s.k = p.k WHEN MATCHED THEN UPDATE SET k = NULL;
+INSERT INTO p (k) SELECT min(k) FROM s ON CONFLICT (k) DO UPDATE SET k = NULL;

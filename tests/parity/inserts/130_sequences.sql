@@ -61,3 +61,7 @@ INSERT INTO serials (v) VALUES ('later') RETURNING id;
 ALTER SEQUENCE serials_id_seq RESTART WITH 100000;
 INSERT INTO serials (v) VALUES ('restarted') RETURNING id;
 DROP SEQUENCE mine;
+-- RETURNING is computed with each row
+INSERT INTO default_ids (v) VALUES ('x'), ('y'), ('z') RETURNING id - currval('default_ids_id_seq'), v;
+INSERT INTO default_ids (v) SELECT 'w' FROM generate_series(1, 3) RETURNING id - lastval(), nextval('default_ids_id_seq') - id;
+INSERT INTO serials (v) VALUES ('x'), ('y') RETURNING id - currval('serials_id_seq'), other - lastval(), v;
