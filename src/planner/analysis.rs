@@ -271,6 +271,8 @@ impl Analysis {
             if !top && self.distributed.len() > before {
                 self.require_key(query, frames);
             }
+            // one that answers without rows does so on every shard
+            sharded &= top || !answers_without_rows(query);
             Ok(Level { outputs, sharded })
         }
     }

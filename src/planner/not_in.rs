@@ -71,7 +71,10 @@ impl NotIn {
     unsafe fn of(query: *mut Query, condition: *mut Node) -> Option<NotIn> {
         unsafe {
             let sublink = negated(condition)?;
-            let rows = (*sublink).subselect.cast::<Query>();
+            let rows: *mut Query = node::copy((*sublink).subselect).cast();
+            if !(*rows).hasDistinctOn {
+                (*rows).distinctClause = std::ptr::null_mut();
+            }
             if !gives_rows(rows) || pg_sys::contain_volatile_functions((*sublink).testexpr) {
                 return None;
             }

@@ -1,7 +1,7 @@
 //! Outer joins in FROM: those that are inner ones after all, and joins written anew once their operands have changed.
 
 use super::trees::{lateral_references, members_of, retire, varnos};
-use crate::pg::{list, node};
+use crate::pg::{expr, list, node};
 use pgrx::pg_sys::{self, Bitmapset, JoinType, Node, Query, RTEKind, RangeTblEntry};
 
 /// Makes outer joins inner ones, or of one side only, where conditions drop the rows that make the difference: what
@@ -34,7 +34,7 @@ unsafe fn reduce_below(
 ) {
     unsafe {
         if let Some(from) = node::cast::<pg_sys::FromExpr>(from) {
-            let conditions = [conditions, &[(*from).quals]].concat();
+            let conditions = [conditions, &wanted((*from).quals)].concat();
             for child in list::iter::<Node>((*from).fromlist) {
                 reduce_below(query, child, &conditions, is_part);
             }
@@ -76,7 +76,7 @@ unsafe fn reduce_below(
         if (*join).rtindex > 0 {
             (*list::rt_fetch((*join).rtindex, (*query).rtable)).jointype = kind;
         }
-        let matched = [(*join).quals];
+        let matched = wanted((*join).quals);
         let both = [conditions, &matched].concat();
         let (left, right): (&[*mut Node], &[*mut Node]) = match kind {
             JoinType::JOIN_INNER => (&both, &both),
@@ -87,6 +87,18 @@ unsafe fn reduce_below(
         };
         reduce_below(query, (*join).larg, left, is_part);
         reduce_below(query, (*join).rarg, right, is_part);
+    }
+}
+
+/// What has to be true of rows that pass: of IN, its comparison.
+unsafe fn wanted(quals: *mut Node) -> Vec<*mut Node> {
+    unsafe {
+        let compared = |qual: *mut Node| {
+            node::cast::<pg_sys::SubLink>(qual)
+                .filter(|in_| (**in_).subLinkType == pg_sys::SubLinkType::ANY_SUBLINK)
+                .map_or(qual, |in_| (*in_).testexpr)
+        };
+        expr::conjuncts(quals).into_iter().map(compared).collect()
     }
 }
 

@@ -1,0 +1,28 @@
+-- aggregates of LATERAL subqueries answer for every row around, also where they find nothing: once, not on every shard
+SELECT s1.id, s2.x1 FROM ref s1 CROSS JOIN LATERAL (SELECT max(s3.id) AS x1 FROM a s3 WHERE s3.id = s1.id) s2;
+SELECT s1.id AS c1, s1.id AS c2 FROM ref s1 CROSS JOIN LATERAL (SELECT max(s3.id) AS x1, max(s3.id) AS x2 FROM a s3 JOIN a s4 ON s3.id = s4.id WHERE s3.id = s1.id AND s3.id = ANY (s3.arr)) s2;
+SELECT s1.id, s2.x1 FROM ref s1 LEFT JOIN LATERAL (SELECT count(*) AS x1 FROM a s3 WHERE s3.id = s1.id) s2 ON s2.x1 > 1;
+SELECT s1.id, s2.x1, s2.x2 FROM ref s1, LATERAL (SELECT s3.id AS x2, count(*) AS x1 FROM a s3 WHERE s3.id = s1.id GROUP BY s3.id) s2;
+SELECT s1.id, s2.x1, s2.x2 FROM ref s1, LATERAL (SELECT s3.n AS x2, count(*) AS x1 FROM a s3 WHERE s3.id = s1.id GROUP BY ROLLUP (s3.n)) s2;
+SELECT s1.id, s2.x1 FROM ref s1, LATERAL (SELECT max(s3.n) AS x1 FROM a s3 WHERE s3.id = s1.id UNION ALL SELECT min(k) FROM u WHERE u.id = s1.id) s2;
+SELECT s1.id, s2.x1 FROM ref s1, LATERAL (SELECT max(s3.n) AS x1 FROM a s3 WHERE s3.id = s1.id UNION ALL SELECT k FROM u WHERE u.id = s1.id) s2;
+SELECT s1.id, s2.x1 FROM ref s1, LATERAL (SELECT 1 AS x1 FROM a s3 WHERE s3.id = s1.id HAVING count(*) < 2) s2;
+SELECT s1.id, s2.x1 FROM u s1, LATERAL (SELECT max(s3.n) AS x1 FROM a s3 WHERE s3.id = s1.id) s2;
+SELECT s1.x, s2.x1 FROM (VALUES (1), (2), (77)) s1 (x), LATERAL (SELECT max(s3.n) AS x1 FROM a s3 WHERE s3.id = s1.x) s2;
+SELECT i, s2.x1 FROM generate_series(1, 3) i, LATERAL (SELECT sum(s3.n) AS x1 FROM a s3 WHERE s3.id = i) s2;
+SELECT b.id, s.m FROM (SELECT ref.id, x.m FROM ref CROSS JOIN LATERAL (SELECT max(n) AS m FROM a WHERE a.id = ref.id) x) s JOIN b ON b.id = s.id;
+SELECT s.id, s.m, b.k FROM (SELECT ref.id, x.m FROM ref CROSS JOIN LATERAL (SELECT max(n) AS m FROM a WHERE a.id = ref.id) x) s LEFT JOIN b ON b.id = s.id;
+SELECT count(*) FROM (SELECT DISTINCT ref.id, x.m FROM ref CROSS JOIN LATERAL (SELECT max(n) AS m FROM a WHERE a.id = ref.id) x) s;
+SELECT id, (SELECT max(n) FROM a WHERE a.id = ref.id) FROM ref;
+WITH s AS MATERIALIZED (SELECT ref.id, x.m FROM ref CROSS JOIN LATERAL (SELECT max(n) AS m FROM a WHERE a.id = ref.id) x) SELECT s.id, m FROM s;
+SELECT id FROM ref WHERE EXISTS (SELECT max(n) FROM a WHERE a.id = ref.id);
+SELECT count(*) FROM ref WHERE id NOT IN (SELECT max(id) FROM a WHERE a.id = ref.id);
+BEGIN;
+INSERT INTO b (id, k) SELECT s1.id, s2.x1 FROM ref s1 CROSS JOIN LATERAL (SELECT max(s3.id) AS x1 FROM a s3 WHERE s3.id = s1.id) s2;
+SELECT id, k FROM b;
+UPDATE ref SET n = s2.x1 FROM ref s1 CROSS JOIN LATERAL (SELECT count(*) AS x1 FROM a s3 WHERE s3.id = s1.id) s2 WHERE ref.id = s1.id;
+SELECT id, n FROM ref;
+UPDATE u SET v = s2.x1 FROM ref s1 CROSS JOIN LATERAL (SELECT count(*) AS x1 FROM a s3 WHERE s3.id = s1.id) s2 WHERE u.id = s1.id;
+DELETE FROM u USING ref s1 CROSS JOIN LATERAL (SELECT max(n) AS x1 FROM a s3 WHERE s3.id = s1.id) s2 WHERE u.k = s1.id AND s2.x1 IS NULL;
+SELECT id, k, v FROM u;
+ROLLBACK;
