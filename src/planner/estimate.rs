@@ -386,6 +386,9 @@ unsafe fn rows_below(mut path: *mut pg_sys::Path) -> f64 {
                 NodeTag::T_GroupPath => {
                     return (*(*path.cast::<pg_sys::GroupPath>()).subpath).rows;
                 }
+                NodeTag::T_GroupingSetsPath => {
+                    return (*(*path.cast::<pg_sys::GroupingSetsPath>()).subpath).rows;
+                }
                 NodeTag::T_UpperUniquePath => {
                     return (*(*path.cast::<pg_sys::UpperUniquePath>()).subpath).rows;
                 }

@@ -125,6 +125,7 @@ END $$;
 SELECT sent('SELECT count(DISTINCT id) FROM many');
 SELECT sent('SELECT id, count(*) FROM many GROUP BY id');
 SELECT sent('SELECT count(DISTINCT pair) FROM many');
+SELECT sent('SELECT count(DISTINCT pair), count(DISTINCT pair / 2) FROM many');
 SELECT sent('SELECT pair, count(*) FROM many GROUP BY pair');
 SELECT sent('SELECT id % 10, count(*) FROM many WHERE kind > 3 AND id < 100 GROUP BY id % 10');
 SELECT count(DISTINCT id), count(DISTINCT pair), (SELECT count(*) FROM (SELECT pair FROM many GROUP BY pair) p) FROM many;
