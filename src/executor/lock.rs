@@ -54,8 +54,8 @@ struct Lock {
     store: *mut pg_sys::Tuplestorestate,
     stored: *mut pg_sys::TupleTableSlot,
     filled: bool,
-    /// Per relation: the versions that are locked, by shard group.
-    locked: Vec<HashMap<Place, bool>>,
+    /// Per relation: the versions that are locked, or (false) that SKIP LOCKED leaves out.
+    known: Vec<HashMap<Place, bool>>,
     readings: u32,
     /// Row marks of the plan that are out of sight, and their tables.
     hidden: Vec<(*mut pg_sys::ExecRowMark, pg_sys::Oid)>,
@@ -183,7 +183,7 @@ impl Lock {
                 &raw const pg_sys::TTSOpsMinimalTuple,
             );
             Ok(Lock {
-                locked: plan.relations.iter().map(|_| HashMap::new()).collect(),
+                known: plan.relations.iter().map(|_| HashMap::new()).collect(),
                 plan,
                 colocations,
                 exprs,
@@ -303,9 +303,19 @@ impl Lock {
                 pg_sys::tuplestore_clear(self.store);
             }
         }
-        for locked in &mut self.locked {
-            locked.clear();
-        }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.known.iter_mut().for_each(HashMap::clear);
+    }
+
+    /// Is what is known of rows more than a hash table should hold? A row that comes again is then asked for again.
+    fn knows_much(&self) -> bool {
+        let size = std::mem::size_of::<(Place, bool)>();
+        let known: usize = self.known.iter().map(HashMap::len).sum();
+        // SAFETY: reads two settings.
+        known * size > unsafe { pg_sys::get_hash_memory_limit() }
     }
 
     /// Tells the leaf below how many candidates to ask for; false when none counts them.
@@ -345,6 +355,9 @@ impl Lock {
                     batch.push(self.candidate(node, slot));
                 }
                 read += batch.len() as u64;
+                if self.knows_much() {
+                    self.forget();
+                }
                 self.lock(&batch)?;
                 for candidate in batch {
                     match self.verdict(&candidate) {
@@ -416,7 +429,7 @@ impl Lock {
                 let mut places: Vec<Place> = batch
                     .iter()
                     .filter_map(|candidate| candidate.places[index])
-                    .filter(|place| this.locked[index].get(place) != Some(&true))
+                    .filter(|place| this.known[index].get(place) != Some(&true))
                     .collect();
                 places.sort_unstable();
                 places.dedup();
@@ -427,10 +440,10 @@ impl Lock {
             wanted
         };
         for (index, place) in self.ask(&missing(self, false), false)? {
-            self.locked[index].insert(place, true);
+            self.known[index].insert(place, true);
         }
         for (index, place) in self.ask(&missing(self, true), true)? {
-            self.locked[index].insert(place, false);
+            self.known[index].insert(place, false);
         }
         Ok(())
     }
@@ -465,7 +478,7 @@ impl Lock {
         let mut verdict = Verdict::Locked;
         for (index, place) in candidate.places.iter().enumerate() {
             let Some(place) = place else { continue };
-            match self.locked[index].get(place) {
+            match self.known[index].get(place) {
                 Some(true) => {}
                 Some(false) if matches!(verdict, Verdict::Locked) => verdict = Verdict::Skipped,
                 Some(false) => {}

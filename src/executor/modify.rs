@@ -19,7 +19,7 @@ use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardModify", create_state);
@@ -70,7 +70,7 @@ pub struct Modify {
     given: i32,
     was_read: bool,
     /// Rows that were read to be changed, or have come of that: none is changed twice.
-    seen: HashSet<Place>,
+    seen: Places,
     /// Of rows that an INSERT with ON CONFLICT proposes: the numbers of those that may not have been inserted, and the places
     /// of those among them that were.
     missed: HashSet<i64>,
@@ -81,7 +81,22 @@ pub struct Modify {
 }
 
 /// Rows that are changed by somebody.
-pub type Taken = Rc<RefCell<HashSet<Place>>>;
+pub type Taken = Rc<RefCell<Places>>;
+
+/// A set of places, in little memory where many rows of a page are in it: 64 neighbours share a word.
+#[derive(Default)]
+pub struct Places(HashMap<(u32, u32, u16), u64>);
+
+impl Places {
+    /// False: it was in the set.
+    fn insert(&mut self, (group, block, offset): Place) -> bool {
+        let word = self.0.entry((group, block, offset / 64)).or_default();
+        let bit = 1 << (offset % 64);
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+}
 
 /// The rounds over the rows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -213,7 +228,7 @@ impl Modify {
                 stored,
                 given: 0,
                 was_read: false,
-                seen: HashSet::new(),
+                seen: Places::default(),
                 missed: HashSet::new(),
                 inserted: Vec::new(),
                 taken: None,
@@ -579,7 +594,9 @@ impl Modify {
             places[answer].push((about[answer].0 as u32, block, offset));
         }
         for (places, (_, proposed, numbers)) in places.into_iter().zip(about) {
-            self.seen.extend(&places);
+            places.iter().for_each(|place| {
+                self.seen.insert(*place);
+            });
             if proposed && places.len() < numbers.len() {
                 self.missed.extend(numbers);
                 self.inserted.extend(places);
@@ -785,4 +802,18 @@ fn ctids(places: &[Place]) -> Vec<u8> {
         push_ctid(&mut array, *place);
     }
     array.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Places;
+
+    #[test]
+    fn places_are_new_once() {
+        let mut places = Places::default();
+        for place in [(1, 0, 1), (1, 0, 65), (1, 1, 1), (2, 0, 1), (1, 0, 2)] {
+            assert!(places.insert(place), "{place:?}");
+            assert!(!places.insert(place), "{place:?}");
+        }
+    }
 }

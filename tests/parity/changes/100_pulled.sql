@@ -129,3 +129,15 @@ INSERT INTO lengths (k, c) SELECT k + 100, 'too long' FROM a WHERE k < 4;
 INSERT INTO lengths (k, v, c) SELECT k + 100, 'x         ', 'y        ' FROM a WHERE k < 4 RETURNING v || '|', c || '|';
 MERGE INTO lengths USING c ON c.id = lengths.k WHEN MATCHED THEN UPDATE SET v = c.t || 'too long';
 MERGE INTO lengths USING c ON c.id = lengths.k + 500 WHEN NOT MATCHED THEN INSERT (k, v) VALUES (c.id + 5000, c.t || 'too long');
+-- more rows are locked, each several times, than a hash table may hold
+SET work_mem = '64kB';
+SET hash_mem_multiplier = 1;
+SET shard_ext.join_strategy = 'pull';
+INSERT INTO n SELECT 'key ' || i, i, NULL FROM generate_series(1, 6000) i;
+UPDATE n SET v = n.v + 1 FROM loc WHERE n.v % 3 = loc.v % 3 AND loc.v > 0 RETURNING n.v % 2;
+SELECT count(*), sum(v) FROM n;
+DELETE FROM n USING loc WHERE n.v % 40 = loc.id;
+SELECT count(*), sum(v) FROM n;
+RESET work_mem;
+RESET hash_mem_multiplier;
+RESET shard_ext.join_strategy;
