@@ -594,9 +594,9 @@ impl Modify {
             places[answer].push((about[answer].0 as u32, block, offset));
         }
         for (places, (_, proposed, numbers)) in places.into_iter().zip(about) {
-            places.iter().for_each(|place| {
+            for place in &places {
                 self.seen.insert(*place);
-            });
+            }
             if proposed && places.len() < numbers.len() {
                 self.missed.extend(numbers);
                 self.inserted.extend(places);

@@ -36,6 +36,8 @@ pub struct Planning {
     reads_identity: bool,
     /// Locked rows may be missing: those of MERGE.
     optional_locks: bool,
+    /// The policies of nodes must not be applied to what is read.
+    as_others: bool,
     /// The subqueries whose rows a WITH clause inserts.
     inserts: Vec<Inserting>,
     /// What happens to the rows that WITH clauses read before they change them.
@@ -146,6 +148,15 @@ pub fn add_lock(locking: Locking) {
 
 pub fn note_strength(strength: pg_sys::LockClauseStrength::Type) {
     current(|planning| planning.strength = planning.strength.max(Some(strength)));
+}
+
+/// Nodes must not apply their policies to the statement's rows.
+pub fn read_as_others() {
+    current(|planning| planning.as_others = true);
+}
+
+pub fn reads_as_others() -> bool {
+    current(|planning| planning.as_others).unwrap_or(false)
 }
 
 /// The lock of this number.

@@ -55,6 +55,7 @@ pub unsafe fn plan(
         }
         leaf::refuse_system_columns(query)?;
         let session = leaf::Session::share(query);
+        target.note_policies();
         leaf::give_row_identity();
         leaf::lock_optional_rows();
         let (read, plan) = read(query, target)?;

@@ -23,9 +23,18 @@ pub struct Target {
     pub as_others: bool,
     /// Its name, when it is not to be NULL.
     pub required_key: Option<String>,
+    /// Policies of nodes could hide rows when they are locked.
+    locking_hides: bool,
 }
 
 impl Target {
+    /// Before the rows are read: what nodes must not do with them. A `leaf::Session` is open.
+    pub fn note_policies(&self) {
+        if self.locking_hides {
+            leaf::read_as_others();
+        }
+    }
+
     /// # Safety
     /// `query` changes the table.
     pub unsafe fn of(query: *mut Query, table: &catalog::Table) -> Result<Target> {
@@ -36,15 +45,18 @@ impl Target {
             let rte = list::rt_fetch((*query).resultRelation, (*query).rtable);
             let user = (*rte).checkAsUser;
             let (schema, name) = crate::deparse::name_of(table.relid)?;
+            let locking_hides = locking_hides_rows(table.relid, (*query).commandType);
             Ok(Target {
                 relid: table.relid,
                 key: *key,
                 colocation: colocation.id,
                 schema,
                 name,
-                as_others: user != pg_sys::InvalidOid && user != pg_sys::GetUserId(),
                 required_key: types::is_not_null(table.relid, *key)
                     .then(|| apply::column_name(table.relid, *key)),
+                locking_hides,
+                as_others: locking_hides
+                    || user != pg_sys::InvalidOid && user != pg_sys::GetUserId(),
             })
         }
     }
@@ -55,6 +67,28 @@ impl Target {
             .iter()
             .find(|(attno, _)| *attno == self.key)
             .map(|(_, position)| *position)
+    }
+}
+
+/// Would the policies of a node hide rows that the statement may change? Rows are read `FOR UPDATE`, for which PostgreSQL
+/// applies the policies of UPDATE; those of DELETE, and those by which MERGE sees rows, may be others.
+unsafe fn locking_hides_rows(relid: pg_sys::Oid, command: pg_sys::CmdType::Type) -> bool {
+    let others: &[u8] = match command {
+        pg_sys::CmdType::CMD_DELETE => b"wd",
+        pg_sys::CmdType::CMD_MERGE => b"rwd",
+        _ => return false,
+    };
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(relid);
+        if relation.is_null() {
+            return false;
+        }
+        let policies = (*relation).rd_rsdesc;
+        let hides = !policies.is_null()
+            && list::iter::<pg_sys::RowSecurityPolicy>((*policies).policies)
+                .any(|policy| others.contains(&((*policy).polcmd as u8)));
+        pg_sys::RelationClose(relation);
+        hides
     }
 }
 
@@ -93,6 +127,7 @@ pub unsafe fn plan(
 pub unsafe fn prepare(query: *mut Query, table: &catalog::Table, reason: String) -> Result<Pulled> {
     unsafe {
         let target = Target::of(query, table)?;
+        target.note_policies();
         let (query, picked) = picked(query, &target)?;
         let once = picked.is_none() && reads_target_only(query);
         let read = read(query, &target, picked)?;

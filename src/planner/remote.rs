@@ -209,7 +209,8 @@ pub unsafe fn finish_with(
             part: None,
             writes: command != Command::Select || locks_rows(query),
             bulk,
-            as_others: relations.iter().any(|rte| applies_policies_of_others(*rte)),
+            as_others: leaf::reads_as_others()
+                || relations.iter().any(|rte| applies_policies_of_others(*rte)),
             checks: Vec::new(),
             moved,
             sent: leaf::sent_by(&exprs),

@@ -99,10 +99,16 @@ fn discard(connection: &mut Connection) -> bool {
 }
 
 fn give_up(connections: &[Shared]) {
+    // SAFETY: a flag set by a signal handler.
+    let reason = if unsafe { pg_sys::ProcDiePending != 0 } {
+        "This session is being terminated."
+    } else {
+        "It did not answer in time."
+    };
     for connection in connections {
         if let Ok(mut connection) = connection.try_borrow_mut() {
             if !connection.is_idle() {
-                connection.give_up("It did not answer in time.");
+                connection.give_up(reason);
             }
         }
     }

@@ -38,13 +38,22 @@ pub fn of_result(result: &PgResult) -> Error {
                 .unwrap_or(sqlstate::INTERNAL_ERROR);
             let mut error = Error::new(state, message);
             fill(&mut error, |code| result.error_field(code));
-            let by_policies = state == sqlstate::INSUFFICIENT_PRIVILEGE
-                && result.error_field(field::ROUTINE).as_deref() == Some("check_enable_rls");
-            if by_policies && error.fields().hint.is_none() {
-                // row_security is off where policies of the node could differ from those applied here
-                error = error.hint(
-                    "Let the user mapping log in at the node as the owner of the shards or a role with BYPASSRLS.",
-                );
+            if state == sqlstate::INSUFFICIENT_PRIVILEGE && error.fields().hint.is_none() {
+                match result.error_field(field::ROUTINE).as_deref() {
+                    // row_security is off where policies of the node could differ from those applied here
+                    Some("check_enable_rls") => {
+                        error = error.hint(
+                            "Let the user mapping log in at the node as the owner of the shards or a role with BYPASSRLS.",
+                        );
+                    }
+                    // privileges have been checked here
+                    Some("aclcheck_error") => {
+                        error = error.hint(
+                            "The login at the node lacks the privilege: let the user mapping log in as the owner of the shards, or grant it there.",
+                        );
+                    }
+                    _ => {}
+                }
             }
             error
         }
