@@ -1,6 +1,7 @@
 //! MERGE that the shards run: source and target are joined within shard groups, and no row leaves its own.
 
 use super::{clauses, joined, Clause};
+use crate::catalog;
 use crate::error::Result;
 use crate::pg::{list, node};
 use crate::planner::analysis::Analysis;
@@ -10,8 +11,9 @@ use crate::planner::{modify, route, statement};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query};
 use std::ffi::CStr;
 
-/// PostgreSQL can write a MERGE as text since this version.
+/// PostgreSQL can write a MERGE as text since this version, and run it since that one.
 const DEPARSES: i32 = 150_004;
+const RUNS: i32 = 150_000;
 
 /// The plan, or None when rows have to travel or something has to be computed here.
 ///
@@ -25,6 +27,7 @@ pub unsafe fn plan(query: *mut Query, target: &Target) -> Result<Option<*mut Pla
             || (*query).hasModifyingCTE
             || secured(list::rt_fetch((*query).resultRelation, (*query).rtable))
             || node::has_sublink((*query).mergeActionList.cast())
+            || catalog::nodes()?.iter().any(|node| node.version_num < RUNS)
         {
             return Ok(None);
         }
