@@ -170,14 +170,24 @@ impl Changes {
                     insert.read_first(state.cast());
                 }
             }
-            for state in pulled {
-                if let Some(modify) = modify::of_state(state) {
-                    modify.apply(state.cast())?;
-                }
-            }
-            for state in inserts {
-                if let Some(insert) = insert::of_state(state) {
-                    insert.finish(state.cast())?;
+            let parts: Vec<_> = pulled.into_iter().chain(inserts).collect();
+            for step in self.plan.steps.clone() {
+                let part = |state: *mut pg_sys::PlanState| {
+                    let modify = modify::of_state(state).and_then(|modify| modify.plan.part);
+                    modify.or_else(|| insert::of_state(state).and_then(|i| i.plan.part))
+                };
+                match step {
+                    Some(_) => {
+                        if let Some(state) = parts.iter().find(|state| part(**state) == step) {
+                            change(*state)?;
+                        }
+                    }
+                    None => {
+                        let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+                        if !change(child)? && self.rows.is_none() {
+                            self.rows = Some(Kept::of(child));
+                        }
+                    }
                 }
             }
             Ok(())
@@ -227,6 +237,20 @@ impl Changes {
             }
             Ok(())
         }
+    }
+}
+
+/// Has a node change the rows that it has read; false: it is another one.
+unsafe fn change(state: *mut pg_sys::PlanState) -> Result<bool> {
+    unsafe {
+        if let Some(modify) = modify::of_state(state) {
+            modify.apply(state.cast())?;
+        } else if let Some(insert) = insert::of_state(state) {
+            insert.finish(state.cast())?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 }
 

@@ -215,6 +215,8 @@ pub struct ChangesPlan {
     pub pulled: Vec<u32>,
     /// Parts that insert rows.
     pub inserts: Vec<u32>,
+    /// The order in which those two change rows; None: the statement itself, when it does not come last.
+    pub steps: Vec<Option<u32>>,
     /// Schema and name of the tables that they change.
     pub tables: Vec<(String, String)>,
     /// Those that change before everything was read: what reads them comes first.

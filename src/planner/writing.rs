@@ -35,6 +35,8 @@ struct Parts {
     pushed: Vec<u32>,
     pulled: Vec<u32>,
     inserts: Vec<u32>,
+    /// WITH clauses by index, and their numbers, whose rows change when all was read.
+    steps: Vec<(usize, u32)>,
     /// The changed tables.
     tables: Vec<Oid>,
     /// Those of them that change before everything was read.
@@ -96,6 +98,7 @@ pub unsafe fn plan(
             pushed: parts.pushed,
             pulled: parts.pulled,
             inserts: parts.inserts,
+            steps: order.steps(parts.steps),
             tables: names(&mut parts.tables.iter().copied())?,
             read_first: names(&mut parts.early.iter().copied())?,
             whole,
@@ -145,7 +148,8 @@ unsafe fn take_parts(query: *mut Query, order: &Order) -> Result<Parts> {
             };
             number += 1;
             let read = if (*body).commandType == CmdType::CMD_INSERT {
-                match computed_here(body, &table, order.table_is_read(index))? {
+                parts.steps.push((index, number));
+                match computed_here(body, &table, order.is_asked_first(index))? {
                     Some(reason) => {
                         late.push(number);
                         changed(proposed::prepare(body, &table, reason)?, number)
@@ -170,6 +174,7 @@ unsafe fn take_parts(query: *mut Query, order: &Order) -> Result<Parts> {
                     }
                     Change::Pulled(reason) => {
                         parts.pulled.push(number);
+                        parts.steps.push((index, number));
                         changed(pull::prepare(body, &table, reason)?, number)
                     }
                     Change::Nothing => return Err(refused("the table has no shards")),
@@ -190,11 +195,11 @@ unsafe fn take_parts(query: *mut Query, order: &Order) -> Result<Parts> {
 unsafe fn computed_here(
     body: *mut Query,
     table: &catalog::Table,
-    table_is_read: bool,
+    asked_first: bool,
 ) -> Result<Option<ship::Reason>> {
     unsafe {
         Ok(match proposed::reason(body, table)? {
-            None if table_is_read => Some("the statement sees the table as it was".into()),
+            None if asked_first => Some("what it returns is asked for before".into()),
             None if !(*body).withCheckOptions.is_null() => {
                 Some("new rows are checked first".into())
             }

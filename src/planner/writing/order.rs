@@ -25,6 +25,8 @@ struct Piece {
     locks: HashSet<Oid>,
     /// WITH clauses that it reads.
     refers: Vec<usize>,
+    /// Other tables that foreign keys of its own name.
+    referenced: HashSet<Oid>,
 }
 
 impl Order {
@@ -93,10 +95,51 @@ impl Order {
         self.0.iter().any(|piece| piece.refers.contains(&clause))
     }
 
-    /// Does some piece, or the WITH clause itself, read the table that it changes?
-    pub fn table_is_read(&self, clause: usize) -> bool {
-        let table = self.0[clause].changes;
-        table.is_some_and(|table| self.0.iter().any(|piece| piece.reads.contains(&table)))
+    /// The order in which parts, given by index and number, change rows, so that foreign keys hold whenever they are
+    /// checked: rows go before those that they refer to, then new ones come after those. None: the statement itself, which
+    /// otherwise comes last.
+    pub fn steps(&self, parts: Vec<(usize, u32)>) -> Vec<Option<u32>> {
+        let main = self.main();
+        let tied = parts.iter().any(|(part, _)| {
+            let (a, b) = (&self.0[*part], &self.0[main]);
+            a.refers_to(b) || b.refers_to(a)
+        });
+        let mut steps: Vec<(usize, Option<u32>)> = parts
+            .into_iter()
+            .map(|(part, number)| (part, Some(number)))
+            .collect();
+        if tied {
+            steps.push((main, None));
+        }
+        steps.sort_by_key(|(piece, _)| {
+            let depth = self.depth(*piece, 0) as isize;
+            let inserts = self.inserts(*piece);
+            (inserts, if inserts { depth } else { -depth })
+        });
+        steps.pop_if(|(_, number)| number.is_none());
+        steps.into_iter().map(|(_, number)| number).collect()
+    }
+
+    /// How many changed tables the table of a piece refers to, one through the other.
+    fn depth(&self, piece: usize, below: usize) -> usize {
+        if below > self.0.len() {
+            // they refer to each other
+            return 0;
+        }
+        let referred = (0..self.0.len()).filter(|other| self.0[piece].refers_to(&self.0[*other]));
+        referred
+            .map(|other| 1 + self.depth(other, below + 1))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Must a WITH clause that inserts say what it returns before it does so? Where some piece, or the clause itself, reads
+    /// the table, and where its rows refer to those of another.
+    pub fn is_asked_first(&self, clause: usize) -> bool {
+        let piece = &self.0[clause];
+        let read = |table| self.0.iter().any(|piece| piece.reads.contains(&table));
+        let refers = self.is_read(clause) && self.0.iter().any(|other| piece.refers_to(other));
+        refers || piece.changes.is_some_and(read)
     }
 
     /// Are rows of the table of an UPDATE or DELETE locked after they have changed? By pieces that read what it returns, also
@@ -133,6 +176,11 @@ impl Order {
         (0..self.0.len()).filter(|x| *x != clause).any(|x| {
             let other = &self.0[x];
             if other.locks.contains(&table) {
+                return true;
+            }
+            // what refers to rows that go is to go before
+            let goes = self.0[clause].command == CmdType::CMD_DELETE && !self.inserts(x);
+            if goes && other.refers_to(&self.0[clause]) {
                 return true;
             }
             if !replaced && self.depends(x) && self.reach(x).contains(&table) {
@@ -174,7 +222,30 @@ impl Order {
     }
 }
 
+/// The other tables that foreign keys of a table name.
+unsafe fn referenced_by(relid: Oid) -> HashSet<Oid> {
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(relid);
+        if relation.is_null() {
+            return HashSet::new();
+        }
+        let keys = list::iter::<pg_sys::ForeignKeyCacheInfo>(pg_sys::RelationGetFKeyList(relation))
+            .map(|key| (*key).confrelid)
+            .filter(|other| *other != relid)
+            .collect();
+        pg_sys::RelationClose(relation);
+        keys
+    }
+}
+
 impl Piece {
+    /// Do rows of its table refer to rows of another's?
+    fn refers_to(&self, other: &Piece) -> bool {
+        other
+            .changes
+            .is_some_and(|table| self.referenced.contains(&table))
+    }
+
     /// `depth`: how many levels below the statement the piece stands.
     unsafe fn of(query: *mut Query, depth: u32, names: &[&CStr]) -> Result<Piece> {
         unsafe {
@@ -184,13 +255,15 @@ impl Piece {
             let distributed = target
                 .as_ref()
                 .is_some_and(|table| matches!(table.kind, TableKind::Distributed { .. }));
+            let changes = target.map(|table| table.relid);
             let mut piece = Piece {
                 command,
-                changes: target.map(|table| table.relid),
+                changes,
                 changes_here: writes && !distributed,
                 reads: HashSet::new(),
                 locks: HashSet::new(),
                 refers: Vec::new(),
+                referenced: changes.map_or_else(HashSet::new, |relid| referenced_by(relid)),
             };
             node::walk(query.cast(), &mut |item, level| {
                 // The statement's own WITH clauses are pieces themselves.
