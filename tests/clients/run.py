@@ -4,6 +4,9 @@
 import argparse
 import datetime
 import decimal
+import itertools
+import pathlib
+import subprocess
 import sys
 import threading
 import time
@@ -27,20 +30,25 @@ class Cluster:
 
     def __init__(self, options):
         self.options = options
-        admin = self.connect("postgres", autocommit=True)
-        for database in ("clients", "clients_worker_1", "clients_worker_2"):
-            admin.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
-            admin.execute(f"CREATE DATABASE {database}")
-        admin.close()
+        self.make("clients", nodes=2)
         with self.connect() as c:
-            c.execute("CREATE EXTENSION shard_ext")
-            for number in (1, 2):
-                c.execute("SELECT shard_ext.add_node(%s, %s, %s, %s)",
-                          (f"worker_{number}", options.host, options.port, f"clients_worker_{number}"))
             c.execute("CREATE TYPE mood AS ENUM ('happy', 'sad')")
             c.execute("""CREATE TABLE people (id int PRIMARY KEY, name text, mood mood, born date, height numeric(5, 2),
                          tags text[], data jsonb, token uuid, photo bytea, seen timestamptz, rate float8)""")
             c.execute("SELECT create_distributed_table('people', 'id', shard_count => 8)")
+
+    def make(self, database, nodes=0):
+        """A database; with nodes the coordinator of so many others."""
+        workers = [f"{database}_worker_{number}" for number in range(1, nodes + 1)]
+        with self.connect("postgres", autocommit=True) as admin:
+            for name in (database, *workers):
+                admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+                admin.execute(f"CREATE DATABASE {name}")
+        if workers:
+            with self.connect(database) as c:
+                c.execute("CREATE EXTENSION shard_ext")
+                for number, name in enumerate(workers, 1):
+                    c.execute("SELECT shard_ext.add_node(%s, %s, %s, %s)", (f"worker_{number}", self.options.host, self.options.port, name))
 
     def connect(self, database="clients", **more):
         o = self.options
@@ -662,6 +670,27 @@ def readers_that_stop_stop_the_nodes(cluster):
             stopped()
             assert quick("SELECT count(*) FROM people WHERE rate = -1") == 100
             c.commit()
+
+
+@test
+def an_application_in_sqlalchemy(cluster):
+    """The same steps see the same on a plain and on a distributed database."""
+    same_on_plain(cluster, "app_sqlalchemy.py")
+
+
+def same_on_plain(cluster, script):
+    o = cluster.options
+
+    def seen(database, kind):
+        path = pathlib.Path(__file__).with_name(script)
+        run = subprocess.run([sys.executable, path, o.host, str(o.port), o.user, database, kind], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        return run.stdout.splitlines()
+
+    cluster.make("application_plain")
+    cluster.make("application", nodes=2)
+    for plain, distributed in itertools.zip_longest(seen("application_plain", "plain"), seen("application", "distributed")):
+        assert plain == distributed, f"\n{plain}\n{distributed}"
 
 
 def main():
