@@ -678,6 +678,11 @@ def an_application_in_sqlalchemy(cluster):
     same_on_plain(cluster, "app_sqlalchemy.py")
 
 
+@test
+def an_application_in_django(cluster):
+    same_on_plain(cluster, "app_django.py")
+
+
 def same_on_plain(cluster, script):
     o = cluster.options
 
