@@ -158,28 +158,41 @@ pub fn after_local_commit() {
 }
 
 fn commit_prepared(connections: &[Shared]) {
-    if connections.is_empty() {
-        return;
-    }
-    for connection in connections {
-        if let Ok(mut connection) = connection.try_borrow_mut() {
-            let gid = connection.participation().and_then(|p| p.prepared.clone());
-            if let Some(gid) = gid {
-                connection.send_alone(format!("COMMIT PREPARED '{gid}'"));
-            }
-        }
-    }
-    quiet::drive_to_idle(connections, Patience::COMMIT);
+    let mut left = connections.to_vec();
+    let mut attempts = 0;
     let mut pending = false;
-    for connection in connections {
-        if let Ok(mut connection) = connection.try_borrow_mut() {
-            if let Some(error) = connection.take_command_error() {
-                // recovery may have been there first
-                if error.fields().sqlstate != *b"42704" {
-                    pending = true;
-                    warn_pending(&connection.node_name, &error);
+    while !left.is_empty() {
+        for connection in &left {
+            if let Ok(mut connection) = connection.try_borrow_mut() {
+                let gid = connection.participation().and_then(|p| p.prepared.clone());
+                if let Some(gid) = gid {
+                    connection.send_alone(format!("COMMIT PREPARED '{gid}'"));
                 }
             }
+        }
+        quiet::drive_to_idle(&left, Patience::COMMIT);
+        attempts += 1;
+        left.retain(|connection| {
+            let Ok(mut connection) = connection.try_borrow_mut() else {
+                return false;
+            };
+            let Some(error) = connection.take_command_error() else {
+                return false;
+            };
+            match &error.fields().sqlstate {
+                // recovery was there first
+                b"42704" => false,
+                // recovery is there, and done in a moment
+                b"55000" if attempts < BUSY_ATTEMPTS => true,
+                _ => {
+                    pending = true;
+                    warn_pending(&connection.node_name, &error);
+                    false
+                }
+            }
+        });
+        if !left.is_empty() {
+            std::thread::sleep(BUSY_PAUSE);
         }
     }
     if pending {
@@ -187,6 +200,10 @@ fn commit_prepared(connections: &[Shared]) {
     }
     end_participation(connections, true);
 }
+
+/// How often, and with what pause, a node is asked to commit what recovery has taken up at the same time.
+const BUSY_ATTEMPTS: u32 = 200;
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 fn warn_pending(node: &str, error: &Error) {
     Error::new(

@@ -601,6 +601,43 @@ def many_sessions_at_once(cluster):
 
 
 @test
+def recovery_beside_commits(cluster):
+    """Recovery that looks at transactions in the moment of their commit is not noticed by them."""
+    with cluster.connect() as c:
+        cluster.fill(c, 100)
+        c.execute("UPDATE people SET rate = 0")
+    notices, problems, ended = [], [], threading.Event()
+
+    def recover():
+        with cluster.connect(autocommit=True) as c:
+            while not ended.is_set():
+                c.execute("SELECT shard_ext.recover_prepared_transactions()")
+
+    def work(thread):
+        try:
+            with cluster.connect(autocommit=True) as c:
+                c.add_notice_handler(lambda notice: notices.append((notice.sqlstate, notice.message_primary, notice.message_detail)))
+                for i in range(60):
+                    c.execute("UPDATE people SET rate = rate + 1 WHERE id BETWEEN %s AND %s", (thread * 10, thread * 10 + 9))
+                    assert c.execute("SELECT min(rate), max(rate) FROM people WHERE id BETWEEN %s AND %s",
+                                     (thread * 10, thread * 10 + 9)).fetchone() == (i + 1, i + 1)
+        except Exception as e:  # noqa: BLE001
+            problems.append(e)
+
+    recovering = [threading.Thread(target=recover) for _ in range(2)]
+    working = [threading.Thread(target=work, args=(n,)) for n in range(1, 5)]
+    for t in recovering + working:
+        t.start()
+    for t in working:
+        t.join()
+    ended.set()
+    for t in recovering:
+        t.join()
+    assert not problems, problems
+    assert not notices, notices
+
+
+@test
 def cancel_from_another_thread(cluster):
     with cluster.connect(autocommit=True) as c:
         cluster.fill(c, 1000)
