@@ -58,24 +58,39 @@ pub unsafe fn after_grant(statement: *const pg_sys::GrantStmt) -> Result<()> {
     tables.sort_unstable_by_key(|relid| u32::from(*relid));
     tables.dedup();
     for relid in tables {
-        renew(relid, &grantees, schema)?;
+        renew(relid, Change::Grants(&grantees, schema))?;
     }
     Ok(())
 }
 
 /// The owner of a table has changed here.
 pub fn after_owner_change(relid: pg_sys::Oid) -> Result<()> {
-    renew(relid, &[], false)
+    renew(relid, Change::Owner)
 }
 
-/// Takes from `grantees` (none: PUBLIC) what they have on the copies of a table or on their `schema`, and sets
-/// the owner and all privileges that the table has here.
-fn renew(relid: pg_sys::Oid, grantees: &[Option<String>], schema: bool) -> Result<()> {
+/// What has changed here.
+enum Change<'a> {
+    Owner,
+    /// What these (none: PUBLIC) may do with the table, or (true) with its schema.
+    Grants(&'a [Option<String>], bool),
+}
+
+/// Takes from those concerned what they have on the copies of a table or on their schema, and gives all that the table
+/// has here. Its owner is set when it has changed: that locks out everyone.
+fn renew(relid: pg_sys::Oid, change: Change) -> Result<()> {
     let (Some(table), Some(target)) = (catalog::table(relid)?, target_of(relid)?) else {
         return Ok(());
     };
     let _names = spi::Settings::qualified_names();
     let mut ddl = rebuild::privileges_of(relid, target)?;
+    let (grantees, schema) = match change {
+        Change::Owner => (&[][..], false),
+        Change::Grants(grantees, schema) => {
+            ddl.privileges
+                .retain(|step| !matches!(step, Step::ForOwner(..)));
+            (grantees, schema)
+        }
+    };
     let revoke = |grantee: &str| {
         let from = format!(" FROM {grantee}");
         if schema {
