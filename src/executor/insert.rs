@@ -456,7 +456,7 @@ impl Insert {
     unsafe fn send_early(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
             if !std::mem::replace(&mut self.parted, true) {
-                self.part_from_readers(node);
+                self.part_from_readers(node)?;
             }
             self.flush(true)?;
             if self.plan.copied.is_some() {
@@ -471,25 +471,26 @@ impl Insert {
 
     /// What is still to be read must not see the rows that are sent from now on: it comes over connections of its own,
     /// or is read before.
-    unsafe fn part_from_readers(&mut self, node: *mut pg_sys::CustomScanState) {
+    unsafe fn part_from_readers(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
             // the parts of a statement have read what they must
             if self.lists.is_some() || self.plan.part.is_some() {
-                return;
+                return Ok(());
             }
             let readers = Readers::of(node);
             if readers.scans.is_empty() && readers.only_scans {
-                return;
+                return Ok(());
             }
-            if readers.only_scans && remote::set_readers_aside() {
+            if readers.only_scans && remote::set_readers_aside()? {
                 for state in readers.scans {
                     if let Some(scan) = scan::of_state(state) {
                         scan.beside = true;
                     }
                 }
-                return;
+                return Ok(());
             }
             self.rest = Some(Kept::of(list::nth((*node).custom_ps, 0)));
+            Ok(())
         }
     }
 

@@ -187,11 +187,12 @@ fn close_where(mut doomed: impl FnMut(&Entry, &Connection) -> bool) {
 }
 
 /// Rows that are being read go on coming over their connections, while changes of the transaction go over new ones. False:
-/// what is read has to see what the transaction has changed before, or belongs to its snapshot.
-pub fn set_readers_aside() -> bool {
+/// what is read has to see what the transaction has changed before, or belongs to its snapshot; or a node allows no more
+/// connections.
+pub fn set_readers_aside() -> Result<bool> {
     // SAFETY: reads a variable.
     let user = unsafe { pg_sys::GetSessionUserId() };
-    ENTRIES.with_borrow(|entries| {
+    let aside: Option<Vec<(NodeId, Shared)>> = ENTRIES.with_borrow(|entries| {
         let current = || {
             entries
                 .iter()
@@ -205,13 +206,46 @@ pub fn set_readers_aside() -> bool {
                         .outstanding()
                         .all(|answer| answer.access == Access::Read)
             });
-        if parts {
-            for (entry, connection) in current() {
-                entry.beside.set(!connection.is_idle());
+        parts.then(|| {
+            current()
+                .filter(|(_, connection)| !connection.is_idle())
+                .map(|(entry, _)| (entry.node, entry.connection.clone()))
+                .collect()
+        })
+    });
+    let Some(aside) = aside else {
+        return Ok(false);
+    };
+    set_beside(&aside, true);
+    let nodes: Vec<NodeId> = aside.iter().map(|(node, _)| *node).collect();
+    match acquire(&nodes) {
+        Ok(_) => Ok(true),
+        Err(error) if error.fields().sqlstate == sqlstate::UNABLE_TO_CONNECT => {
+            // what other nodes have allowed is not needed
+            close_where(|entry, connection| {
+                nodes.contains(&entry.node)
+                    && entry.user == user
+                    && !entry.beside.get()
+                    && connection.participation().is_none()
+            });
+            set_beside(&aside, false);
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn set_beside(connections: &[(NodeId, Shared)], beside: bool) {
+    ENTRIES.with_borrow(|entries| {
+        for entry in entries {
+            if connections
+                .iter()
+                .any(|(_, connection)| Rc::ptr_eq(connection, &entry.connection))
+            {
+                entry.beside.set(beside);
             }
         }
-        parts
-    })
+    });
 }
 
 /// One usable connection per node, opening in parallel those that are missing.

@@ -473,6 +473,34 @@ def insert_select_takes_bounded_memory(cluster):
 
 
 @test
+def insert_select_where_nodes_allow_one_connection(cluster):
+    """Rows that cannot be read beside the connections that write are read before."""
+    with cluster.connect(autocommit=True) as c:
+        # one connection here, and one to each of the two nodes
+        c.execute("CREATE ROLE narrow LOGIN CONNECTION LIMIT 3")
+        for database in ("clients", "clients_worker_1", "clients_worker_2"):
+            c.execute(f"GRANT CREATE ON DATABASE {database} TO narrow")
+    try:
+        with psycopg.connect(host=cluster.options.host, port=cluster.options.port, user="narrow", dbname="clients", autocommit=True) as c:
+            c.execute("CREATE SCHEMA narrow")
+            c.execute("CREATE TABLE narrow.a (id int PRIMARY KEY, k int, pad text)")
+            c.execute("CREATE TABLE narrow.b (k int, id int, pad text)")
+            c.execute("SELECT create_distributed_table('narrow.a', 'id', shard_count => 4), create_distributed_table('narrow.b', 'k', shard_count => 3)")
+            c.execute("INSERT INTO narrow.a SELECT i, i % 100, repeat('x', 100) FROM generate_series(1, 20000) i")
+            c.execute("SET shard_ext.copy_buffer_size = '256kB'")
+            for _ in range(2):
+                assert c.execute("INSERT INTO narrow.b SELECT k, id, pad FROM narrow.a").rowcount == 20000
+            assert c.execute("SELECT count(*), count(DISTINCT id), sum(k) FROM narrow.b").fetchone() == (40000, 20000, 1980000)
+            c.execute("DROP SCHEMA narrow CASCADE")
+    finally:
+        with cluster.connect(autocommit=True) as c:
+            for database in ("clients_worker_1", "clients_worker_2", "clients"):
+                with cluster.connect(database, autocommit=True) as d:
+                    d.execute("DROP OWNED BY narrow CASCADE")
+            c.execute("DROP ROLE narrow")
+
+
+@test
 def transactions_and_savepoints(cluster):
     with cluster.connect() as c:
         cluster.fill(c, 10)
