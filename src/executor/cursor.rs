@@ -52,11 +52,7 @@ struct Cursor {
     found: Vec<HashMap<Place, pg_sys::SubTransactionId>>,
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
-    // SAFETY: the body's type is that of every callback here.
-    unsafe { state::create::<Cursor>(&EXEC.0) }
-}
+state::gives_rows!(Cursor, next);
 
 #[pg_guard]
 unsafe extern "C-unwind" fn begin(
@@ -66,25 +62,6 @@ unsafe extern "C-unwind" fn begin(
 ) {
     // SAFETY: called by ExecInitCustomScan.
     unsafe { state::begin_above(node, estate, flags, |scan| Cursor::new(scan)) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn exec(
-    node: *mut pg_sys::CustomScanState,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with the same node.
-    unsafe { state::scan_rows(node, access) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with this node, whose body has this type.
-    unsafe {
-        state::next_row(node, |cursor: &mut Cursor, custom, slot| {
-            cursor.next(custom, slot);
-            Ok(())
-        })
-    }
 }
 
 #[pg_guard]
@@ -132,7 +109,7 @@ impl Cursor {
         &mut self,
         node: *mut pg_sys::CustomScanState,
         slot: *mut pg_sys::TupleTableSlot,
-    ) {
+    ) -> Result<()> {
         unsafe {
             self.at = pg_sys::GetCurrentSubTransactionId();
             self.since.get_or_insert(self.at);
@@ -140,7 +117,7 @@ impl Cursor {
             let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
             let row = state::exec_child(child);
             if state::is_empty(row) {
-                return;
+                return Ok(());
             }
             state::copy_into_virtual(row, slot);
             for (index, relation) in self.plan.relations.iter().enumerate() {
@@ -153,6 +130,7 @@ impl Cursor {
                     })
                 });
             }
+            Ok(())
         }
     }
 

@@ -100,11 +100,7 @@ struct Batch {
     rows: Vec<usize>,
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
-    // SAFETY: the body's type is that of every callback here.
-    unsafe { state::create::<Find>(&EXEC.0) }
-}
+state::gives_rows!(Find, next);
 
 #[pg_guard]
 unsafe extern "C-unwind" fn begin(
@@ -114,24 +110,6 @@ unsafe extern "C-unwind" fn begin(
 ) {
     // SAFETY: called by ExecInitCustomScan.
     unsafe { state::begin_above(node, estate, flags, |scan| Find::new(node, scan)) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn exec(
-    node: *mut pg_sys::CustomScanState,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with the same node.
-    unsafe { state::scan_rows(node, access) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with this node, whose body has this type.
-    unsafe {
-        state::next_row(node, |find: &mut Find, custom, slot| {
-            find.next(custom, slot)
-        })
-    }
 }
 
 #[pg_guard]

@@ -100,11 +100,7 @@ pub struct Insert {
     pub held: bool,
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
-    // SAFETY: the body's type is that of every callback here.
-    unsafe { state::create::<Insert>(&EXEC.0) }
-}
+state::gives_rows!(Insert, next_returned);
 
 #[pg_guard]
 unsafe extern "C-unwind" fn begin(
@@ -122,24 +118,6 @@ unsafe extern "C-unwind" fn begin(
             Ok(insert) => state::set_body(node, estate, insert),
             Err(error) => error.raise(),
         }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn exec(
-    node: *mut pg_sys::CustomScanState,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with the same node.
-    unsafe { state::scan_rows(node, access) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with this node, whose body has this type.
-    unsafe {
-        state::next_row(node, |insert: &mut Insert, custom, slot| {
-            insert.next_returned(custom, slot)
-        })
     }
 }
 

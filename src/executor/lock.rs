@@ -76,11 +76,7 @@ enum Outcome {
     TooFew,
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
-    // SAFETY: the body's type is that of every callback here.
-    unsafe { state::create::<Lock>(&EXEC.0) }
-}
+state::gives_rows!(Lock, next);
 
 #[pg_guard]
 unsafe extern "C-unwind" fn begin(
@@ -90,24 +86,6 @@ unsafe extern "C-unwind" fn begin(
 ) {
     // SAFETY: called by ExecInitCustomScan.
     unsafe { state::begin_above(node, estate, flags, |scan| Lock::new(node, scan)) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn exec(
-    node: *mut pg_sys::CustomScanState,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with the same node.
-    unsafe { state::scan_rows(node, access) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with this node, whose body has this type.
-    unsafe {
-        state::next_row(node, |lock: &mut Lock, custom, slot| {
-            lock.next(custom, slot)
-        })
-    }
 }
 
 #[pg_guard]

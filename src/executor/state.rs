@@ -144,6 +144,41 @@ pub unsafe fn scan_rows(
     unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
 }
 
+/// The callbacks of a node (methods `EXEC`) whose body gives rows by a method: `create_state`, `exec`, and the `access`
+/// of that.
+macro_rules! gives_rows {
+    ($body:ty, $next:ident) => {
+        #[pgrx::pg_guard]
+        unsafe extern "C-unwind" fn create_state(
+            _scan: *mut pgrx::pg_sys::CustomScan,
+        ) -> *mut pgrx::pg_sys::Node {
+            // SAFETY: the body's type is that of every callback there.
+            unsafe { $crate::executor::state::create::<$body>(&EXEC.0) }
+        }
+
+        #[pgrx::pg_guard]
+        unsafe extern "C-unwind" fn exec(
+            node: *mut pgrx::pg_sys::CustomScanState,
+        ) -> *mut pgrx::pg_sys::TupleTableSlot {
+            // SAFETY: ExecScan calls back with the same node.
+            unsafe { $crate::executor::state::scan_rows(node, access) }
+        }
+
+        #[pgrx::pg_guard]
+        unsafe extern "C-unwind" fn access(
+            node: *mut pgrx::pg_sys::ScanState,
+        ) -> *mut pgrx::pg_sys::TupleTableSlot {
+            // SAFETY: ExecScan calls back with this node, whose body has this type.
+            unsafe {
+                $crate::executor::state::next_row(node, |body: &mut $body, custom, slot| {
+                    body.$next(custom, slot)
+                })
+            }
+        }
+    };
+}
+pub(crate) use gives_rows;
+
 /// Does a node give the rows of its `access` as they are, so that ExecScan is not needed for them?
 ///
 /// # Safety
