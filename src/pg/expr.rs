@@ -212,11 +212,47 @@ pub unsafe fn collated(value: *mut Node, usual: pg_sys::Oid) -> *mut Node {
         if collation == pg_sys::InvalidOid || collation == usual {
             return value;
         }
+        collate(value, collation)
+    }
+}
+
+/// `value COLLATE …`.
+///
+/// # Safety
+/// `value` is a valid expression.
+pub unsafe fn collate(value: *mut Node, collation: pg_sys::Oid) -> *mut Node {
+    unsafe {
         let collate = node::make::<pg_sys::CollateExpr>();
         (*collate).arg = value.cast();
         (*collate).collOid = collation;
         (*collate).location = -1;
         collate.cast()
+    }
+}
+
+/// `unnest(array)` in ROWS FROM.
+///
+/// # Safety
+/// `array` is an expression of an array with such elements.
+pub unsafe fn unnest(
+    array: *mut Node,
+    element: pg_sys::Oid,
+    collation: pg_sys::Oid,
+) -> *mut pg_sys::RangeTblFunction {
+    unsafe {
+        let call = pg_sys::makeFuncExpr(
+            pg_sys::F_UNNEST_ANYARRAY.into(),
+            element,
+            list::from([array]),
+            collation,
+            collation,
+            pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+        );
+        (*call).funcretset = true;
+        let function = node::make::<pg_sys::RangeTblFunction>();
+        (*function).funcexpr = call.cast();
+        (*function).funccolcount = 1;
+        function
     }
 }
 

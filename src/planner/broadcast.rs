@@ -436,19 +436,7 @@ pub unsafe fn arrays_entry(
             if let Some(param) = node::cast::<pg_sys::Param>(array) {
                 leaf::note_size((*param).paramid, rows);
             }
-            let call = pg_sys::makeFuncExpr(
-                pg_sys::F_UNNEST_ANYARRAY.into(),
-                signature.0,
-                list::from([array]),
-                signature.2,
-                signature.2,
-                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
-            );
-            (*call).funcretset = true;
-            let function = node::make::<pg_sys::RangeTblFunction>();
-            (*function).funcexpr = call.cast();
-            (*function).funccolcount = 1;
-            functions.push(function);
+            functions.push(expr::unnest(array, signature.0, signature.2));
         }
         let entry = node::make::<RangeTblEntry>();
         (*entry).rtekind = RTEKind::RTE_FUNCTION;

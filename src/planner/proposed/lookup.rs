@@ -120,19 +120,8 @@ unsafe fn rows_entry(arrays: &[ArrayColumn]) -> *mut pg_sys::RangeTblEntry {
             let (element, _, collation) = element(array);
             let number = index as i32 + 1;
             let array_type = pg_sys::get_array_type(element);
-            let call = pg_sys::makeFuncExpr(
-                Oid::from(pg_sys::F_UNNEST_ANYARRAY),
-                element,
-                list::from([expr::param(number, array_type, -1, collation)]),
-                collation,
-                collation,
-                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
-            );
-            (*call).funcretset = true;
-            let function = node::make::<pg_sys::RangeTblFunction>();
-            (*function).funcexpr = call.cast();
-            (*function).funccolcount = 1;
-            functions.push(function);
+            let param = expr::param(number, array_type, -1, collation);
+            functions.push(expr::unnest(param.cast(), element, collation));
             let name = pg_sys::makeString(node::pstrdup(&format!("c{number}")));
             (*alias).colnames = pg_sys::lappend((*alias).colnames, name.cast());
         }
@@ -265,11 +254,7 @@ unsafe fn with_collation(value: *mut Node, collation: Oid) -> *mut Node {
         if collation == pg_sys::InvalidOid || collation == pg_sys::exprCollation(value) {
             return value;
         }
-        let collate = node::make::<pg_sys::CollateExpr>();
-        (*collate).arg = value.cast();
-        (*collate).collOid = collation;
-        (*collate).location = -1;
-        collate.cast()
+        expr::collate(value, collation)
     }
 }
 
