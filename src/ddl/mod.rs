@@ -7,6 +7,7 @@ mod add_shard;
 mod checks;
 mod collations;
 mod colocation;
+mod constraints;
 mod default_shard;
 mod dependencies;
 mod distribute;
@@ -25,6 +26,7 @@ mod unload;
 pub use add_shard::{add_shard, Keys};
 pub use checks::owned;
 pub use colocation::{method_of, Colocate};
+pub use constraints::after_set_constraints;
 pub use distribute::{distribute_reference_table, distribute_table};
 pub use drop::{
     about_to_drop, everything as drop_everything, is_leaving, Statement as DropStatement,

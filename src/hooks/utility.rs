@@ -111,6 +111,7 @@ impl Utility {
             T_TruncateStmt => self.truncate(statement.cast())?,
             T_VacuumStmt => self.vacuum(statement.cast())?,
             T_GrantStmt => self.grant(statement.cast())?,
+            T_ConstraintsSetStmt => self.set_constraints(statement.cast())?,
             T_DropStmt => self.drop(statement.cast())?,
             T_AlterTableStmt => self.alter_table(statement.cast())?,
             _ => {
@@ -169,6 +170,17 @@ impl Utility {
     unsafe fn grant(&self, statement: *mut pg_sys::GrantStmt) -> Result<()> {
         self.chain();
         ddl::after_grant(statement)
+    }
+
+    unsafe fn set_constraints(&self, statement: *mut pg_sys::ConstraintsSetStmt) -> Result<()> {
+        self.chain();
+        // of a statement by itself nothing would be left
+        let alone = self.context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
+            && !pg_sys::IsTransactionBlock();
+        if alone {
+            return Ok(());
+        }
+        ddl::after_set_constraints(statement)
     }
 
     unsafe fn alter_table(&self, statement: *mut pg_sys::AlterTableStmt) -> Result<()> {
