@@ -87,11 +87,7 @@ struct Running {
     merge: Option<Merge>,
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
-    // SAFETY: the body's type is that of every callback here.
-    unsafe { state::create::<Scan>(&EXEC.0) }
-}
+state::gives_rows!(Scan, give);
 
 #[pg_guard]
 unsafe extern "C-unwind" fn begin(
@@ -105,48 +101,6 @@ unsafe extern "C-unwind" fn begin(
             Ok(scan) => state::set_body(node, estate, scan),
             Err(error) => error.raise(),
         }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn exec(
-    node: *mut pg_sys::CustomScanState,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with the same node.
-    unsafe {
-        if state::is_plain(node) {
-            state::start_row(node);
-            give(&raw mut (*node).ss)
-        } else {
-            state::scan_rows(node, access)
-        }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: ExecScan calls back with this node.
-    unsafe { give(node) }
-}
-
-/// # Safety
-/// `node` is one of ours.
-unsafe fn give(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: the body of the node has this type.
-    unsafe {
-        state::next_row(node, |scan: &mut Scan, custom, slot| {
-            if scan.plan.plan.part.is_some() {
-                if scan.held {
-                    return Err(changes::too_early());
-                }
-                scan.keep(custom)?;
-            }
-            if scan.kept.is_some() {
-                scan.next_kept(slot);
-                return Ok(());
-            }
-            scan.next(custom, slot)
-        })
     }
 }
 
@@ -467,7 +421,28 @@ impl Scan {
             && !self.exprs.iter().any(|value| value.volatile)
     }
 
-    /// Puts the next row into the slot, or leaves it empty at the end.
+    /// Puts the next row into the slot, or leaves it empty at the end: one that was kept, where rows were read at once.
+    unsafe fn give(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
+        unsafe {
+            if self.plan.plan.part.is_some() {
+                if self.held {
+                    return Err(changes::too_early());
+                }
+                self.keep(node)?;
+            }
+            if self.kept.is_some() {
+                self.next_kept(slot);
+                return Ok(());
+            }
+            self.next(node, slot)
+        }
+    }
+
+    /// The same for a row that nodes send, or that an answer before had.
     unsafe fn next(
         &mut self,
         node: *mut pg_sys::CustomScanState,

@@ -161,14 +161,30 @@ macro_rules! gives_rows {
             node: *mut pgrx::pg_sys::CustomScanState,
         ) -> *mut pgrx::pg_sys::TupleTableSlot {
             // SAFETY: ExecScan calls back with the same node.
-            unsafe { $crate::executor::state::scan_rows(node, access) }
+            unsafe {
+                if $crate::executor::state::is_plain(node) {
+                    $crate::executor::state::start_row(node);
+                    give_row(&raw mut (*node).ss)
+                } else {
+                    $crate::executor::state::scan_rows(node, access)
+                }
+            }
         }
 
         #[pgrx::pg_guard]
         unsafe extern "C-unwind" fn access(
             node: *mut pgrx::pg_sys::ScanState,
         ) -> *mut pgrx::pg_sys::TupleTableSlot {
-            // SAFETY: ExecScan calls back with this node, whose body has this type.
+            // SAFETY: ExecScan calls back with this node.
+            unsafe { give_row(node) }
+        }
+
+        /// # Safety
+        /// `node` is one of ours.
+        unsafe fn give_row(
+            node: *mut pgrx::pg_sys::ScanState,
+        ) -> *mut pgrx::pg_sys::TupleTableSlot {
+            // SAFETY: the body of the node has this type.
             unsafe {
                 $crate::executor::state::next_row(node, |body: &mut $body, custom, slot| {
                     body.$next(custom, slot)
