@@ -25,7 +25,7 @@ TOKEN = re.compile(
     """,
     re.X | re.S,
 )
-DIRECTIVE = re.compile(r"^--\s*(refused|unordered|load|fill|only|ignore|reconnect|block|again)\b:?\s*(.*)$")
+DIRECTIVE = re.compile(r"^--\s*(refused|unordered|load|fill|only|ignore|reconnect|details|block|again)\b:?\s*(.*)$")
 
 
 def skip_block(text, at):
@@ -72,7 +72,7 @@ def split(text):
                     m = DIRECTIVE.match(token.strip())
                     if m:
                         directives[m.group(1)] = m.group(2).strip() or True
-                        if m.group(1) in ("load", "reconnect", "block", "again"):  # complete by itself
+                        if m.group(1) in ("load", "reconnect", "details", "block", "again"):  # complete by itself
                             statements.append(
                                 Statement("", text.count("\n", 0, begin) + 1, {m.group(1): directives.pop(m.group(1))})
                             )

@@ -4,6 +4,7 @@
 
 use crate::catalog::{self, Colocation};
 use crate::error::{sqlstate, Error, Result};
+use crate::executor::checks::Constraints;
 use crate::executor::decode::Decoder;
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
@@ -46,16 +47,6 @@ pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Find
     unsafe { state::body_of(state, &EXEC) }
 }
 
-unsafe extern "C-unwind" {
-    // executor/nodeModifyTable.h, not in pgrx's bindings
-    fn ExecComputeStoredGenerated(
-        info: *mut pg_sys::ResultRelInfo,
-        estate: *mut pg_sys::EState,
-        slot: *mut pg_sys::TupleTableSlot,
-        command: pg_sys::CmdType::Type,
-    );
-}
-
 /// Rows that are looked for at once.
 const BATCH: usize = 1000;
 
@@ -64,6 +55,7 @@ pub struct Find {
     colocation: Rc<Colocation>,
     encoders: Vec<Encoder>,
     decoder: Decoder,
+    /// PostgreSQL checks them before it looks for a conflict.
     constraints: Constraints,
     /// All proposed rows, once they were read.
     proposed: Option<Kept>,
@@ -463,73 +455,8 @@ pub fn affected_twice() -> Error {
     RowCheck {
         kind: CheckKind::OwnRow,
         relation: String::new(),
+        table: 0,
         policy: None,
     }
     .violation()
-}
-
-/// The constraints of the table, which PostgreSQL checks before it looks for a conflict.
-struct Constraints {
-    relation: pg_sys::Relation,
-    info: *mut pg_sys::ResultRelInfo,
-    slot: *mut pg_sys::TupleTableSlot,
-    estate: *mut pg_sys::EState,
-}
-
-impl Constraints {
-    unsafe fn of(relid: Oid, estate: *mut pg_sys::EState) -> Constraints {
-        unsafe {
-            let relation = pg_sys::table_open(relid, pg_sys::RowExclusiveLock as i32);
-            let info = pg_sys::palloc0(std::mem::size_of::<pg_sys::ResultRelInfo>())
-                .cast::<pg_sys::ResultRelInfo>();
-            (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            pg_sys::InitResultRelInfo(info, relation, 0, std::ptr::null_mut(), 0);
-            let methods = &raw const pg_sys::TTSOpsVirtual;
-            let slot = pg_sys::ExecInitExtraTupleSlot(estate, (*relation).rd_att, methods);
-            (*slot).tts_tableOid = relid;
-            Constraints {
-                relation,
-                info,
-                slot,
-                estate,
-            }
-        }
-    }
-
-    /// Fails, as PostgreSQL does, when a row with these columns breaks one.
-    unsafe fn check(&self, row: impl Iterator<Item = (i16, Option<Datum>)>) {
-        unsafe {
-            let constraints = (*(*self.relation).rd_att).constr;
-            if constraints.is_null() {
-                return;
-            }
-            let slot = self.slot;
-            pg_sys::ExecStoreAllNullTuple(slot);
-            for (attno, value) in row {
-                let index = attno as usize - 1;
-                *(*slot).tts_isnull.add(index) = value.is_none();
-                *(*slot).tts_values.add(index) = value.unwrap_or(Datum::null());
-            }
-            if (*constraints).has_generated_stored {
-                let insert = pg_sys::CmdType::CMD_INSERT;
-                pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                    ExecComputeStoredGenerated(self.info, self.estate, slot, insert)
-                });
-            }
-            pg_sys::ExecConstraints(self.info, slot, self.estate);
-            let context = (*self.estate).es_per_tuple_exprcontext;
-            if !context.is_null() {
-                pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
-            }
-        }
-    }
-
-    unsafe fn end(&mut self) {
-        unsafe {
-            if !self.relation.is_null() {
-                pg_sys::table_close(self.relation, pg_sys::NoLock as i32);
-                self.relation = std::ptr::null_mut();
-            }
-        }
-    }
 }

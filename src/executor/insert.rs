@@ -5,7 +5,6 @@
 use crate::catalog::{self, Colocation, ShardGroup, ShardGroupId};
 use crate::deparse::quote_identifier;
 use crate::error::{Error, Result};
-use crate::executor::changes;
 use crate::executor::decode::Decoder;
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
@@ -16,6 +15,7 @@ use crate::executor::shard_copy::ShardCopy;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::executor::value_rows::ValueRows;
+use crate::executor::{changes, checks};
 use crate::pg::list;
 use crate::planner::plan::{InsertPlan, ParamType, Private};
 use crate::planner::{conflict_condition, WRITER, WRITTEN_SINCE};
@@ -24,6 +24,7 @@ use crate::settings;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::rc::Rc;
 
 static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardInsert", create_state);
@@ -322,7 +323,7 @@ impl Insert {
                     }
                 }
             }
-            self.flush(false)?;
+            self.flush((*node).ss.ps.state, false)?;
             self.finish_copy()?;
             if self.plan.counted {
                 (*(*node).ss.ps.state).es_processed += self.affected;
@@ -436,7 +437,7 @@ impl Insert {
             if !std::mem::replace(&mut self.parted, true) {
                 self.part_from_readers(node)?;
             }
-            self.flush(true)?;
+            self.flush((*node).ss.ps.state, true)?;
             if self.plan.copied.is_some() {
                 let columns = self.plan.columns.iter();
                 let types: Vec<Oid> = columns.map(|column| Oid::from(column.value)).collect();
@@ -559,12 +560,11 @@ impl Insert {
     unsafe fn check(&self, econtext: *mut pg_sys::ExprContext) -> Result<()> {
         unsafe {
             for (state, check) in self.checks.iter().zip(&self.plan.checks) {
-                let passed =
-                    state::evaluate(*state, econtext).map(|value| value.value() as u8 != 0);
-                if passed == Some(true) {
-                    continue;
-                }
-                return Err(check.violation());
+                checks::examine(
+                    check,
+                    state::evaluate(*state, econtext),
+                    (*econtext).ecxt_estate,
+                )?;
             }
             Ok(())
         }
@@ -600,7 +600,7 @@ impl Insert {
     }
 
     /// Sends every batch and waits for the answers; will others follow?
-    fn flush(&mut self, more: bool) -> Result<()> {
+    fn flush(&mut self, estate: *mut pg_sys::EState, more: bool) -> Result<()> {
         let batches = std::mem::take(&mut self.batches);
         self.waiting_bytes = 0;
         if batches.is_empty() {
@@ -650,9 +650,10 @@ impl Insert {
         let width = self.decoder.width() - checks;
         while let Some((request, row)) = gather.next().map_err(|error| self.told(error))? {
             for (index, check) in self.plan.checks_after.iter().enumerate() {
-                // binary or text
-                if !matches!(row.get(width + index), Some(b"\x01" | b"t")) {
-                    return Err(check.violation());
+                if let Some(text) = row.get(width + index) {
+                    let text = CString::new(text).unwrap_or_default();
+                    // SAFETY: the statement runs.
+                    unsafe { checks::forbidden_by_view(check, &text, estate)? };
                 }
             }
             if let (Some(xmin), Some(cmin)) = (row.get(width + checks), row.get(width + checks + 1))

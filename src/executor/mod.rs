@@ -3,6 +3,7 @@
 
 mod answers;
 mod changes;
+mod checks;
 mod copies;
 mod cursor;
 mod decode;

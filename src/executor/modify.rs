@@ -5,6 +5,7 @@
 
 use crate::catalog::{self, Colocation};
 use crate::error::{sqlstate, Error, Result};
+use crate::executor::checks::{self, Constraints};
 use crate::executor::encode::{ArrayBuilder, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::find::{self, Find};
@@ -15,6 +16,7 @@ use crate::pg::{list, types};
 use crate::planner::plan::{
     Action, Command, ModifyPlan, Private, Referenced, Repeats, RowCheck, RowsStatement,
 };
+use crate::planner::stored_columns;
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -317,6 +319,7 @@ impl Modify {
         store: *mut pg_sys::Tuplestorestate,
     ) -> Result<()> {
         unsafe {
+            let estate = (*node).ss.ps.state;
             let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
             loop {
                 let slot = state::exec_child(child);
@@ -325,7 +328,7 @@ impl Modify {
                 }
                 pg_sys::slot_getallattrs(slot);
                 let row = Row(slot);
-                check(&self.plan.checks, &row)?;
+                check(&self.plan.checks, &row, estate)?;
                 let Some(action) = self.plan.action_of(&row) else {
                     continue;
                 };
@@ -344,7 +347,7 @@ impl Modify {
                         continue;
                     }
                 }
-                check(&action.checks, &row)?;
+                check(&action.checks, &row, estate)?;
                 pg_sys::tuplestore_puttupleslot(store, slot);
             }
         }
@@ -447,7 +450,9 @@ impl Modify {
                     continue;
                 };
                 let number = number.unwrap_or_default();
-                let Some((group, place)) = self.part_in(round, action, &row)? else {
+                let Some((group, place)) =
+                    self.part_in(round, action, &row, (*node).ss.ps.state)?
+                else {
                     continue;
                 };
                 let Some(statement) = statement_of(round, action) else {
@@ -472,18 +477,18 @@ impl Modify {
     }
 
     /// The shard group that a row concerns in a round, and the row's place there; None: it is not concerned.
-    fn part_in(
+    unsafe fn part_in(
         &self,
         round: Round,
         action: &Action,
         row: &Row,
+        estate: *mut pg_sys::EState,
     ) -> Result<Option<(usize, Option<Place>)>> {
         let new_group = || -> Result<usize> {
             let key = action.new_key.and_then(|column| row.value(column));
-            if let (None, Some(column), Command::Update) =
-                (key, &self.plan.required_key, action.command)
-            {
-                return Err(self.null_key(column));
+            if key.is_none() && self.plan.required_key && action.command == Command::Update {
+                // before anybody looks at the rows that refer to the one that would leave
+                unsafe { self.check_constraints(action, row, estate) };
             }
             match self.colocation.group_for(key) {
                 Some(group) => Ok(group),
@@ -517,18 +522,16 @@ impl Modify {
         })
     }
 
-    /// What ExecConstraints says, before anybody looks at the rows that refer to the one that would leave.
-    fn null_key(&self, column: &str) -> Error {
-        let table = &self.plan.table;
-        let mut error = Error::new(
-            sqlstate::NOT_NULL_VIOLATION,
-            format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"),
-        );
-        let fields = error.fields_mut();
-        fields.schema = Some(self.plan.schema.clone());
-        fields.table = Some(table.clone());
-        fields.column = Some(column.to_owned());
-        error
+    /// Fails when the new row that leaves its shard breaks a constraint.
+    unsafe fn check_constraints(&self, action: &Action, row: &Row, estate: *mut pg_sys::EState) {
+        unsafe {
+            let relid = Oid::from(self.plan.relid);
+            let columns = action.insert.iter().flat_map(|insert| &insert.columns);
+            let values = columns.map(|column| row.value(column.source));
+            let mut constraints = Constraints::of(relid, estate);
+            constraints.check(stored_columns(relid).into_iter().zip(values));
+            constraints.end();
+        }
     }
 
     /// Sends batches and waits for the answers.
@@ -653,11 +656,15 @@ impl Modify {
 }
 
 /// Fails when a row does not meet a condition.
-fn check(checks: &[(usize, RowCheck)], row: &Row) -> Result<()> {
-    let broken = checks
+unsafe fn check(
+    checks: &[(usize, RowCheck)],
+    row: &Row,
+    estate: *mut pg_sys::EState,
+) -> Result<()> {
+    let mut values = checks
         .iter()
-        .find(|(column, _)| row.value(*column).map(|value| value.value() as u8 != 0) != Some(true));
-    broken.map_or(Ok(()), |(_, check)| Err(check.violation()))
+        .map(|(column, check)| (row.value(*column), check));
+    values.try_for_each(|(value, check)| unsafe { checks::examine(check, value, estate) })
 }
 
 /// The node that has found what the rows of a plan are in conflict with.

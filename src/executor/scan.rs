@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::executor::answers::Answers;
 use crate::executor::changes;
+use crate::executor::checks;
 use crate::executor::decode::Decoder;
 use crate::executor::encode::Encoder;
 use crate::executor::explain;
@@ -571,11 +572,8 @@ impl Scan {
             let econtext = (*node).ss.ps.ps_ExprContext;
             for (condition, check) in self.checks.iter().zip(&self.plan.plan.checks) {
                 (*econtext).ecxt_scantuple = slot;
-                let passed =
-                    state::evaluate(*condition, econtext).map(|value| value.value() as u8 != 0);
-                if passed != Some(true) {
-                    return Err(check.violation());
-                }
+                let value = state::evaluate(*condition, econtext);
+                checks::examine(check, value, (*node).ss.ps.state)?;
             }
             Ok(())
         }

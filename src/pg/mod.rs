@@ -7,6 +7,7 @@ pub mod levels;
 pub mod list;
 pub mod memory;
 pub mod node;
+pub mod privileges;
 pub mod spi;
 pub mod sql;
 pub mod types;

@@ -27,7 +27,7 @@ node_types! {
     PlaceHolderVar T_PlaceHolderVar, ArrayCoerceExpr T_ArrayCoerceExpr, MinMaxExpr T_MinMaxExpr, RowCompareExpr T_RowCompareExpr, CollateExpr T_CollateExpr,
     FieldStore T_FieldStore, ConvertRowtypeExpr T_ConvertRowtypeExpr, WithCheckOption T_WithCheckOption,
     RowMarkClause T_RowMarkClause, CopyStmt T_CopyStmt, SetToDefault T_SetToDefault, ColumnRef T_ColumnRef, ResTarget T_ResTarget, SelectStmt T_SelectStmt, Alias T_Alias, BooleanTest T_BooleanTest,
-    CaseExpr T_CaseExpr, CaseWhen T_CaseWhen, FieldSelect T_FieldSelect,
+    CaseExpr T_CaseExpr, CaseWhen T_CaseWhen, FieldSelect T_FieldSelect, ResultRelInfo T_ResultRelInfo,
     PlannerGlobal T_PlannerGlobal, PlannerInfo T_PlannerInfo, CoalesceExpr T_CoalesceExpr,
 }
 

@@ -139,7 +139,7 @@ pub unsafe fn take_checks(query: *mut Query) -> Result<Checks> {
         let mut inside = Vec::new();
         let mut visible = Vec::new();
         for option in list::iter::<pg_sys::WithCheckOption>(options) {
-            let (conditions, described) = row_checks(list::from([option]));
+            let (conditions, described) = row_checks(query, list::from([option]))?;
             let kind = (*option).kind;
             if kind == WCOKind::WCO_RLS_INSERT_CHECK
                 || kind == WCOKind::WCO_VIEW_CHECK && (*query).onConflict.is_null()
@@ -292,6 +292,7 @@ pub unsafe fn forbid_own_rows(query: *mut Query, number: usize) -> Option<RowChe
         Some(RowCheck {
             kind: CheckKind::OwnRow,
             relation: String::new(),
+            table: 0,
             policy: None,
         })
     }

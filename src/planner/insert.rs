@@ -9,11 +9,13 @@ use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
 use crate::planner::conflict::{self, Checks};
 use crate::planner::early::Early;
+use crate::planner::merge::when;
 use crate::planner::plan::{CheckKind, InsertColumn, InsertPlan, Private, Prune, RowCheck};
+use crate::planner::proposed::Proposed;
 use crate::planner::remote::{self, Order};
 use crate::planner::route::Route;
 use crate::planner::ship::{self, Parameters};
-use crate::planner::{copies, insert_select, modify, proposed, reading, statement, Planner};
+use crate::planner::{copies, insert_select, modify, proposed, pull, reading, statement, Planner};
 use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query, RTEKind};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -255,12 +257,11 @@ unsafe fn rows(
         for (index, item) in prepared.made.exprs.iter().enumerate() {
             let over_columns = match checked {
                 Some(from) if index < prepared.made.plan.checks.len() => {
-                    let signature = (pg_sys::BOOLOID, -1, pg_sys::InvalidOid);
+                    let signature = expr::signature(*item);
                     expr::var(pg_sys::OUTER_VAR, (from + index) as i16 + 1, signature).cast()
                 }
                 _ => {
-                    let target = (*query).resultRelation;
-                    let changed = over_rows(*item, target, pg_sys::OUTER_VAR, &attributes)?;
+                    let changed = over_rows(*item, query, pg_sys::OUTER_VAR, &attributes)?;
                     pg_sys::fix_opfuncids(changed);
                     changed
                 }
@@ -401,7 +402,7 @@ unsafe fn with_checks(
         for condition in conditions {
             let column = entries.len() as i16 + 1;
             let name = node::pstrdup(&format!("checked_{column}"));
-            let over = over_rows(*condition, (*query).resultRelation, 1, attributes)?;
+            let over = over_rows(*condition, query, 1, attributes)?;
             entries.push(pg_sys::makeTargetEntry(over.cast(), column, name, false));
         }
         let rte = node::make::<pg_sys::RangeTblEntry>();
@@ -427,31 +428,21 @@ unsafe fn with_checks(
     }
 }
 
-/// The column of the rows that a column of the target is given by, as one of the relation `varno`; NULL where none is.
-unsafe fn given(var: *mut pg_sys::Var, varno: i32, attributes: &[i16]) -> *mut Node {
-    unsafe {
-        match attributes.iter().position(|a| *a == (*var).varattno) {
-            Some(index) => expr::var(varno, index as i16 + 1, expr::signature(var.cast())).cast(),
-            None => {
-                pg_sys::makeNullConst((*var).vartype, (*var).vartypmod, (*var).varcollid).cast()
-            }
-        }
-    }
-}
-
 /// A tree of the INSERT's level over the rows to insert, which are those of the relation `varno`.
 unsafe fn over_rows(
     tree: *mut Node,
-    target: i32,
+    query: *mut Query,
     varno: i32,
     attributes: &[i16],
 ) -> Result<*mut Node> {
     unsafe {
+        let row = Proposed::of(target_relid(query), attributes.to_vec());
         reading::lifted(tree, &mut |var| {
-            Ok(if (*var).varno == target {
-                given(var, varno, attributes)
-            } else {
-                var.cast()
+            if (*var).varno != (*query).resultRelation {
+                return Ok(var.cast());
+            }
+            row.value(var, &|index, var| {
+                expr::var(varno, index as i16 + 1, expr::signature(var.cast())).cast()
             })
         })
     }
@@ -639,20 +630,33 @@ unsafe fn only_target(query: *mut Query) {
     }
 }
 
-/// The conditions of WITH CHECK options, and what to say when one fails.
+/// The conditions of WITH CHECK options, and what to say when one fails. Those of views are NULL where a row is fine, and
+/// otherwise the row as text, for the error to show.
 ///
 /// # Safety
-/// `options` is a list of WithCheckOption.
-pub unsafe fn row_checks(options: *mut pg_sys::List) -> (Vec<*mut Node>, Vec<RowCheck>) {
+/// `options` are some of the statement's.
+pub unsafe fn row_checks(
+    query: *mut Query,
+    options: *mut pg_sys::List,
+) -> Result<(Vec<*mut Node>, Vec<RowCheck>)> {
     unsafe {
+        let relid = target_relid(query);
         let text = |p: *mut std::ffi::c_char| {
             (!p.is_null()).then(|| CStr::from_ptr(p).to_string_lossy().into_owned())
         };
         let mut exprs = Vec::new();
         let mut checks = Vec::new();
         for option in list::iter::<pg_sys::WithCheckOption>(options) {
-            exprs.push((*option).qual);
+            exprs.push(match (*option).kind {
+                pg_sys::WCOKind::WCO_VIEW_CHECK => {
+                    let text = (pg_sys::TEXTOID, -1, pg_sys::DEFAULT_COLLATION_OID);
+                    let none = pg_sys::makeNullConst(text.0, text.1, text.2).cast();
+                    when(vec![((*option).qual, none)], row_text(query)?, text)
+                }
+                _ => (*option).qual,
+            });
             checks.push(RowCheck {
+                table: relid.to_u32(),
                 kind: match (*option).kind {
                     pg_sys::WCOKind::WCO_VIEW_CHECK => CheckKind::NewRowOfView,
                     pg_sys::WCOKind::WCO_RLS_CONFLICT_CHECK => CheckKind::FoundRow,
@@ -663,7 +667,35 @@ pub unsafe fn row_checks(options: *mut pg_sys::List) -> (Vec<*mut Node>, Vec<Row
                 policy: text((*option).polname),
             });
         }
-        (exprs, checks)
+        Ok((exprs, checks))
+    }
+}
+
+/// The text of a row of the changed table.
+unsafe fn row_text(query: *mut Query) -> Result<*mut Node> {
+    unsafe {
+        let relid = target_relid(query);
+        let row_type = pg_sys::get_rel_type_id(relid);
+        let target = (*query).resultRelation;
+        let row = pull::whole_row(relid, row_type, target, &mut |var| Ok(var.cast()))?;
+        Ok(expr::via_text(
+            row,
+            pg_sys::TEXTOID,
+            pg_sys::DEFAULT_COLLATION_OID,
+        ))
+    }
+}
+
+/// What such a condition gives for a row that is fine.
+///
+/// # Safety
+/// `condition` is one of `row_checks`.
+pub unsafe fn passing(condition: *mut Node) -> *mut Node {
+    unsafe {
+        match expr::signature(condition) {
+            (pg_sys::BOOLOID, ..) => pg_sys::makeBoolConst(true, false),
+            (text, typmod, collation) => pg_sys::makeNullConst(text, typmod, collation).cast(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::catalog;
 use crate::error::Result;
 use crate::pg::{expr, list, node, types};
 use crate::planner::apply::{self, Assigned};
-use crate::planner::insert::row_checks;
+use crate::planner::insert::{passing, row_checks};
 use crate::planner::plan::{Action, CheckKind, Command, ModifyPlan, Repeats, RowCheck};
 use crate::planner::pull::{self, MultipleAssignments, NewRow, Target};
 use crate::planner::reading::{self, Reading};
@@ -72,7 +72,7 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
         let key = reading.target_column(target.relid, target.key);
         let ctid = reading.ctid();
 
-        let (conditions, checks) = row_checks((*query).withCheckOptions);
+        let (conditions, checks) = row_checks(query, (*query).withCheckOptions)?;
         let kinds: Vec<WCOKind::Type> =
             list::iter::<pg_sys::WithCheckOption>((*query).withCheckOptions)
                 .map(|option| (*option).kind)
@@ -150,8 +150,8 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
                         reading::lifted(*condition, &mut |var| row.value(&mut reading, var))?;
                     let guarded = when(
                         vec![(is_choice(choice, clause.number), value)],
-                        pg_sys::makeBoolConst(true, false),
-                        (pg_sys::BOOLOID, -1, pg_sys::InvalidOid),
+                        passing(value),
+                        expr::signature(value),
                     );
                     let mut check = check.clone();
                     if !of_new_row {
@@ -186,6 +186,7 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
             } else {
                 Vec::new()
             },
+            relid: target.relid.to_u32(),
             required_key: target.required_key,
             as_others: target.as_others,
             part: None,

@@ -51,6 +51,7 @@ use analysis::Analysis;
 use pgrx::pg_sys::{self, PlannedStmt, Query, RTEKind};
 use remote::Order;
 
+pub use apply::stored_columns;
 pub use conflict::{condition_of as conflict_condition, WRITER, WRITTEN_SINCE};
 pub use cursor::asks_for_row;
 pub use estimate::set_size;

@@ -91,7 +91,7 @@ pub unsafe fn change(query: *mut Query, target: &catalog::Table) -> Result<Chang
         // The table below an updatable view comes from the view's FROM; as the target it is not written there.
         let rte = list::rt_fetch((*copy).resultRelation, (*copy).rtable);
         (*rte).inFromCl = false;
-        let (conditions, checks) = super::insert::row_checks((*copy).withCheckOptions);
+        let (conditions, checks) = super::insert::row_checks(copy, (*copy).withCheckOptions)?;
         (*copy).withCheckOptions = std::ptr::null_mut();
         let (returning, conditions) = match push_returning_with(copy, conditions) {
             Ok(pushed) => pushed,

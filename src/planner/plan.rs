@@ -331,8 +331,9 @@ pub struct ModifyPlan {
     pub repeats: Repeats,
     /// Foreign keys that forbid rows to leave their shard.
     pub referenced: Vec<Referenced>,
-    /// The name of the distribution column, when rows cannot leave for a NULL in it.
-    pub required_key: Option<String>,
+    pub relid: u32,
+    /// Rows cannot leave for a NULL in the distribution column.
+    pub required_key: bool,
     pub as_others: bool,
     /// The part of the statement that this is, when it is one of several.
     pub part: Option<u32>,
@@ -463,7 +464,10 @@ impl InsertColumn {
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct RowCheck {
     pub kind: CheckKind,
+    /// The table or view that has it.
     pub relation: String,
+    /// The table that the rows are of.
+    pub table: u32,
     pub policy: Option<String>,
 }
 
@@ -472,7 +476,7 @@ pub struct RowCheck {
 pub enum CheckKind {
     /// A new row, by a policy.
     NewRow,
-    /// A new row, by the check option of a view.
+    /// A new row, by the check option of a view: the condition gives the text of a row that the view does not allow.
     NewRowOfView,
     /// The row that ON CONFLICT DO UPDATE finds, by a policy.
     FoundRow,

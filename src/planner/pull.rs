@@ -21,8 +21,8 @@ pub struct Target {
     pub schema: String,
     pub name: String,
     pub as_others: bool,
-    /// Its name, when it is not to be NULL.
-    pub required_key: Option<String>,
+    /// The distribution column is not to be NULL.
+    pub required_key: bool,
     /// Policies of nodes could hide rows when they are locked.
     locking_hides: bool,
 }
@@ -52,8 +52,7 @@ impl Target {
                 colocation: colocation.id,
                 schema,
                 name,
-                required_key: types::is_not_null(table.relid, *key)
-                    .then(|| apply::column_name(table.relid, *key)),
+                required_key: types::is_not_null(table.relid, *key),
                 locking_hides,
                 as_others: locking_hides
                     || user != pg_sys::InvalidOid && user != pg_sys::GetUserId(),
@@ -143,6 +142,7 @@ pub unsafe fn prepare(query: *mut Query, table: &catalog::Table, reason: String)
             proposal: None,
             repeats: if once { Repeats::Never } else { Repeats::Once },
             referenced: read.referenced,
+            relid: target.relid.to_u32(),
             required_key: target.required_key,
             as_others: target.as_others,
             part: None,
@@ -251,7 +251,7 @@ unsafe fn read(query: *mut Query, target: &Target, picked: Option<Picked>) -> Re
                 assigned.push(((**entry).resno, column as usize - 1));
             }
         }
-        let (conditions, checks) = row_checks((*query).withCheckOptions);
+        let (conditions, checks) = row_checks(query, (*query).withCheckOptions)?;
         let above = !(*query).returningList.is_null() || !conditions.is_empty();
         let generated = if above && update {
             generated_columns(target.relid, reading.target)

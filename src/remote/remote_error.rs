@@ -3,7 +3,8 @@
 
 use super::libpq::{error_field, field, PgResult};
 use crate::catalog;
-use crate::error::{sqlstate, Error};
+use crate::error::{sqlstate, Error, Fields};
+use crate::pg::privileges::may_see_values;
 use pq_sys as pq;
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -38,6 +39,9 @@ pub fn of_result(result: &PgResult) -> Error {
                 .unwrap_or(sqlstate::INTERNAL_ERROR);
             let mut error = Error::new(state, message);
             fill(&mut error, |code| result.error_field(code));
+            if !shows_readable(error.fields()) {
+                error.fields_mut().detail = None;
+            }
             if state == sqlstate::INSUFFICIENT_PRIVILEGE && error.fields().hint.is_none() {
                 match result.error_field(field::ROUTINE).as_deref() {
                     // row_security is off where policies of the node could differ from those applied here
@@ -59,6 +63,16 @@ pub fn of_result(result: &PgResult) -> Error {
         }
         // made by libpq itself
         None => Error::new(sqlstate::CONNECTION_FAILURE, result.error_message()),
+    }
+}
+
+/// The login at the node may read more than the user: does a violated constraint show what this one may see?
+fn shows_readable(fields: &Fields) -> bool {
+    match (&fields.schema, &fields.table) {
+        (Some(schema), Some(table)) if fields.detail.is_some() => {
+            may_see_values(schema, table, fields.constraint.as_deref())
+        }
+        _ => true,
     }
 }
 

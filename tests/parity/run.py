@@ -19,6 +19,7 @@ shards. Floats agree within rounding. After a file that writes, all its tables a
     -- load: table path  (stands alone) COPY a gzipped CSV file with header, NA for NULL
     -- fill: table (...)  COPY the rows of the query that follows into that table
     -- reconnect         (stands alone) go on in a new session
+    -- details           (stands alone) from here on compare the messages and details of errors, too
     -- block             (stands alone) what follows is repeated by
     -- again: sql        (stands alone) run that statement, then the statements between the block's start and its first
                          repetition once more
@@ -241,7 +242,7 @@ def sort_key(row, floats):
     return exact, rounded
 
 
-def difference(statement, plain, other, ordered):
+def difference(statement, plain, other, ordered, details=False):
     """None if both servers said the same, else what differs."""
     ignore = statement.directives.get("ignore", "")
     if other.lost and not plain.lost:
@@ -251,6 +252,8 @@ def difference(statement, plain, other, ordered):
     if plain.error or other.error:
         if plain.error == other.error and plain.schema != other.schema:
             return f"schemas of errors differ: {plain.schema!r} {other.schema!r}"
+        if details and plain.message != other.message:
+            return "messages of errors differ"
         return None if plain.error == other.error else f"errors differ: {plain.error} {other.error}"
     if plain.names != other.names and "names" not in ignore:
         return f"column names differ: {plain.names} {other.names}"
@@ -339,10 +342,13 @@ class Suite:
             session.close()
 
     def run_file(self, path):
-        began, passed, failed, wrote = time.monotonic(), self.passed, self.failed, False
+        began, passed, failed, wrote, details = time.monotonic(), self.passed, self.failed, False, False
         for statement in repeated(split(path.read_text())):
             if "reconnect" in statement.directives:
                 self.restart_sessions()
+                continue
+            if "details" in statement.directives:
+                details = True
                 continue
             only = statement.directives.get("only")
             if only:
@@ -361,7 +367,7 @@ class Suite:
             if plain.tag.startswith(WRITES):
                 wrote = True
             ordered = top_level_order(statement.sql) and "unordered" not in statement.directives
-            self.report(path, statement, plain, other, difference(statement, plain, other, ordered))
+            self.report(path, statement, plain, other, difference(statement, plain, other, ordered, details))
         self.restart_sessions()
         if wrote and not self.compare_tables(path):
             self.prepare()  # the next file must not suffer from what this one left

@@ -218,7 +218,7 @@ unsafe fn conflict(
 
         let of_row = |tree: *mut Node| {
             reading::lifted(tree, &mut |var| {
-                proposed.column(var, &|index, var| {
+                proposed.value(var, &|index, var| {
                     let array = &arrays[index];
                     let value = expr::var(ROWS, index as i16 + 1, element(array));
                     let (type_oid, _, collation) = expr::signature(var.cast());

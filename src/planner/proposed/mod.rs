@@ -22,7 +22,8 @@ use crate::planner::pull::{self, MultipleAssignments, Pulled, Target};
 use crate::planner::{leaf, reading, ship, split, Planner};
 pub use finding::{plan_find, Finding};
 use pgrx::pg_sys::{self, Node, Oid, PlannedStmt, Query, WCOKind};
-use rows::{Proposed, Rows};
+pub use rows::Proposed;
+use rows::Rows;
 
 /// What the choosing level says of a row.
 const INSERT: i32 = 1;
@@ -170,12 +171,7 @@ impl Insert {
             Insert {
                 query,
                 rows: Rows {
-                    proposed: Proposed {
-                        relid: target.relid,
-                        generated: pull::generated_columns(target.relid, 1),
-                        attributes,
-                    },
-                    target: (*query).resultRelation,
+                    proposed: Proposed::of(target.relid, attributes),
                     excluded: if clause.is_null() {
                         0
                     } else {
@@ -220,7 +216,7 @@ impl Insert {
             // One level chooses, those above see the choice.
             let level = self.grow();
             let choice = reading::append(level, self.choice(clause, ctid)?);
-            for (condition, check, kind) in self.conditions() {
+            for (condition, check, kind) in self.conditions()? {
                 let value = match kind {
                     WCOKind::WCO_RLS_CONFLICT_CHECK | conflict::WCO_VIEW_CONFLICT_CHECK => {
                         let holds = reading::lifted(condition, &mut |var| self.rows.found(var))?;
@@ -277,15 +273,15 @@ impl Insert {
     }
 
     /// WITH CHECK conditions, what to say of them, and their kinds.
-    unsafe fn conditions(&self) -> Vec<(*mut Node, RowCheck, WCOKind::Type)> {
+    unsafe fn conditions(&self) -> Result<Vec<(*mut Node, RowCheck, WCOKind::Type)>> {
         unsafe {
             let options = (*self.query).withCheckOptions;
             let kinds = list::iter::<pg_sys::WithCheckOption>(options).map(|o| (*o).kind);
-            let (conditions, checks) = row_checks(options);
+            let (conditions, checks) = row_checks(self.query, options)?;
             let described = conditions.into_iter().zip(checks).zip(kinds);
-            described
+            Ok(described
                 .map(|((c, check), kind)| (c, check, kind))
-                .collect()
+                .collect())
         }
     }
 
@@ -350,7 +346,7 @@ impl Insert {
         conflict: Option<&Conflict>,
     ) -> Result<Option<*mut pg_sys::List>> {
         unsafe {
-            let conditions: Vec<_> = (self.conditions().into_iter())
+            let conditions: Vec<_> = (self.conditions()?.into_iter())
                 .filter(|(_, _, kind)| {
                     matches!(
                         *kind,
@@ -424,6 +420,7 @@ impl Insert {
                 checks: self.checks,
                 repeats: Repeats::Forbidden,
                 referenced,
+                relid: self.target.relid.to_u32(),
                 required_key: self.target.required_key,
                 as_others: self.target.as_others,
                 part: None,

@@ -17,11 +17,29 @@ pub struct Proposed {
 }
 
 impl Proposed {
-    /// The value of a column; `given` answers that of the rows' column at an index, for the relation's column that it is.
+    /// # Safety
+    /// Called inside the server.
+    pub unsafe fn of(relid: Oid, attributes: Vec<i16>) -> Proposed {
+        Proposed {
+            relid,
+            attributes,
+            generated: unsafe { pull::generated_columns(relid, 1) },
+        }
+    }
+
+    /// A column, or the whole row; `given` answers the rows' column at an index, for the relation's column that it is.
     ///
     /// # Safety
-    /// `var` is a column of the relation.
-    pub unsafe fn column(
+    /// `var` is a Var of the relation.
+    pub unsafe fn value(
+        &self,
+        var: *mut pg_sys::Var,
+        given: &dyn Fn(usize, *mut pg_sys::Var) -> *mut Node,
+    ) -> Result<*mut Node> {
+        unsafe { row_or_column(self.relid, var, &mut |var| self.column(var, given)) }
+    }
+
+    unsafe fn column(
         &self,
         var: *mut pg_sys::Var,
         given: &dyn Fn(usize, *mut pg_sys::Var) -> *mut Node,
@@ -43,7 +61,6 @@ impl Proposed {
 /// The rows that the levels see: the proposed one, and the one that was found.
 pub struct Rows {
     pub proposed: Proposed,
-    pub target: i32,
     pub excluded: i32,
     /// Attribute numbers of the found row, and the numbers of the columns that have them.
     pub found: Vec<(i16, i16)>,
@@ -62,10 +79,8 @@ impl Rows {
     /// `var` is a Var of the table.
     pub unsafe fn proposed(&self, var: *mut pg_sys::Var) -> Result<*mut Node> {
         unsafe {
-            self.row_or_column(var, &mut |var| {
-                self.proposed.column(var, &|index, var| {
-                    expr::var(1, index as i16 + 1, expr::signature(var.cast())).cast()
-                })
+            self.proposed.value(var, &|index, var| {
+                expr::var(1, index as i16 + 1, expr::signature(var.cast())).cast()
             })
         }
     }
@@ -76,7 +91,7 @@ impl Rows {
     /// `var` is a Var of the table.
     pub unsafe fn found(&self, var: *mut pg_sys::Var) -> Result<*mut Node> {
         unsafe {
-            self.row_or_column(var, &mut |var| {
+            row_or_column(self.proposed.relid, var, &mut |var| {
                 let column = self.place((*var).varattno) as i16 + 1;
                 Ok(expr::var(1, column, expr::signature(var.cast())).cast())
             })
@@ -107,7 +122,7 @@ impl Rows {
         assigned: &[(Assigned, *mut Node)],
     ) -> Result<*mut Node> {
         unsafe {
-            self.row_or_column(var, &mut |var| {
+            row_or_column(self.proposed.relid, var, &mut |var| {
                 let attno = (*var).varattno;
                 if let Some(((_, position), value)) =
                     assigned.iter().find(|((a, _), _)| *a == attno)
@@ -125,18 +140,19 @@ impl Rows {
             })
         }
     }
+}
 
-    unsafe fn row_or_column(
-        &self,
-        var: *mut pg_sys::Var,
-        column: &mut dyn FnMut(*mut pg_sys::Var) -> Result<*mut Node>,
-    ) -> Result<*mut Node> {
-        unsafe {
-            if (*var).varattno == 0 {
-                pull::whole_row(self.proposed.relid, (*var).vartype, self.target, column)
-            } else {
-                column(var)
-            }
+/// The value of a Var of the table, by that of its columns.
+unsafe fn row_or_column(
+    relid: Oid,
+    var: *mut pg_sys::Var,
+    column: &mut dyn FnMut(*mut pg_sys::Var) -> Result<*mut Node>,
+) -> Result<*mut Node> {
+    unsafe {
+        if (*var).varattno == 0 {
+            pull::whole_row(relid, (*var).vartype, (*var).varno, column)
+        } else {
+            column(var)
         }
     }
 }

@@ -22,3 +22,4 @@ SELECT shard_ext.add_range_shard('by_day', '2024-02-01', '2024-03-01');
 SELECT create_distributed_table('by_zone', 'zone', 'list');
 SELECT shard_ext.add_list_shard('by_zone', ARRAY['a', 'b']);
 SELECT shard_ext.add_list_shard('by_zone', ARRAY['c', NULL]);
+SELECT create_distributed_table('guarded', 'k');

@@ -95,3 +95,21 @@ CREATE POLICY changes ON secrets FOR UPDATE TO parity_writer USING (owner <= 4) 
 CREATE POLICY cleared ON clearance TO parity_writer USING (true) WITH CHECK (level <= (SELECT max(c.level) FROM secrets c));
 ALTER TABLE secrets ENABLE ROW LEVEL SECURITY;
 ALTER TABLE clearance ENABLE ROW LEVEL SECURITY;
+
+-- rows that views and constraints forbid
+CREATE TABLE guarded (
+    k int PRIMARY KEY, gone int, v int NOT NULL, g int GENERATED ALWAYS AS (v * 2) STORED, d even, n numeric(5, 2), home place,
+    CONSTRAINT v_is_small CHECK (v < 100), CHECK (g < 190)
+);
+ALTER TABLE guarded DROP COLUMN gone;
+ALTER TABLE guarded ADD COLUMN t text DEFAULT 'x';
+INSERT INTO guarded (k, v) SELECT i, i FROM generate_series(1, 20) i;
+CREATE TABLE more (id int, v int);
+INSERT INTO more VALUES (1, 60);
+CREATE VIEW guarded_small AS SELECT k, v, t, home FROM guarded WHERE v < 50 WITH CHECK OPTION;
+CREATE VIEW guarded_low AS SELECT k, v FROM guarded_small WHERE k < 1000 WITH LOCAL CHECK OPTION;
+CREATE VIEW guarded_open AS SELECT * FROM guarded WHERE v < 50;
+CREATE VIEW guarded_cascaded AS SELECT * FROM guarded_open WHERE k < 1000 WITH CASCADED CHECK OPTION;
+CREATE VIEW guarded_generated AS SELECT k, v, g FROM guarded WHERE g < 60 WITH CHECK OPTION;
+CREATE VIEW guarded_whole AS SELECT k, v FROM guarded WHERE (guarded).g < 60 AND guarded IS NOT NULL IS NOT NULL WITH CHECK OPTION;
+CREATE VIEW guarded_by_others AS SELECT k, v FROM guarded WHERE v < (SELECT max(region) * 10 FROM regions) WITH CHECK OPTION;
