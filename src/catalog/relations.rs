@@ -27,10 +27,10 @@ macro_rules! relations {
 }
 
 relations! {
-    node, node_pkey, node_server_name_key, node_id_seq,
+    node, node_pkey, node_server_name_key,
     distributed_table, distributed_table_pkey, distributed_table_colocation_id_idx,
-    colocation_group, colocation_group_pkey, colocation_id_seq,
-    shard_group, shard_group_pkey, shard_group_colocation_id_idx, shard_group_id_seq,
+    colocation_group, colocation_group_pkey,
+    shard_group, shard_group_pkey, shard_group_colocation_id_idx,
     placement, placement_pkey, placement_node_id_idx,
     commit_record, commit_record_pkey,
 }

@@ -15,6 +15,7 @@ use super::scan::{scan, Equal};
 use super::types::{ColocationId, Method, NodeId, ShardGroupId};
 use super::{node as node_by_id, not_installed, tables_of};
 use crate::error::{sqlstate, Error, Result};
+use crate::pg::spi;
 
 /// A node to insert.
 pub struct NewNode<'a> {
@@ -45,10 +46,6 @@ pub enum NewBounds {
 }
 
 const WRITE: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-
-unsafe extern "C-unwind" {
-    fn nextval_internal(relid: pg_sys::Oid, check_permissions: bool) -> i64;
-}
 
 /// Waits for, and from here to the end of the transaction keeps out, other changes of what is distributed.
 pub fn lock_tables() -> Result<()> {
@@ -86,7 +83,7 @@ fn keep_node(ours: &Relations, node: NodeId) -> Result<()> {
 
 pub fn insert_node(node: &NewNode) -> Result<NodeId> {
     let ours = ours()?;
-    let id = next(ours.node_id_seq) as NodeId;
+    let id = next("shard_ext.node_id_seq")? as NodeId;
     insert(
         ours.node,
         &mut [
@@ -149,7 +146,7 @@ pub fn insert_colocation(
     key_collation: pg_sys::Oid,
 ) -> Result<ColocationId> {
     let ours = ours()?;
-    let id = next(ours.colocation_id_seq) as ColocationId;
+    let id = next("shard_ext.colocation_id_seq")? as ColocationId;
     let collation = (key_collation != pg_sys::InvalidOid).then(|| collation_name(key_collation));
     insert(
         ours.colocation_group,
@@ -219,7 +216,7 @@ pub fn insert_hash_groups(colocation: ColocationId, nodes: &[NodeId]) -> Result<
             ordinal as i32,
             bounds,
             *node,
-        ));
+        )?);
     }
     tell_tables(&ours, colocation)?;
     Ok(groups)
@@ -234,7 +231,7 @@ pub fn insert_shard_group(
 ) -> Result<ShardGroupId> {
     let ours = ours()?;
     keep_node(&ours, node)?;
-    let id = insert_group(&ours, colocation, ordinal, bounds, node);
+    let id = insert_group(&ours, colocation, ordinal, bounds, node)?;
     tell_tables(&ours, colocation)?;
     Ok(id)
 }
@@ -245,8 +242,8 @@ fn insert_group(
     ordinal: i32,
     bounds: NewBounds,
     node: NodeId,
-) -> ShardGroupId {
-    let id = next(ours.shard_group_id_seq);
+) -> Result<ShardGroupId> {
+    let id = next("shard_ext.shard_group_id_seq")?;
     let default = matches!(bounds, NewBounds::Default);
     let (mut hash, mut range, mut list) = ((None, None), (None, None), (None, false));
     match bounds {
@@ -271,7 +268,7 @@ fn insert_group(
         ],
     );
     insert(ours.placement, &mut [id.into_datum(), node.into_datum()]);
-    id
+    Ok(id)
 }
 
 pub fn insert_distributed_table(
@@ -348,10 +345,26 @@ fn announce(relids: &[pg_sys::Oid]) {
     }
 }
 
-fn next(sequence: pg_sys::Oid) -> i64 {
-    // SAFETY: nextval of a sequence that exists; whoever may call the function that brought us here
-    // needs no privilege on it.
-    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
+/// The next id of a sequence, which nobody else draws from at the same time: all who do hold `lock_tables`. Without
+/// nextval, after which `lastval()` would speak of this sequence.
+fn next(sequence: &str) -> Result<i64> {
+    let sql = format!(
+        "SELECT pg_catalog.setval('{sequence}', CASE WHEN is_called THEN last_value OPERATOR(pg_catalog.+) 1 ELSE last_value END) FROM {sequence}"
+    );
+    // SAFETY: whoever may call the function that brought us here needs no privilege on the sequence. An error restores
+    // the user, too.
+    let row = unsafe {
+        let (mut user, mut security) = (pg_sys::InvalidOid, 0);
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
+        let local = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+        let owner = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
+        pg_sys::SetUserIdAndSecContext(owner, security | local);
+        let row = spi::query_one(&sql, &[]);
+        pg_sys::SetUserIdAndSecContext(user, security);
+        row?
+    };
+    row.and_then(|row| row.first()?.as_ref()?.parse().ok())
+        .ok_or_else(|| Error::internal(format!("no id from {sequence}")))
 }
 
 pub(super) fn insert(table: pg_sys::Oid, row: &mut [Option<pg_sys::Datum>]) {

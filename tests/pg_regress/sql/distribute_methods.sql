@@ -122,6 +122,23 @@ SELECT list_values, has_null, is_default FROM shard_ext.shard_group g JOIN shard
 SELECT undistribute_table('l1');
 SELECT * FROM l1 ORDER BY v;
 
+-- ids are drawn unseen: lastval() is that of the user's own sequences
+CREATE SEQUENCE mine START 7;
+CREATE TABLE drawn (k int, v text);
+SELECT create_distributed_table('drawn', 'k', colocate_with => 'none', shard_count => 3);
+SELECT lastval();
+SELECT nextval('mine');
+SELECT undistribute_table('drawn');
+BEGIN;
+SELECT create_distributed_table('drawn', 'k', colocate_with => 'none', shard_count => 3);
+SELECT max(shard_group_id) AS highest FROM shard_ext.shard_group \gset
+ROLLBACK;
+SELECT create_distributed_table('drawn', 'k', colocate_with => 'none', shard_count => 3);
+SELECT lastval(), currval('mine'), min(shard_group_id) > :highest AS new_ids FROM shard_ext.distributed_table JOIN shard_ext.shard_group USING (colocation_id)
+    WHERE relid = 'drawn'::regclass;
+DROP TABLE drawn;
+DROP SEQUENCE mine;
+
 DROP SCHEMA methods CASCADE;
 SELECT count(*) FROM shard_ext.shard_group WHERE shard_group_id BETWEEN 1010001 AND 1019999;
 SELECT count(*) FROM shard_ext.placement WHERE shard_group_id BETWEEN 1010001 AND 1019999;
