@@ -10,7 +10,8 @@ use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::{scan, task};
 use crate::pg::{list, types};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
-use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use crate::remote::{scope, Access, Format, Gather, Params, Request, Statement};
+use crate::transaction::moves::Watch;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum};
 use std::collections::HashMap;
@@ -39,6 +40,9 @@ const BATCH: u64 = 1000;
 
 /// After so many readings rows change faster than they can be locked.
 const READINGS: u32 = 1000;
+
+/// The same for those between which rows have moved.
+const READINGS_OF_MOVES: u32 = 20;
 
 /// A row version: block, offset, xmin.
 pub type Version = (u32, u16, u32);
@@ -221,16 +225,23 @@ impl Lock {
                 Some(wanted) if skips => wanted.saturating_mul(2).saturating_add(50),
                 Some(wanted) => wanted,
             };
+            let mut moves = 0;
+            let rereads = scope::has_snapshot_per_statement();
             for reading in 1..=READINGS {
                 self.clear(node);
+                let watch = self.watch()?;
                 self.readings = reading;
                 let windowed = self.set_window(child, window);
                 let most = if windowed { window } else { u64::MAX };
                 match self.read(node, child, wanted.unwrap_or(u64::MAX), most)? {
-                    Outcome::Done => {
-                        self.hide_marks(node);
-                        return Ok(());
-                    }
+                    Outcome::Done => match watch.map_or(Ok(()), |watch| watch.check()) {
+                        Ok(()) => {
+                            self.hide_marks(node);
+                            return Ok(());
+                        }
+                        Err(error) if moves == READINGS_OF_MOVES || !rereads => return Err(error),
+                        Err(_) => moves += 1,
+                    },
                     Outcome::Changed => {}
                     Outcome::TooFew => window = window.saturating_mul(8).min(i64::MAX as u64),
                 }
@@ -242,6 +253,19 @@ impl Lock {
                 "could not lock rows because others kept changing them",
             ))
         }
+    }
+
+    /// Looks out for rows that move between shards. One that moves counts as locked: SKIP LOCKED leaves it out.
+    fn watch(&self) -> Result<Option<Watch>> {
+        let relations = self.plan.relations.iter().zip(&self.colocations);
+        let watched: Vec<_> = relations
+            .filter(|(relation, _)| !relation.skips)
+            .map(|(relation, colocation)| {
+                let groups = colocation.groups.iter().map(|group| group.id);
+                (relation.relid, groups.collect())
+            })
+            .collect();
+        Watch::start(&watched)
     }
 
     /// Rows have been read ahead, so the row of a local table that PostgreSQL has locked last isn't the cursor's: `WHERE

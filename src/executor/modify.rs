@@ -18,6 +18,7 @@ use crate::planner::plan::{
 };
 use crate::planner::stored_columns;
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use crate::transaction::moves;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
@@ -514,6 +515,10 @@ impl Modify {
             group
         };
         let stays = goes_to == group;
+        if round == Round::Remove && !stays {
+            let [from, to] = [group, goes_to].map(|index| self.colocation.groups[index].id);
+            moves::rows_move(Oid::from(self.plan.relid), from, to);
+        }
         Ok(match round {
             Round::Remove if !stays => Some((group, Some(place))),
             Round::InPlace if stays => Some((group, Some(place))),

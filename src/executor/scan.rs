@@ -16,6 +16,7 @@ use crate::pg::list;
 use crate::planner::asks_for_row;
 use crate::planner::plan::{CachedPlan, Command, Prune, RemotePlan};
 use crate::remote::{Format, Gather, Params, Row, Use};
+use crate::transaction::moves::Watch;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::rc::Rc;
@@ -84,6 +85,7 @@ struct Value {
 
 struct Running {
     gather: Gather,
+    watch: Option<Watch>,
     requests: usize,
     merge: Option<Merge>,
 }
@@ -386,6 +388,7 @@ impl Scan {
                 self.decoder.is_binary(),
                 whole,
             );
+            let watch = tasks.watch(&self.plan.plan.watched)?;
             self.tasks = Some(tasks);
             let count = requests.len();
             let merge = (count > 1 && !self.plan.plan.merge.is_empty()).then(|| {
@@ -403,6 +406,7 @@ impl Scan {
             }
             self.running = Some(Running {
                 gather,
+                watch,
                 requests: count,
                 merge,
             });
@@ -469,8 +473,7 @@ impl Scan {
                 }
                 state::clear_virtual(slot);
             }
-            self.finish(node);
-            Ok(())
+            self.finish(node)
         }
     }
 
@@ -558,7 +561,7 @@ impl Scan {
         };
         if ended {
             // SAFETY: as the caller promises.
-            unsafe { self.finish(node) };
+            unsafe { self.finish(node)? };
         }
         Ok(self.running.as_ref().map(|running| running.gather.row()))
     }
@@ -580,12 +583,15 @@ impl Scan {
     }
 
     /// All rows are here: counts them, and the rows that a change affected.
-    unsafe fn finish(&mut self, node: *mut pg_sys::CustomScanState) {
+    unsafe fn finish(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         self.done = true;
         self.answers.complete();
         let Some(running) = self.running.take() else {
-            return;
+            return Ok(());
         };
+        if let Some(watch) = running.watch {
+            watch.check()?;
+        }
         let mut affected = 0;
         for request in 0..running.requests {
             affected += running.gather.affected(request);
@@ -595,5 +601,6 @@ impl Scan {
             // SAFETY: the executor state of the running query.
             unsafe { (*(*node).ss.ps.state).es_processed += affected };
         }
+        Ok(())
     }
 }

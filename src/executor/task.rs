@@ -7,6 +7,7 @@ use crate::executor::moved::{self, Moved};
 use crate::planner::plan::{CachedPlan, Command, Kind, RemotePlan};
 use crate::planner::route;
 use crate::remote::{Access, Format, Params, Request, Statement};
+use crate::transaction::moves::Watch;
 use crate::{settings, transaction};
 use pgrx::pg_sys::{Datum, Oid};
 use std::cell::RefCell;
@@ -31,6 +32,20 @@ pub struct Tasks {
 }
 
 impl Tasks {
+    /// Looks out for rows of these tables that move between the shard groups, from now on.
+    pub fn watch(&self, tables: &[u32]) -> Result<Option<Watch>> {
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        let group = |index: &usize| self.colocation.groups[*index].id;
+        let groups: Vec<ShardGroupId> = self.groups.iter().map(group).collect();
+        let watched: Vec<_> = tables
+            .iter()
+            .map(|table| (*table, groups.clone()))
+            .collect();
+        Watch::start(&watched)
+    }
+
     /// The first shard group's task alone, for EXPLAIN.
     pub fn sample(&self, plan: &CachedPlan) -> Result<Option<Task>> {
         match self.groups.first() {

@@ -461,6 +461,7 @@ fn locked_relation(id: &RowId) -> Result<LockedRelation> {
         SqlTemplate::new(text, vec![hole])
     };
     Ok(LockedRelation {
+        relid: id.relid.to_u32(),
         name: name.clone(),
         clause: format!("{strength}{policy}"),
         colocation: colocation.id,

@@ -171,6 +171,7 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
             }
         }
         let plan = ModifyPlan {
+            relid: target.relid.to_u32(),
             schema: target.schema,
             table: target.name,
             colocation: target.colocation,

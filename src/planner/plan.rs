@@ -37,6 +37,8 @@ pub struct RemotePlan {
     pub part: Option<u32>,
     /// Rows stay locked or change: the statement needs a transaction on the node.
     pub writes: bool,
+    /// Tables whose rows it changes or locks in several shards: one that moves from shard to shard meanwhile may be missed.
+    pub watched: Vec<u32>,
     /// Many rows are expected, and the text has no parameters: they may come by COPY.
     pub bulk: bool,
     /// Policies of other roles than the current one were applied, those of the owners of views.
@@ -273,6 +275,7 @@ pub struct LockPlan {
 /// A table of which each row that passes is locked.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct LockedRelation {
+    pub relid: u32,
     pub name: String,
     /// `FOR UPDATE SKIP LOCKED`
     pub clause: String,
@@ -315,6 +318,7 @@ pub struct FollowedRelation {
 /// Rows that the plan below has read and locked, and that are changed where they are.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct ModifyPlan {
+    pub relid: u32,
     pub schema: String,
     pub table: String,
     pub colocation: i32,

@@ -131,6 +131,7 @@ pub unsafe fn prepare(query: *mut Query, table: &catalog::Table, reason: String)
         let once = picked.is_none() && reads_target_only(query);
         let read = read(query, &target, picked)?;
         let plan = ModifyPlan {
+            relid: target.relid.to_u32(),
             schema: target.schema,
             table: target.name,
             colocation: target.colocation,

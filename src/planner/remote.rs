@@ -119,6 +119,11 @@ pub unsafe fn finish_with(
     unsafe {
         let ready = !parameters.exprs.is_empty();
         let relations = relations_of(query);
+        let watched = if route.single {
+            Vec::new()
+        } else {
+            changed_or_locked(query)
+        };
         let mut columns = Vec::new();
         let mut names = Vec::new();
         let outputs = if (*query).commandType == pg_sys::CmdType::CMD_SELECT {
@@ -208,6 +213,7 @@ pub unsafe fn finish_with(
             serial: false,
             part: None,
             writes: command != Command::Select || locks_rows(query),
+            watched,
             bulk,
             as_others: leaf::reads_as_others()
                 || relations.iter().any(|rte| applies_policies_of_others(*rte)),
@@ -367,6 +373,33 @@ unsafe fn locks_rows(query: *mut Query) -> bool {
             },
         )
     }
+}
+
+/// Tables whose rows a statement changes or locks, itself or in parts; those that others lock are not skipped.
+unsafe fn changed_or_locked(query: *mut Query) -> Vec<u32> {
+    let mut tables = Vec::new();
+    unsafe {
+        node::walk(query.cast(), &mut |item, _| {
+            if let Some(q) = node::cast::<Query>(item) {
+                use pg_sys::CmdType::*;
+                let changed = matches!((*q).commandType, CMD_UPDATE | CMD_DELETE | CMD_MERGE)
+                    .then_some((*q).resultRelation);
+                let locked = list::iter::<pg_sys::RowMarkClause>((*q).rowMarks)
+                    .filter(|mark| (**mark).waitPolicy != pg_sys::LockWaitPolicy::LockWaitSkip)
+                    .map(|mark| (*mark).rti as i32);
+                for rtindex in locked.chain(changed) {
+                    let rte = list::rt_fetch(rtindex, (*q).rtable);
+                    if (*rte).rtekind == RTEKind::RTE_RELATION {
+                        tables.push((*rte).relid.to_u32());
+                    }
+                }
+            }
+            Step::Into
+        });
+    }
+    tables.sort_unstable();
+    tables.dedup();
+    tables
 }
 
 /// Copies of all relation entries of a tree, views included: the executor checks their permissions.

@@ -1,6 +1,6 @@
 //! PostgreSQL's transaction events, each handed on.
 
-use super::commit;
+use super::{commit, moves};
 use crate::remote::scope;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -30,10 +30,12 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
         }
         XACT_EVENT_COMMIT => {
             commit::after_local_commit();
+            moves::transaction_ended();
             scope::transaction_ended();
         }
         XACT_EVENT_ABORT => {
             commit::after_abort();
+            moves::transaction_ended();
             scope::transaction_ended();
         }
         XACT_EVENT_PREPARE => scope::transaction_ended(),
@@ -54,6 +56,7 @@ unsafe extern "C-unwind" fn subtransaction_event(
         SUBXACT_EVENT_COMMIT_SUB => scope::subtransaction_ended(id),
         SUBXACT_EVENT_ABORT_SUB => {
             commit::after_subtransaction_abort(id);
+            moves::subtransaction_aborted(id);
             scope::subtransaction_ended(id);
         }
         _ => {}

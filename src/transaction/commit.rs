@@ -7,6 +7,7 @@
 
 use super::crash_point::CrashPoint;
 use super::gid::Gid;
+use super::moves;
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::remote::connection::Shared;
@@ -56,6 +57,7 @@ pub fn before_local_commit() -> Result<()> {
 
 fn commit_in_one_phase(writers: &[Shared], readers: &[Shared]) -> Result<()> {
     let all: Vec<Shared> = writers.iter().chain(readers).cloned().collect();
+    moves::commit_starts();
     for connection in &all {
         connection.borrow_mut().send_alone("COMMIT");
     }
@@ -120,10 +122,12 @@ fn prepare(writers: &[Shared], readers: &[Shared]) -> Result<()> {
             failure = Some(explain_refusal(error, &writer.node_name));
         }
     }
-    match failure {
-        Some(error) => Err(error),
-        None => CrashPoint::AfterPrepare.reached(),
+    if let Some(error) = failure {
+        return Err(error);
     }
+    CrashPoint::AfterPrepare.reached()?;
+    moves::commit_starts();
+    Ok(())
 }
 
 fn explain_refusal(error: Error, node: &str) -> Error {

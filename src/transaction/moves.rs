@@ -1,0 +1,235 @@
+//! Rows that move to other shards, by a new value of their distribution column: each is deleted in one shard and inserted in
+//! another. A statement that changes or locks rows of several shards asks each of them at another moment. When a move
+//! commits in between, it may find the row in neither: in the old shard already gone (also after it has waited for it), in
+//! the new one not there yet. PostgreSQL's partitioned tables leave a mark in the old row, which no SQL on a node can. So
+//! moves are counted in shared memory when their commit starts and when it has finished, and a statement during which one
+//! was under way fails with 40001, as there.
+//!
+//! Counted is by table and shard group, apart for rows that leave it and rows that arrive. Only a statement that visits both
+//! shard groups of a move can miss its row: to any other, the new row does not match, whatever its key is. The counts have no
+//! names: two that fall on the same place cost an error that was not needed, never one that was.
+
+// the macro of pgrx asks for features of its own
+#![allow(unexpected_cfgs)]
+
+use crate::catalog::ShardGroupId;
+use crate::error::{sqlstate, Error, Result};
+use pgrx::prelude::*;
+use pgrx::{pg_shmem_init, PGRXSharedMemory, PgAtomic};
+use std::cell::{Cell, RefCell};
+use std::collections::hash_map::{DefaultHasher, HashMap};
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// Transactions whose moves were about to be committed, and those of them that have ended.
+#[derive(Default)]
+struct Count {
+    started: AtomicU64,
+    finished: AtomicU64,
+}
+
+// SAFETY: atomics.
+unsafe impl PGRXSharedMemory for Count {}
+
+const PLACES: usize = 4096;
+
+// SAFETY: the name is a literal; it is initialised by `init` before any use.
+static COUNTS: PgAtomic<[Count; PLACES]> = unsafe { PgAtomic::new(c"shard_ext_moves") };
+
+pub fn init() {
+    pg_shmem_init!(COUNTS = std::array::from_fn(|_| Count::default()));
+}
+
+/// What rows do in a shard group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Direction {
+    Leave,
+    Arrive,
+}
+
+/// Where rows of a table that leave or arrive in a shard group are counted.
+fn place(table: u32, group: ShardGroupId, direction: Direction) -> usize {
+    let mut hasher = DefaultHasher::new();
+    // SAFETY: reads a variable.
+    let database = unsafe { pg_sys::MyDatabaseId.to_u32() };
+    (database, table, group, direction).hash(&mut hasher);
+    hasher.finish() as usize % PLACES
+}
+
+thread_local! {
+    /// Where moves of this transaction will be counted, and the subtransaction that goes away with them.
+    static MOVED: RefCell<HashMap<usize, pg_sys::SubTransactionId>> = RefCell::default();
+    /// They are counted as started.
+    static COMMITTING: Cell<bool> = const { Cell::new(false) };
+    static WATCHES_EXIT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The transaction moves rows of a table from one shard group to another.
+pub fn rows_move(table: pg_sys::Oid, from: ShardGroupId, to: ShardGroupId) {
+    // SAFETY: reads a variable.
+    let now = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    let table = table.to_u32();
+    MOVED.with_borrow_mut(|moved| {
+        for place in [
+            place(table, from, Direction::Leave),
+            place(table, to, Direction::Arrive),
+        ] {
+            // later ones may go away while this one stays
+            moved
+                .entry(place)
+                .and_modify(|by| *by = now.min(*by))
+                .or_insert(now);
+        }
+    });
+}
+
+/// A subtransaction and those inside it are undone, with their moves.
+pub fn subtransaction_aborted(id: pg_sys::SubTransactionId) {
+    MOVED.with_borrow_mut(|moved| moved.retain(|_, by| *by < id));
+}
+
+/// Nodes are about to commit.
+pub fn commit_starts() {
+    MOVED.with_borrow(|moved| {
+        if moved.is_empty() || COMMITTING.replace(true) {
+            return;
+        }
+        if !WATCHES_EXIT.replace(true) {
+            // SAFETY: a callback that raises nothing; once in this process.
+            unsafe { pg_sys::on_shmem_exit(Some(at_exit), pg_sys::Datum::null()) };
+        }
+        for place in moved.keys() {
+            COUNTS.get()[*place].started.fetch_add(1, SeqCst);
+        }
+    });
+}
+
+/// All nodes have committed, or rolled back.
+pub fn transaction_ended() {
+    let committing = COMMITTING.take();
+    MOVED.with_borrow_mut(|moved| {
+        for (place, _) in moved.drain() {
+            if committing {
+                COUNTS.get()[place].finished.fetch_add(1, SeqCst);
+            }
+        }
+    });
+}
+
+/// Every transaction ends before its process does; should one not, its moves end here.
+#[pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: i32, _arg: pg_sys::Datum) {
+    transaction_ended();
+}
+
+/// A statement that changes or locks rows of several shard groups.
+pub struct Watch(Vec<Watched>);
+
+struct Watched {
+    table: u32,
+    leaving: Vec<Seen>,
+    arriving: Vec<Seen>,
+}
+
+/// A place, and how many had finished there before.
+struct Seen {
+    place: usize,
+    finished: u64,
+}
+
+impl Seen {
+    fn is_moved_since(&self) -> bool {
+        COUNTS.get()[self.place].started.load(SeqCst) != self.finished
+    }
+}
+
+impl Watch {
+    /// To be called before anything is sent, with the tables and the shard groups that are asked. Waits for commits that are under
+    /// way. None: there is nothing to miss.
+    pub fn start(tables: &[(u32, Vec<ShardGroupId>)]) -> Result<Option<Watch>> {
+        if tables.iter().all(|(_, groups)| groups.len() < 2) {
+            return Ok(None);
+        }
+        let patience = Duration::from_millis(crate::settings::node_connection_timeout());
+        let limit = Instant::now() + patience;
+        loop {
+            let watch = Watch::look(tables);
+            if watch.moved().is_none() {
+                return Ok(Some(watch));
+            }
+            if Instant::now() > limit {
+                watch.check()?;
+            }
+            pause();
+        }
+    }
+
+    fn look(tables: &[(u32, Vec<ShardGroupId>)]) -> Watch {
+        let seen = |table: u32, groups: &[ShardGroupId], direction| -> Vec<Seen> {
+            groups
+                .iter()
+                .map(|group| {
+                    let place = place(table, *group, direction);
+                    let finished = COUNTS.get()[place].finished.load(SeqCst);
+                    Seen { place, finished }
+                })
+                .collect()
+        };
+        Watch(
+            tables
+                .iter()
+                .map(|(table, groups)| Watched {
+                    table: *table,
+                    leaving: seen(*table, groups, Direction::Leave),
+                    arriving: seen(*table, groups, Direction::Arrive),
+                })
+                .collect(),
+        )
+    }
+
+    /// To be called after all answers: an error when rows may have been missed.
+    pub fn check(&self) -> Result<()> {
+        self.moved()
+            .map_or(Ok(()), |table| Err(concurrent_move(table)))
+    }
+
+    /// A table whose rows may have been missed until now.
+    fn moved(&self) -> Option<u32> {
+        let moved = self.0.iter().find(|watched| {
+            watched.leaving.iter().any(Seen::is_moved_since)
+                && watched.arriving.iter().any(Seen::is_moved_since)
+        });
+        moved.map(|watched| watched.table)
+    }
+}
+
+fn concurrent_move(table: u32) -> Error {
+    let name = match crate::deparse::name_of(pg_sys::Oid::from(table)) {
+        Ok((_, name)) => name,
+        Err(error) => return error,
+    };
+    Error::new(
+        sqlstate::SERIALIZATION_FAILURE,
+        format!("rows of \"{name}\" were moved to other shards by a concurrent update"),
+    )
+    .detail("The statement may have missed a row that got another value of the distribution column while it ran.")
+    .hint("Run the transaction again.")
+}
+
+/// Commits take this long at least.
+const PAUSE_MS: i64 = 1;
+
+fn pause() {
+    // SAFETY: this process' own latch.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+            PAUSE_MS,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
