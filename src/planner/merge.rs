@@ -187,7 +187,6 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
             } else {
                 Vec::new()
             },
-            relid: target.relid.to_u32(),
             required_key: target.required_key,
             as_others: target.as_others,
             part: None,

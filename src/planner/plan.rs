@@ -335,7 +335,6 @@ pub struct ModifyPlan {
     pub repeats: Repeats,
     /// Foreign keys that forbid rows to leave their shard.
     pub referenced: Vec<Referenced>,
-    pub relid: u32,
     /// Rows cannot leave for a NULL in the distribution column.
     pub required_key: bool,
     pub as_others: bool,

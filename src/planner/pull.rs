@@ -143,7 +143,6 @@ pub unsafe fn prepare(query: *mut Query, table: &catalog::Table, reason: String)
             proposal: None,
             repeats: if once { Repeats::Never } else { Repeats::Once },
             referenced: read.referenced,
-            relid: target.relid.to_u32(),
             required_key: target.required_key,
             as_others: target.as_others,
             part: None,

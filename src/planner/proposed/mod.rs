@@ -425,7 +425,6 @@ impl Insert {
                 as_others: self.target.as_others,
                 part: None,
                 reason,
-                relid: self.target.relid.to_u32(),
                 schema: self.target.schema,
                 table: self.target.name,
                 colocation: self.target.colocation,
