@@ -1218,7 +1218,7 @@ unsafe fn equality(qual: *mut Node) -> Option<(*mut Node, *mut Node)> {
 }
 
 /// Is the operator an equality of its left side's default hash operator class?
-unsafe fn is_equality_operator(operator: Oid, left: *mut Node) -> bool {
+pub unsafe fn is_equality_operator(operator: Oid, left: *mut Node) -> bool {
     unsafe {
         pg_sys::op_hashjoinable(operator, pg_sys::exprType(left))
             || btree_strategy(operator, left) == Some(pg_sys::BTEqualStrategyNumber)

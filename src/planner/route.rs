@@ -111,7 +111,10 @@ unsafe fn common_group(analysis: &Analysis) -> Option<*mut Node> {
 }
 
 /// With constants only: do all tables need just one group, the same?
-unsafe fn constant_single_group(
+///
+/// # Safety
+/// The values are valid expressions.
+pub unsafe fn constant_single_group(
     colocation: &Colocation,
     prunes: &[Prune],
     all: &Prune,

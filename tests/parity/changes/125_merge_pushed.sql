@@ -34,3 +34,54 @@ ROLLBACK TO one;
 SELECT * FROM a WHERE k = 2;
 ROLLBACK;
 DEALLOCATE merging;
+-- rows of values: one shard group, where the key is among them
+MERGE INTO a USING (VALUES (1, 'one')) s (k, t) ON a.k = s.k WHEN MATCHED THEN UPDATE SET t = s.t WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.k, s.t);
+MERGE INTO a USING (VALUES (1001, 'new')) s (k, t) ON s.k = a.k WHEN MATCHED THEN UPDATE SET t = s.t WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.k, s.t);
+MERGE INTO a USING (SELECT 1002 AS k, 'new' AS t) s ON a.k = s.k WHEN MATCHED THEN UPDATE SET t = s.t WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.k, s.t);
+MERGE INTO a USING (SELECT 1002 AS k, 'again' AS t) s ON a.k = s.k WHEN MATCHED THEN UPDATE SET t = s.t WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.k, s.t);
+MERGE INTO a USING (SELECT 1002 AS k) s ON a.k = s.k WHEN MATCHED AND t = 'again' THEN DELETE WHEN MATCHED THEN DO NOTHING WHEN NOT MATCHED THEN INSERT (k) VALUES (s.k);
+WITH s AS (SELECT 1003 AS k, now() AS at) MERGE INTO a USING s ON a.k = s.k WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, 1 + 0 * extract(epoch FROM s.at)::int);
+MERGE INTO a USING (VALUES (1004, 1), (1005, 2), (1, 3)) s (k, v) ON a.k = s.k WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+MERGE INTO a USING (VALUES (1006, 1), (1006, 2)) s (k, v) ON a.k = s.k WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+MERGE INTO a USING (VALUES (2, 1), (2, 2)) s (k, v) ON a.k = s.k WHEN MATCHED THEN UPDATE SET v = s.v;
+MERGE INTO a USING (VALUES (1007, 1), (NULL, 2)) s (k, v) ON a.k = s.k WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+MERGE INTO a USING (VALUES (3, 10), (3, 11)) s (k, v) ON a.k = s.k AND s.v = 11 WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k + 1000000, s.v);
+MERGE INTO a USING (VALUES (1008::bigint, 1)) s (k, v) ON a.k = s.k WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+MERGE INTO a USING (VALUES (5000000000, 1)) s (k, v) ON a.k = s.k WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+MERGE INTO a USING (VALUES (5000000000, 1)) s (k, v) ON a.k = s.k WHEN NOT MATCHED THEN INSERT (k, v) VALUES (1009, s.v);
+MERGE INTO a USING (VALUES (nextval('numbers')::int + 2000)) s (k) ON a.k = s.k WHEN NOT MATCHED THEN INSERT (k) VALUES (s.k);
+-- NULL is a key, too
+MERGE INTO n USING (SELECT NULL::text AS k, 1 AS v) s ON n.k = s.k WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+MERGE INTO n USING (VALUES ('key 3', 2)) s (k, v) ON n.k = s.k WHEN MATCHED AND n.v > 20 THEN DELETE WHEN MATCHED THEN UPDATE SET v = n.v + s.v WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+SELECT count(*), count(k), sum(v) FROM n;
+-- the target's side of the condition says nothing of rows that have no partner
+MERGE INTO a USING (VALUES (1010, 'x')) s (k, t) ON a.k = s.k AND a.k = 2 WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.k, s.t);
+MERGE INTO a USING ref ON a.k = ref.id + 3000 AND a.k = 2 WHEN NOT MATCHED THEN INSERT (k, t) VALUES (ref.id + 3000, ref.name);
+MERGE INTO a USING (SELECT id + 3100 AS id, name FROM ref) s ON a.k = s.id AND a.k = 2 WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.id, s.name);
+MERGE INTO empty USING ref ON empty.k = ref.id AND empty.k = 2 WHEN NOT MATCHED THEN INSERT (k, v) VALUES (ref.id, ref.v);
+SELECT * FROM empty WHERE k = 3;
+SELECT * FROM empty WHERE k = 4;
+DELETE FROM empty;
+-- by range and list
+MERGE INTO r USING (VALUES (45, 'x')) s (k, t) ON r.k = s.k WHEN MATCHED THEN UPDATE SET t = s.t WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.k, s.t);
+MERGE INTO r USING (VALUES (77, 'x')) s (k, t) ON r.k = s.k WHEN MATCHED THEN UPDATE SET t = s.t WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.k, s.t);
+MERGE INTO r USING (VALUES (7777, 'x')) s (k, t) ON r.k = s.k WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND s.t = 'y' THEN INSERT (k, t) VALUES (s.k, s.t);
+MERGE INTO l USING (VALUES ('fr', 1)) s (k, v) ON l.k = s.k AND l.v = s.v WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+-- parameters
+PREPARE put (int, text) AS MERGE INTO a USING (SELECT $1 AS k, $2 AS t) s ON a.k = s.k WHEN MATCHED THEN UPDATE SET t = s.t WHEN NOT MATCHED THEN INSERT (k, t) VALUES (s.k, s.t);
+EXECUTE put (1020, 'first');
+EXECUTE put (1020, 'second');
+EXECUTE put (NULL, 'none');
+EXECUTE put (1021, NULL);
+EXECUTE put (1, 'third');
+EXECUTE put (1022, 'x');
+EXECUTE put (1022, 'y');
+PREPARE put_key (text, int) AS MERGE INTO n USING (VALUES ($1, $2)) s (k, v) ON n.k = s.k WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v);
+EXECUTE put_key ('new key', 1);
+EXECUTE put_key ('new key', 2);
+EXECUTE put_key (NULL, 3);
+EXECUTE put_key (NULL, 4);
+EXECUTE put_key ('other key', 5);
+EXECUTE put_key ('other key', 6);
+SELECT k, v FROM n WHERE k LIKE '% key' OR k IS NULL ORDER BY k, v;
+DEALLOCATE ALL;

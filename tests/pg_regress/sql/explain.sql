@@ -119,6 +119,8 @@ CREATE TABLE deliveries (id int, number int, amount int);
 SELECT create_distributed_table('stock', 'id', shard_count => 2), create_distributed_table('deliveries', 'id', colocate_with => 'stock');
 EXPLAIN (COSTS OFF) MERGE INTO stock s USING deliveries d ON d.id = s.id WHEN MATCHED THEN UPDATE SET amount = s.amount + d.amount WHEN NOT MATCHED THEN INSERT VALUES (d.id, d.amount);
 EXPLAIN (COSTS OFF) MERGE INTO stock s USING deliveries d ON d.id = s.id WHEN MATCHED THEN UPDATE SET amount = s.amount + d.amount WHEN NOT MATCHED THEN INSERT VALUES (d.number, d.amount);
+EXPLAIN (COSTS OFF) MERGE INTO stock s USING (VALUES (7, 10)) d (id, amount) ON d.id = s.id WHEN MATCHED THEN UPDATE SET amount = s.amount + d.amount WHEN NOT MATCHED THEN INSERT VALUES (d.id, d.amount);
+EXPLAIN (COSTS OFF) MERGE INTO stock s USING (VALUES (1, 10), (1, 11)) d (id, amount) ON d.id = s.id WHEN MATCHED THEN UPDATE SET amount = s.amount + d.amount WHEN NOT MATCHED THEN INSERT VALUES (d.id, d.amount);
 
 SET client_min_messages = warning;
 DROP SCHEMA explained CASCADE;
