@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::pg::encoding::DatabaseEncoding;
 use crate::pg::types;
+use crate::remote::Format;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// How the columns of a result are read.
@@ -56,6 +57,15 @@ impl Decoder {
 
     pub fn is_binary(&self) -> bool {
         self.binary
+    }
+
+    /// That in which it reads the columns.
+    pub fn format(&self) -> Format {
+        if self.binary {
+            Format::Binary
+        } else {
+            Format::Text
+        }
     }
 
     pub fn width(&self) -> usize {

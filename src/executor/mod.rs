@@ -10,6 +10,7 @@ mod decode;
 mod encode;
 mod explain;
 mod find;
+pub mod forward;
 mod insert;
 mod kept;
 mod lock;

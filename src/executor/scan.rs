@@ -63,6 +63,8 @@ pub struct Scan {
     pub beside: bool,
     /// A change that must not run yet: other parts of the statement read the table first.
     pub held: bool,
+    /// The client gets the rows as nodes send them, in this format.
+    forward: Option<Format>,
     /// All rows, where they had to be read at once.
     kept: Option<Kept>,
     /// What executions before this one received.
@@ -189,6 +191,7 @@ impl Scan {
                 window: i64::MAX,
                 beside: false,
                 held: false,
+                forward: None,
                 kept: None,
                 answers: Answers::default(),
                 runs: 0,
@@ -385,7 +388,7 @@ impl Scan {
                 &tasks.tasks,
                 Rc::new(params),
                 &self.plan.plan,
-                self.decoder.is_binary(),
+                self.forward.unwrap_or(self.decoder.format()),
                 whole,
             );
             let watch = tasks.watch(&self.plan.plan.watched)?;
@@ -441,6 +444,12 @@ impl Scan {
             }
             if self.kept.is_some() {
                 self.next_kept(slot);
+                return Ok(());
+            }
+            if self.forward.is_some() {
+                if self.next_raw(node)?.is_some() {
+                    state::store_virtual(slot);
+                }
                 return Ok(());
             }
             self.next(node, slot)
@@ -537,6 +546,45 @@ impl Scan {
             && plan.window.is_none()
             && self.kept.is_none()
             && !self.answers.is_known()
+    }
+
+    /// Asks for the rows in the format that the client wants, and leaves them as they come, if that is possible and
+    /// worth it; the slot then has a row of NULLs for each. `columns`: what the client gets.
+    ///
+    /// # Safety
+    /// `node` is this scan's state, which has given no row, and all rows of which go to the client.
+    pub unsafe fn forward(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        columns: pg_sys::TupleDesc,
+        format: Format,
+    ) -> Result<bool> {
+        unsafe {
+            let width = (*columns).natts as usize;
+            let possible = self.plan.plan.bulk
+                && self.is_raw()
+                && self.running.is_none()
+                && !self.done
+                && state::is_plain(node)
+                && width > 0
+                && width == self.decoder.width();
+            if !possible || !task::nodes_write_alike(&self.plan)? {
+                return Ok(false);
+            }
+            let slot = (*node).ss.ss_ScanTupleSlot;
+            for column in 0..width {
+                *(*slot).tts_values.add(column) = Datum::null();
+                *(*slot).tts_isnull.add(column) = true;
+            }
+            self.forward = Some(format);
+            Ok(true)
+        }
+    }
+
+    /// The row that the slot stands for, when rows are forwarded.
+    pub fn forwarded(&self) -> Option<&Row> {
+        self.forward?;
+        self.running.as_ref().map(|running| running.gather.row())
     }
 
     /// The next row, as its node sent it.

@@ -9,9 +9,9 @@ use crate::planner::route;
 use crate::remote::{Access, Format, Params, Request, Statement};
 use crate::transaction::moves::Watch;
 use crate::{settings, transaction};
-use pgrx::pg_sys::{Datum, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// A statement for one node, before it has parameters.
@@ -95,6 +95,19 @@ fn require_shard(
         _ => None,
     };
     Err(catalog::no_shard(colocation, schema, table, value))
+}
+
+/// Do all nodes with shard groups of a plan write values as texts as this server does? Other major versions differ in some.
+pub fn nodes_write_alike(plan: &CachedPlan) -> Result<bool> {
+    let major = |version_num: i32| version_num / 10_000;
+    let colocation = catalog::colocation(plan.plan.colocation)?;
+    let nodes: BTreeSet<_> = colocation.groups.iter().map(|group| group.node).collect();
+    for node in nodes {
+        if major(catalog::node(node)?.version_num) != major(pg_sys::PG_VERSION_NUM as i32) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The text of a template for a shard group of a node.
@@ -255,7 +268,7 @@ pub fn requests(
     tasks: &[Task],
     params: Rc<Params>,
     plan: &RemotePlan,
-    binary: bool,
+    results: Format,
     statement: *const pgrx::pg_sys::PlannedStmt,
 ) -> Vec<Request> {
     let writes = plan.writes;
@@ -271,11 +284,11 @@ pub fn requests(
             statement: Statement {
                 sql: task.sql.clone(),
                 params: params.clone(),
-                results: if binary { Format::Binary } else { Format::Text },
+                results,
                 named: seen_before(&task.sql),
             },
             sole: autocommit,
-            bulk: plan.bulk && binary && autocommit,
+            bulk: plan.bulk && autocommit,
             as_others: plan.as_others,
         })
         .collect()

@@ -1,5 +1,6 @@
 //! PostgreSQL's hooks: each decides whether a statement concerns the extension, delegates, and chains.
 
+mod executor;
 mod objects;
 mod planner;
 mod utility;
@@ -8,4 +9,5 @@ pub fn init() {
     planner::init();
     utility::init();
     objects::init();
+    executor::init();
 }

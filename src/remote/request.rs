@@ -62,7 +62,7 @@ pub struct Request {
     /// either this is its only remote request, or all of its requests are reads. It then runs without BEGIN and
     /// COMMIT as long as the node has no part in the current transaction.
     pub sole: bool,
-    /// Many rows are expected and the results are binary: the rows may come by COPY, which costs less per row.
+    /// Many rows are expected: they may come by COPY, which costs less per row.
     pub bulk: bool,
     /// Row-level security that has been applied here was that of other roles, the owners of views: the node must not
     /// apply its own to its login.

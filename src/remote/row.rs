@@ -14,15 +14,30 @@ enum Source {
         result: PgResult,
         columns: usize,
     },
-    /// A row of COPY in binary format, from its number of columns on.
+    /// A row of COPY: its number of columns, then of each column the length (-1: NULL) and the bytes.
     Copied {
-        data: CopyData,
+        data: Bytes,
         start: usize,
         /// The column that was looked up last, and where its length stands.
         place: Cell<(usize, usize)>,
     },
     /// A row that came through a store; see `Packed`.
     Packed(Vec<u8>),
+}
+
+enum Bytes {
+    Received(CopyData),
+    Own(Vec<u8>),
+}
+
+impl Bytes {
+    #[inline]
+    fn get(&self) -> &[u8] {
+        match self {
+            Bytes::Received(data) => data.bytes(),
+            Bytes::Own(bytes) => bytes,
+        }
+    }
 }
 
 impl Row {
@@ -41,17 +56,44 @@ impl Row {
         if i16::from_be_bytes([count[0], count[1]]) < 0 {
             return None;
         }
-        Some(Row(Source::Copied {
+        Some(Row::copied(Bytes::Received(data), start))
+    }
+
+    /// A line of a COPY in text format, whose values stay texts.
+    pub(super) fn of_line(data: &CopyData) -> Row {
+        Row::copied(Bytes::Own(line::columns(data.bytes())), 0)
+    }
+
+    fn copied(data: Bytes, start: usize) -> Row {
+        Row(Source::Copied {
             data,
             start,
             place: Cell::new((0, start + 2)),
-        }))
+        })
+    }
+
+    /// Appends the row as the body of a DataRow message has it, which is also how COPY in binary format has rows.
+    pub fn append_body(&self, body: &mut Vec<u8>) {
+        if let Source::Copied { data, start, .. } = &self.0 {
+            body.extend_from_slice(&data.get()[*start..]);
+            return;
+        }
+        body.extend_from_slice(&(self.len() as u16).to_be_bytes());
+        for column in 0..self.len() {
+            match self.get(column) {
+                Some(value) => {
+                    body.extend_from_slice(&(value.len() as i32).to_be_bytes());
+                    body.extend_from_slice(value);
+                }
+                None => body.extend_from_slice(&(-1i32).to_be_bytes()),
+            }
+        }
     }
 
     pub fn len(&self) -> usize {
         match &self.0 {
             Source::None => 0,
-            Source::Copied { data, start, .. } => match data.bytes().get(*start..*start + 2) {
+            Source::Copied { data, start, .. } => match data.get().get(*start..*start + 2) {
                 Some(count) => u16::from_be_bytes([count[0], count[1]]) as usize,
                 None => 0,
             },
@@ -72,7 +114,7 @@ impl Row {
                 }
             }
             Source::Copied { data, start, place } => {
-                copied_column(data.bytes(), *start, place, column)
+                copied_column(data.get(), *start, place, column)
             }
             Source::Packed(bytes) => packed::get(bytes, column),
         }
@@ -109,6 +151,64 @@ fn copied_column<'a>(
         }
         offset += 4 + length.max(0) as usize;
         at += 1;
+    }
+}
+
+/// Lines of COPY in text format, as COPY TO writes them: values between tabs, `\\N` for NULL, one newline at the end.
+mod line {
+    /// The line's values as `Source::Copied` has them.
+    pub fn columns(line: &[u8]) -> Vec<u8> {
+        let mut rest = line.strip_suffix(b"\n").unwrap_or(line);
+        let mut out = Vec::with_capacity(rest.len() + 64);
+        let mut columns = 0u16;
+        out.extend_from_slice(&[0; 2]);
+        loop {
+            let start = out.len();
+            out.extend_from_slice(&[0; 4]);
+            let (null, after) = value(rest, &mut out);
+            let length = if null {
+                -1
+            } else {
+                (out.len() - start - 4) as i32
+            };
+            out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+            columns += 1;
+            match after {
+                Some(after) => rest = after,
+                None => break,
+            }
+        }
+        out[..2].copy_from_slice(&columns.to_be_bytes());
+        out
+    }
+
+    /// Appends the first value; whether it is NULL, and what comes after its tab.
+    fn value<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> (bool, Option<&'a [u8]>) {
+        loop {
+            let Some(at) = memchr::memchr2(b'\t', b'\\', rest) else {
+                out.extend_from_slice(rest);
+                return (false, None);
+            };
+            out.extend_from_slice(&rest[..at]);
+            if rest[at] == b'\t' {
+                return (false, Some(&rest[at + 1..]));
+            }
+            let Some(escaped) = rest.get(at + 1) else {
+                return (false, None);
+            };
+            rest = &rest[at + 2..];
+            match escaped {
+                // in a value this letter is never escaped
+                b'N' => return (true, rest.strip_prefix(b"\t")),
+                b'b' => out.push(8),
+                b'f' => out.push(12),
+                b'n' => out.push(b'\n'),
+                b'r' => out.push(b'\r'),
+                b't' => out.push(b'\t'),
+                b'v' => out.push(11),
+                other => out.push(*other),
+            }
+        }
     }
 }
 
@@ -351,7 +451,28 @@ impl Drop for SpillFile {
 
 #[cfg(test)]
 mod tests {
-    use super::packed;
+    use super::{line, packed};
+
+    fn values(line: &[u8]) -> Vec<Option<Vec<u8>>> {
+        let columns = line::columns(line);
+        let row = super::Row::copied(super::Bytes::Own(columns), 0);
+        (0..row.len())
+            .map(|column| row.get(column).map(<[u8]>::to_vec))
+            .collect()
+    }
+
+    #[test]
+    fn a_line_of_copy_gives_its_values() {
+        let text = |value: &str| Some(value.as_bytes().to_vec());
+        assert_eq!(values(b"one\t2\n"), [text("one"), text("2")]);
+        assert_eq!(values(b"\\N\t\t\\N\n"), [None, text(""), None]);
+        assert_eq!(values(b"\n"), [text("")]);
+        assert_eq!(values(b"\\N\n"), [None]);
+        let escaped = [text("\\N"), text("a\tb\\")];
+        assert_eq!(values(b"\\\\N\ta\\tb\\\\\n"), escaped);
+        let escaped = [text("\u{8}\u{c}\n\r\u{b}."), text("")];
+        assert_eq!(values(b"\\b\\f\\n\\r\\v\\.\t\n"), escaped);
+    }
 
     #[test]
     fn a_packed_row_gives_back_its_values() {

@@ -82,6 +82,60 @@ def types_round_trip(cluster):
 
 
 @test
+def whole_tables_as_on_plain_postgresql(cluster):
+    """All rows of a table, byte by byte as another table of the same rows gives them: in both formats, under settings
+    that change texts, in and outside of transactions."""
+    columns = """id int, small smallint, big bigint, flag bool, r real, d float8, n numeric, t text, v varchar(20), c char(8), one "char",
+                 b bytea, day date, at timestamp, seen timestamptz, clock time, clock_tz timetz, span interval, u uuid, j json, jb jsonb,
+                 a int[], ta text[], m mood, address inet, bits bit varying(9), place point, r4 int4range, mr datemultirange, words tsvector,
+                 price money, x xml, "Ö ""q"" " text"""
+    row = """i, CASE WHEN i % 7 = 0 THEN NULL ELSE i END, i * 10000000000, i % 2 = 0, i / 7.0::real, i / 7.0::float8, i / 7.0, E'a\\tb\\\\c\\n' || i,
+             CASE i % 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE E'\\\\N' END, 'é' || i, 'x', decode(md5(i::text), 'hex'), date '2024-01-01' + i,
+             timestamp '2024-01-01' + i * interval '1.5 days', timestamptz '2024-06-01 00:00Z' + i * interval '7 hours', time '00:00' + i * interval '61 s',
+             timetz '12:00+02', i * interval '1 month 3 days 01:02:03.5', md5(i::text)::uuid, json_build_object('i', i), jsonb_build_object('i', i, 'ä', null),
+             ARRAY[i, NULL, 2], ARRAY['a', NULL, E'q"\\\\', ''], (CASE WHEN i % 2 = 0 THEN 'happy' ELSE 'sad' END)::mood, ('10.0.0.' || i % 250 || '/24')::inet,
+             i::bit(9), point(i, 0.1), int4range(i, i + 3), datemultirange(daterange('2024-01-01', date '2024-01-01' + i)),
+             to_tsvector('simple', 'word ' || i), (i * 1.25)::numeric::money, '<a>é</a>', 'Ünïcode'"""
+    settings = ["", "SET DateStyle = 'German'; SET IntervalStyle = 'iso_8601'", "SET TimeZone = 'Asia/Kathmandu'; SET bytea_output = 'escape'",
+                "SET extra_float_digits = 0", "SET client_encoding = 'LATIN1'", "BEGIN"]
+    with cluster.connect(autocommit=True) as c:
+        c.execute(f"DROP TABLE IF EXISTS every_type, every_type_here; CREATE TABLE every_type ({columns}); CREATE TABLE every_type_here ({columns})")
+        c.execute("SELECT create_distributed_table('every_type', 'id', shard_count => 8)")
+        for table in ("every_type", "every_type_here"):
+            c.execute(f"INSERT INTO {table} SELECT {row} FROM generate_series(1, 300) i")
+        for change in settings:
+            if change:
+                c.execute(change)
+            for output in (0, 1):
+                def rows_of(table):
+                    result = c.pgconn.exec_params(f"SELECT * FROM {table}".encode(), [], result_format=output)
+                    assert result.status == psycopg.pq.ExecStatus.TUPLES_OK, result.error_message
+                    got = [[result.get_value(i, j) for j in range(result.nfields)] for i in range(result.ntuples)]
+                    return sorted(got, key=lambda r: r[0]), [(result.fname(j), result.ftype(j), result.fformat(j)) for j in range(result.nfields)]
+
+                got, expected = rows_of("every_type"), rows_of("every_type_here")
+                assert got[1] == expected[1], (change, output)
+                assert len(got[0]) == 300
+                for one, other in zip(*(rows for rows, _ in (got, expected))):
+                    different = [(name, a, b) for (name, *_), a, b in zip(got[1], one, other) if a != b]
+                    assert not different, (change, output, different)
+            if change == "BEGIN":
+                c.execute("COMMIT")
+            else:
+                c.execute("RESET ALL")
+        # a portal that is read in parts, and one whose reading is mixed with other statements
+        for few in (1, 7, 299, 300, 301):
+            with c.transaction(), c.cursor(name="parts") as cursor:
+                cursor.execute("SELECT id, t, seen FROM every_type")
+                got = []
+                while rows_read := cursor.fetchmany(few):
+                    got += rows_read
+                    assert c.execute("SELECT count(*) FROM every_type").fetchone() == (300,)
+                assert sorted(got) == c.execute("SELECT id, t, seen FROM every_type_here ORDER BY id").fetchall()
+        c.execute("DROP TABLE every_type, every_type_here")
+
+
+@test
 def column_descriptions(cluster):
     with cluster.connect() as c:
         d = c.execute("SELECT id, height, name AS n, count(*) OVER () FROM people WHERE id = 1").description

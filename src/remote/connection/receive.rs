@@ -4,6 +4,7 @@ use super::{Connection, Item, Step};
 use crate::error::Error;
 use crate::remote::libpq::{field, CopyOut, PgResult, ResultStatus};
 use crate::remote::remote_error;
+use crate::remote::request::Format;
 use crate::remote::row::Row;
 use std::rc::Rc;
 
@@ -156,6 +157,11 @@ impl Connection {
             CopyOut::Ended => {
                 self.copying = None;
                 None
+            }
+            CopyOut::Data(data) if answer.statement.results == Format::Text => {
+                let row = Row::of_line(&data);
+                answer.count_row(&row);
+                Some(Step::Row(answer.clone(), row))
             }
             CopyOut::Data(data) => {
                 let start = if self.copying.replace(true) == Some(true) {

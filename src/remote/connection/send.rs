@@ -108,7 +108,14 @@ impl Connection {
 
     /// Sends a query as COPY TO STDOUT. Only when idle, and outside of a transaction.
     fn send_copy(&mut self, answer: Rc<Answer>) -> bool {
-        let text = format!("COPY ({}) TO STDOUT (FORMAT binary)", answer.statement.sql);
+        let format = match answer.statement.results {
+            Format::Text => "text",
+            Format::Binary => "binary",
+        };
+        let text = format!(
+            "COPY ({}) TO STDOUT (FORMAT {format})",
+            answer.statement.sql
+        );
         self.queue.push_back(Item::Simple(answer));
         let sent = self.leave_pipeline() && self.pg.send_simple(&c_text(&text));
         if !sent {
