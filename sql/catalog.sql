@@ -21,7 +21,9 @@ CREATE TABLE shard_ext.node (
     same_collation     bool NOT NULL,
     version_num        int4 NOT NULL,
     system_identifier  text,
-    database_oid       oid NOT NULL
+    database_oid       oid NOT NULL,
+    lacking_functions  oid[] NOT NULL DEFAULT '{}',
+    lacking_collations oid[] NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE shard_ext.node IS 'databases that hold shards; how to connect to each is in its foreign server';
 COMMENT ON COLUMN shard_ext.node.node_id IS 'never used again, not even after the node was removed';
@@ -32,6 +34,8 @@ COMMENT ON COLUMN shard_ext.node.same_collation IS 'whether its default collatio
 COMMENT ON COLUMN shard_ext.node.version_num IS 'server_version_num when the node was last checked';
 COMMENT ON COLUMN shard_ext.node.system_identifier IS 'identifier of its database cluster, from pg_control; NULL where the node does not tell';
 COMMENT ON COLUMN shard_ext.node.database_oid IS 'oid of its database in that cluster';
+COMMENT ON COLUMN shard_ext.node.lacking_functions IS 'PostgreSQL''s own functions here that its version lacks or defines otherwise: they run here';
+COMMENT ON COLUMN shard_ext.node.lacking_collations IS 'PostgreSQL''s own collations here that it lacks or that sort otherwise there';
 
 CREATE TABLE shard_ext.colocation_group (
     colocation_id int4 CONSTRAINT colocation_group_pkey PRIMARY KEY,

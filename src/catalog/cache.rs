@@ -197,8 +197,67 @@ pub fn nodes() -> Result<Vec<Rc<Node>>> {
 }
 
 /// Has every node the default collation of this database?
-pub fn nodes_sort_alike() -> Result<bool> {
+fn nodes_sort_alike() -> Result<bool> {
     Ok(all_nodes()?.iter().all(|node| node.same_collation))
+}
+
+/// Has every node PostgreSQL's own function as it is here?
+pub fn builtin_function_on_nodes(function: pg_sys::Oid) -> Result<bool> {
+    Ok(all_nodes()?
+        .iter()
+        .all(|node| !node.lacking.functions.contains(&function)))
+}
+
+/// Have all nodes the collations of this database, its default and PostgreSQL's own?
+pub fn nodes_collate_alike() -> Result<bool> {
+    Ok(all_nodes()?
+        .iter()
+        .all(|node| node.same_collation && node.lacking.collations.is_empty()))
+}
+
+/// Does a node lack a collation, or sort otherwise by it?
+pub fn collation_differs(collation: pg_sys::Oid) -> Result<bool> {
+    match collation {
+        pg_sys::Oid::INVALID | pg_sys::C_COLLATION_OID | pg_sys::POSIX_COLLATION_OID => Ok(false),
+        pg_sys::DEFAULT_COLLATION_OID => Ok(!nodes_sort_alike()?),
+        _ => Ok(all_nodes()?.iter().any(|node| {
+            let lacking = &node.lacking.collations;
+            if collation.to_u32() < pg_sys::FirstNormalObjectId {
+                lacking.contains(&collation)
+            } else if is_of_icu(collation) {
+                lacking.iter().any(|lacking| is_of_icu(*lacking))
+            } else {
+                !node.same_collation
+            }
+        })),
+    }
+}
+
+fn is_of_icu(collation: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache look-up; the tuple is released before anything else is called.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::COLLOID as i32,
+            pg_sys::Datum::from(collation),
+        );
+        if tuple.is_null() {
+            return false;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_collation>();
+        let provider = (*form).collprovider as u8;
+        pg_sys::ReleaseSysCache(tuple);
+        provider == pg_sys::COLLPROVIDER_ICU
+    }
+}
+
+/// Do all nodes run this major version or a later one?
+pub fn nodes_run_at_least(major: i32) -> Result<bool> {
+    Ok(all_nodes()?.iter().all(|node| node.major() >= major))
+}
+
+/// Do all nodes run this major version or an earlier one?
+pub fn nodes_run_at_most(major: i32) -> Result<bool> {
+    Ok(all_nodes()?.iter().all(|node| node.major() <= major))
 }
 
 fn all_nodes() -> Result<Rc<[Rc<Node>]>> {

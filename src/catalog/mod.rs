@@ -25,7 +25,8 @@ use pgrx::pg_sys;
 use crate::error::{sqlstate, Error, Result};
 
 pub use cache::{
-    colocation, generation, group_node, init, node, node_named, nodes, nodes_sort_alike, table,
+    builtin_function_on_nodes, collation_differs, colocation, generation, group_node, init, node,
+    node_named, nodes, nodes_collate_alike, nodes_run_at_least, nodes_run_at_most, table,
 };
 pub use commit_records::{
     commit_record_exists, commit_records, delete_commit_record,
@@ -38,8 +39,8 @@ pub use on_nodes::{
 };
 pub use relations::installed;
 pub use types::{
-    Bounds, Colocation, ColocationId, Method, Node, NodeId, ShardGroup, ShardGroupId, Table,
-    TableKind,
+    Bounds, Colocation, ColocationId, Lacking, Method, Node, NodeId, ShardGroup, ShardGroupId,
+    Table, TableKind,
 };
 
 /// The schema of a reference table's copy on a node: its own, but on the very database of the

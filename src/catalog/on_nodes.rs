@@ -41,7 +41,11 @@ pub fn type_on_nodes(type_oid: Oid) -> bool {
 
 /// Do the nodes have the collation?
 pub fn collation_on_nodes(collation: Oid) -> bool {
-    collation.to_u32() < FIRST_OF_USERS || on_nodes(class::COLLATION, collation)
+    if collation.to_u32() < FIRST_OF_USERS {
+        return collation == pg_sys::DEFAULT_COLLATION_OID
+            || !cache::collation_differs(collation).unwrap_or(true);
+    }
+    on_nodes(class::COLLATION, collation)
 }
 
 /// Do the nodes have the text search configuration?

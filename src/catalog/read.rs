@@ -24,6 +24,8 @@ pub(super) mod column {
     pub const NODE_VERSION_NUM: i16 = 6;
     pub const NODE_SYSTEM_IDENTIFIER: i16 = 7;
     pub const NODE_DATABASE_OID: i16 = 8;
+    pub const NODE_LACKING_FUNCTIONS: i16 = 9;
+    pub const NODE_LACKING_COLLATIONS: i16 = 10;
 
     pub const TABLE_RELID: i16 = 1;
     pub const TABLE_KIND: i16 = 2;
@@ -112,6 +114,10 @@ fn node(row: &Row) -> Option<Node> {
         is_coordinator: row.get(NODE_IS_COORDINATOR)?,
         same_collation: row.get(NODE_SAME_COLLATION)?,
         version_num: row.get(NODE_VERSION_NUM)?,
+        lacking: Lacking {
+            functions: row.get(NODE_LACKING_FUNCTIONS)?,
+            collations: row.get(NODE_LACKING_COLLATIONS)?,
+        },
     })
 }
 

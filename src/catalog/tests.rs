@@ -30,6 +30,7 @@ mod tests {
             version_num: 150000,
             system_identifier: None,
             database: Oid::from(1),
+            lacking: Default::default(),
         })
         .unwrap()
     }

@@ -24,6 +24,21 @@ pub struct Node {
     pub same_collation: bool,
     /// As `server_version_num`.
     pub version_num: i32,
+    pub lacking: Lacking,
+}
+
+impl Node {
+    pub fn major(&self) -> i32 {
+        self.version_num / 10000
+    }
+}
+
+/// PostgreSQL's own objects of this server that a node of another version, or on another system, does not have as they
+/// are here.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Lacking {
+    pub functions: Vec<pg_sys::Oid>,
+    pub collations: Vec<pg_sys::Oid>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

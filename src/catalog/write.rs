@@ -12,7 +12,7 @@ use super::names::hash_ranges;
 use super::read::{column::*, equal_int4, equal_int8, equal_oid};
 use super::relations::{relations, Relations};
 use super::scan::{scan, Equal};
-use super::types::{ColocationId, Method, NodeId, ShardGroupId};
+use super::types::{ColocationId, Lacking, Method, NodeId, ShardGroupId};
 use super::{node as node_by_id, not_installed, tables_of};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::spi;
@@ -26,6 +26,7 @@ pub struct NewNode<'a> {
     /// Unknown where the node does not tell.
     pub system_identifier: Option<&'a str>,
     pub database: pg_sys::Oid,
+    pub lacking: Lacking,
 }
 
 /// Bounds of a shard group to insert; keys as text that `key::bound_text` made.
@@ -95,6 +96,8 @@ pub fn insert_node(node: &NewNode) -> Result<NodeId> {
             node.version_num.into_datum(),
             node.system_identifier.into_datum(),
             node.database.into_datum(),
+            node.lacking.functions.clone().into_datum(),
+            node.lacking.collations.clone().into_datum(),
         ],
     );
     announce(&[ours.node]);
@@ -109,10 +112,12 @@ pub struct NodeChange<'a> {
     pub is_coordinator: Option<bool>,
     pub same_collation: Option<bool>,
     pub version_num: Option<i32>,
+    pub lacking: Option<Lacking>,
 }
 
 pub fn update_node(id: NodeId, change: &NodeChange) -> Result<()> {
     let ours = ours()?;
+    let lacking = change.lacking.as_ref();
     let changes: Vec<(i16, pg_sys::Datum)> = [
         (NODE_SERVER_NAME, change.server_name.map(name_datum)),
         (
@@ -122,6 +127,14 @@ pub fn update_node(id: NodeId, change: &NodeChange) -> Result<()> {
         (NODE_IS_COORDINATOR, change.is_coordinator.into_datum()),
         (NODE_SAME_COLLATION, change.same_collation.into_datum()),
         (NODE_VERSION_NUM, change.version_num.into_datum()),
+        (
+            NODE_LACKING_FUNCTIONS,
+            lacking.and_then(|lacking| lacking.functions.clone().into_datum()),
+        ),
+        (
+            NODE_LACKING_COLLATIONS,
+            lacking.and_then(|lacking| lacking.collations.clone().into_datum()),
+        ),
     ]
     .into_iter()
     .filter_map(|(attribute, value)| Some((attribute, value?)))

@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use super::check::{self, Outcome};
 use super::identity::{same_database, Side};
+use super::lacking::lacking;
 use super::server::NewServer;
 use crate::catalog::write::{self, NewNode, NodeChange};
 use crate::catalog::{self, NodeId};
@@ -43,6 +44,7 @@ pub fn add_node(new: &NewServer) -> Result<NodeId> {
         version_num: facts.version_num,
         system_identifier: system_identifier.as_deref(),
         database: facts.database,
+        lacking: lacking(&facts)?,
     })?;
     for twin in twins {
         if same_database(Side::Node(twin), id)? {

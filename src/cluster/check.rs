@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use std::time::Duration;
 
 use super::find_node;
+use super::lacking::lacking;
 use crate::catalog::write::{self, NodeChange};
 use crate::error::{sqlstate, Error, Result};
 use crate::remote::{self, ConnectOptions, NodeFacts, COLLATION_QUERY};
@@ -196,12 +197,16 @@ pub fn check_node(name: &str) -> Result<Vec<Check>> {
     let mut all = vec![Check::new("connection", "established", None)];
     all.extend(checks(name, &facts)?);
     let same_collation = facts.collation == own_collation()?;
-    if (facts.version_num, same_collation) != (node.version_num, node.same_collation) {
+    let lacking = lacking(&facts)?;
+    if (facts.version_num, same_collation, &lacking)
+        != (node.version_num, node.same_collation, &node.lacking)
+    {
         write::update_node(
             node.id,
             &NodeChange {
                 version_num: Some(facts.version_num),
                 same_collation: Some(same_collation),
+                lacking: Some(lacking),
                 ..Default::default()
             },
         )?;

@@ -7,6 +7,7 @@ mod add;
 mod check;
 mod copies;
 mod identity;
+mod lacking;
 mod remove;
 mod server;
 mod sizes;

@@ -2,6 +2,7 @@
 
 use super::encode;
 use super::user_code::may_run_statements;
+use crate::deparse::quote_identifier;
 use crate::pg::copyfrom::CopyFromState;
 use crate::pg::list;
 use pgrx::pg_sys;
@@ -415,10 +416,7 @@ pub unsafe fn attribute<'a>(
     unsafe { &*(*(*relation).rd_att).attrs.as_ptr().add(column) }
 }
 
-/// `quote_identifier`.
-pub fn quoted(name: *const c_char) -> String {
-    // SAFETY: a NUL-terminated name; so is the answer.
-    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name)) }
-        .to_string_lossy()
-        .into_owned()
+fn quoted(name: *const c_char) -> String {
+    // SAFETY: a NUL-terminated name.
+    quote_identifier(&unsafe { CStr::from_ptr(name) }.to_string_lossy())
 }

@@ -23,6 +23,7 @@ pub use columns::PortableOutput;
 pub use user_code::calls_user_code;
 
 use crate::catalog::{self, TableKind};
+use crate::deparse::quote_identifier;
 use crate::error::Result;
 use pgrx::pg_sys;
 use std::ffi::c_char;
@@ -86,10 +87,5 @@ pub unsafe fn copy_statement(copy: &CopyStatement) -> Result<Option<u64>> {
 
 /// A table's name for a statement sent to a node.
 fn qualified(schema: &str, table: &str) -> String {
-    format!("{}.{}", quote(schema), quote(table))
-}
-
-fn quote(name: &str) -> String {
-    let name = std::ffi::CString::new(name).unwrap_or_default();
-    columns::quoted(name.as_ptr())
+    format!("{}.{}", quote_identifier(schema), quote_identifier(table))
 }

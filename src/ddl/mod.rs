@@ -5,13 +5,13 @@
 
 mod add_shard;
 mod checks;
-mod collations;
 mod colocation;
 mod constraints;
 mod default_shard;
 mod dependencies;
 mod distribute;
 mod drop;
+mod evaluated;
 mod load;
 mod privileges;
 mod rebuild;

@@ -26,8 +26,7 @@ pub unsafe fn template_edited(
     edit: impl FnOnce(String) -> Result<String>,
 ) -> Result<SqlTemplate> {
     unsafe {
-        // The text is read with the setting's default, here and on the nodes.
-        let _standard = StandardStrings::on();
+        let _settings = Settings::of_text()?;
         super::joins::without_using(query);
         let moved = super::moved::AsNames::of(query);
         let text = edit(on_one_line(&deparse(query)?))?;
@@ -36,24 +35,36 @@ pub unsafe fn template_edited(
     }
 }
 
-/// `standard_conforming_strings` is on while this lives: deparsing and parsing go by it.
-struct StandardStrings(bool);
+/// Settings that deparsing and parsing go by, while this lives. The text is read with standard strings, here and on the
+/// nodes; newer nodes have keywords that are names here.
+struct Settings {
+    standard_strings: bool,
+    quoted_names: bool,
+}
 
-impl StandardStrings {
-    fn on() -> StandardStrings {
-        // SAFETY: a plain variable of this process.
+impl Settings {
+    fn of_text() -> Result<Settings> {
+        let newer = !catalog::nodes_run_at_most(pg_sys::PG_MAJORVERSION_NUM as i32)?;
+        // SAFETY: plain variables of this process.
         unsafe {
-            let before = pg_sys::standard_conforming_strings;
+            let before = Settings {
+                standard_strings: pg_sys::standard_conforming_strings,
+                quoted_names: pg_sys::quote_all_identifiers,
+            };
             pg_sys::standard_conforming_strings = true;
-            StandardStrings(before)
+            pg_sys::quote_all_identifiers |= newer;
+            Ok(before)
         }
     }
 }
 
-impl Drop for StandardStrings {
+impl Drop for Settings {
     fn drop(&mut self) {
         // SAFETY: as above.
-        unsafe { pg_sys::standard_conforming_strings = self.0 }
+        unsafe {
+            pg_sys::standard_conforming_strings = self.standard_strings;
+            pg_sys::quote_all_identifiers = self.quoted_names;
+        }
     }
 }
 

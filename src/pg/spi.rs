@@ -88,10 +88,11 @@ impl Settings {
     }
 
     /// Names that are not in `pg_catalog` come out of the server qualified, and every text that
-    /// names one is read the same way.
+    /// names one is read the same way. They are quoted: another server's version has other keywords.
     pub fn qualified_names() -> Settings {
         let settings = Settings::nested();
         settings.set(c"search_path", c"pg_catalog");
+        settings.set(c"quote_all_identifiers", c"on");
         settings
     }
 

@@ -58,7 +58,7 @@ pub use estimate::set_size;
 pub use leaf::{column_statistics, set_paths};
 pub use remote::SHARDS;
 pub use repeated::init;
-pub use ship::uses_default_collation;
+pub use ship::{function_within, uses_default_collation};
 pub use statement::make_scrollable;
 
 /// PostgreSQL's planner, or the next extension's.

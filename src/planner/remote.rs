@@ -685,20 +685,14 @@ unsafe fn column(relid: pg_sys::Oid, attno: i16) -> *mut Node {
     }
 }
 
-/// May rows sorted on a worker be merged here? Not when a node's default collation sorts otherwise.
+/// May rows sorted on a worker be merged here? Not when a node's collation sorts otherwise.
 pub fn sorts_alike(type_oid: pg_sys::Oid, collation: pg_sys::Oid) -> Result<bool> {
     if !types::is_builtin(types::base_type(type_oid)) {
         // Enums sort by their order of creation, which the nodes share.
         // SAFETY: a syscache look-up.
         return Ok(unsafe { pg_sys::type_is_enum(type_oid) });
     }
-    if collation == pg_sys::InvalidOid
-        || collation == pg_sys::C_COLLATION_OID
-        || collation == pg_sys::POSIX_COLLATION_OID
-    {
-        return Ok(true);
-    }
-    crate::catalog::nodes_sort_alike()
+    Ok(!ship::is_other(collation))
 }
 
 /// Copies of expressions, ready for the executor.

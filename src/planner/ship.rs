@@ -12,7 +12,7 @@ use crate::planner::{leaf, wrapped};
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 use std::ffi::c_void;
 
-pub use collation::{sorts_otherwise, uses_default_collation, OTHER_COLLATION};
+pub use collation::{is_other, sorts_otherwise, uses_default_collation, OTHER_COLLATION};
 
 /// A reason in words, for EXPLAIN and for errors.
 pub type Reason = String;
@@ -63,6 +63,9 @@ unsafe fn check(item: *mut Node, one_shard_group: bool) -> Option<Reason> {
         }
         if collation::differs(item) {
             return Some(OTHER_COLLATION.into());
+        }
+        if is_expression(item) && has_unknown_scale(item) {
+            return Some("a node's version lacks the scale of a numeric".into());
         }
         if is_expression(item) && becomes_parameter(item) {
             return type_obstacle(pg_sys::exprType(item));
@@ -180,6 +183,26 @@ unsafe fn names_row_type(item: *mut Node, level: u32) -> bool {
     }
 }
 
+/// Is the expression written with a cast to a `numeric` that PostgreSQL 14 does not know, of a negative scale or one greater
+/// than the precision, and has a node this version?
+unsafe fn has_unknown_scale(item: *mut Node) -> bool {
+    unsafe {
+        if catalog::nodes_run_at_least(15).unwrap_or(false)
+            || node::tag(item) == NodeTag::T_Var
+            || !matches!(
+                pg_sys::exprType(item),
+                pg_sys::NUMERICOID | pg_sys::NUMERICARRAYOID
+            )
+        {
+            return false;
+        }
+        // as numeric_typmod_precision and numeric_typmod_scale read it
+        let typmod = pg_sys::exprTypmod(item) - std::mem::size_of::<i32>() as i32;
+        let (precision, scale) = ((typmod >> 16) & 0xffff, ((typmod & 0x7ff) ^ 1024) - 1024);
+        typmod >= 0 && !(0..=precision).contains(&scale)
+    }
+}
+
 fn is_object_id_type(type_oid: Oid) -> bool {
     matches!(
         type_oid,
@@ -286,21 +309,51 @@ unsafe fn has_unshippable_function(tree: *mut Node) -> bool {
     }
 }
 
-unsafe extern "C-unwind" fn function_is_unshippable(function: Oid, context: *mut c_void) -> bool {
-    // SAFETY: called by check_functions_in_node with the Oid cell of unshippable_function.
+/// What is looked for among the functions that a node calls, and what was found.
+struct Wanted<'a> {
+    is: &'a dyn Fn(Oid) -> bool,
+    found: Option<Oid>,
+}
+
+unsafe extern "C-unwind" fn function_is_wanted(function: Oid, context: *mut c_void) -> bool {
+    // SAFETY: called by check_functions_in_node with the Wanted of called_function.
     unsafe {
         pg_sys::panic::pgrx_extern_c_guard(|| {
-            let bad = !function_ships(function);
-            if bad {
-                *context.cast::<Oid>() = function;
+            let wanted = &mut *context.cast::<Wanted>();
+            if (wanted.is)(function) {
+                wanted.found = Some(function);
             }
-            bad
+            wanted.found.is_some()
         })
     }
 }
 
 /// The function that this node itself calls and workers should not.
 unsafe fn unshippable_function(item: *mut Node) -> Option<Oid> {
+    unsafe { called_function(item, &|function| !function_ships(function)) }
+}
+
+/// A function that something in the tree calls and for which `is` is true.
+///
+/// # Safety
+/// `tree` is null or a valid expression.
+pub unsafe fn function_within(tree: *mut Node, is: &dyn Fn(Oid) -> bool) -> Option<String> {
+    let mut found = None;
+    unsafe {
+        node::walk(tree, &mut |item, _| {
+            found = called_function(item, is);
+            if found.is_some() {
+                Step::Stop
+            } else {
+                Step::Into
+            }
+        });
+    }
+    found.map(function_name)
+}
+
+/// A function that this node itself calls and for which `is` is true.
+unsafe fn called_function(item: *mut Node, is: &dyn Fn(Oid) -> bool) -> Option<Oid> {
     // SAFETY: item is a valid node.
     if matches!(
         unsafe { node::tag(item) },
@@ -308,16 +361,12 @@ unsafe fn unshippable_function(item: *mut Node) -> Option<Oid> {
     ) {
         return None;
     }
-    let mut found = pg_sys::InvalidOid;
-    // SAFETY: item is a valid node; the callback writes the cell on this stack.
+    let mut wanted = Wanted { is, found: None };
+    // SAFETY: item is a valid node; the callback writes into what is on this stack.
     unsafe {
-        pg_sys::check_functions_in_node(
-            item,
-            Some(function_is_unshippable),
-            (&raw mut found).cast(),
-        )
-        .then_some(found)
+        pg_sys::check_functions_in_node(item, Some(function_is_wanted), (&raw mut wanted).cast());
     }
+    wanted.found
 }
 
 /// PostgreSQL's own functions that do not change rows' meaning between servers. Volatile ones run here; stable ones
@@ -330,7 +379,8 @@ fn function_ships(function: Oid) -> bool {
             return false;
         }
         if types::is_builtin(function) {
-            return !reads_the_catalog(function);
+            return !reads_the_catalog(function)
+                && catalog::builtin_function_on_nodes(function).unwrap_or(false);
         }
         volatility == b'i'
             && belongs_to_extension(function)
@@ -345,7 +395,8 @@ unsafe fn reads_the_catalog(function: Oid) -> bool {
             return false;
         }
         let name = function_name(function);
-        name.starts_with("pg_")
+        function == Oid::from(pg_sys::F_AGE_XID)
+            || name.starts_with("pg_")
             || name.starts_with("has_")
             || name.starts_with("txid_")
             || name.ends_with("_to_xml")
@@ -356,6 +407,7 @@ unsafe fn reads_the_catalog(function: Oid) -> bool {
             || matches!(
                 name.as_str(),
                 "format_type"
+                    | "mxid_age"
                     | "version"
                     | "current_schema"
                     | "current_schemas"

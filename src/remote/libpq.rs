@@ -126,6 +126,12 @@ impl PgConn {
         unsafe { pq::PQstatus(self.raw()) as u32 == pq::ConnStatusType::CONNECTION_BAD as u32 }
     }
 
+    /// As `server_version_num`.
+    pub fn server_version(&self) -> i32 {
+        // SAFETY: an established connection.
+        unsafe { pq::PQserverVersion(self.raw()) }
+    }
+
     pub fn socket(&self) -> c_int {
         unsafe { pq::PQsocket(self.raw()) }
     }

@@ -34,7 +34,7 @@ pub use gather::Gather;
 pub use lone::LoneConnection;
 pub use options::ConnectOptions;
 pub use pool::{hold, set_readers_aside, takes_part, Use};
-pub use probe::{probe, NodeFacts, COLLATION_QUERY};
+pub use probe::{probe, NodeFacts, COLLATIONS_QUERY, COLLATION_QUERY, FUNCTIONS_QUERY};
 pub use request::{Access, Format, Params, Received, Request, Statement};
 pub use row::Row;
 pub use simple::{execute, execute_all, execute_for_statement, query};

@@ -375,6 +375,27 @@ fn open(nodes: &[NodeId], user: pg_sys::Oid, wanted: Use) -> Result<()> {
 }
 
 fn into_connection(attempt: Attempt, user: pg_sys::Oid) -> Result<Connection> {
+    // What may run there was found out for that version.
+    let (known, major) = (
+        crate::catalog::node(attempt.node)?.major(),
+        attempt.pg.server_version() / 10000,
+    );
+    if major != known {
+        return Err(Error::new(
+            sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "node \"{}\" runs another major version of PostgreSQL than before",
+                attempt.name
+            ),
+        )
+        .detail(format!(
+            "It runs PostgreSQL {major}; when it was last checked, it was {known}."
+        ))
+        .hint(format!(
+            "SELECT shard_ext.check_node({}) finds out what may run there.",
+            pgrx::spi::quote_literal(&*attempt.name)
+        )));
+    }
     let login = (user, attempt.own_name);
     Connection::new(attempt.pg, attempt.node, attempt.name, login, attempt.file)
 }

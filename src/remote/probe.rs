@@ -5,6 +5,7 @@ use super::options::ConnectOptions;
 use super::session;
 use crate::error::{sqlstate, Error, Result};
 use pgrx::pg_sys::Oid;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// What a node says about itself.
@@ -25,6 +26,9 @@ pub struct NodeFacts {
     pub in_recovery: bool,
     /// Locales of this session that the node lacks, as (setting, value).
     pub lacking_locales: Vec<(&'static str, String)>,
+    /// What `FUNCTIONS_QUERY` and `COLLATIONS_QUERY` say there.
+    pub functions: HashSet<String>,
+    pub collations: HashSet<String>,
 }
 
 /// Asks for `NodeFacts::collation`, on any server version; the coordinator asks itself the same to compare.
@@ -35,6 +39,22 @@ pub const COLLATION_QUERY: &str = "SELECT pg_catalog.concat_ws(' ',
  coalesce(pg_catalog.to_jsonb(d)->>'datlocale', pg_catalog.to_jsonb(d)->>'daticulocale'),
  pg_catalog.to_jsonb(d)->>'datcollversion')
  FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+
+/// Asks for PostgreSQL's own functions that may run on nodes: what defines each, and its oid. Equal text, equal function, but
+/// for what releases have changed in the code that is behind a name.
+pub const FUNCTIONS_QUERY: &str = "SELECT pg_catalog.concat_ws(' ',
+ proname, proargtypes, prorettype, proretset, prokind, proisstrict, prosrc), oid
+ FROM pg_catalog.pg_proc WHERE oid < 10000 AND provolatile <> 'v'";
+
+/// The same of collations, with the version of the library that compares. One version is all of ICU's: to ask for each is slow.
+pub const COLLATIONS_QUERY: &str = "SELECT pg_catalog.concat_ws(' ',
+ c.collname, c.collencoding, c.collprovider, c.collisdeterministic,
+ coalesce(pg_catalog.to_jsonb(c)->>'colllocale', pg_catalog.to_jsonb(c)->>'colliculocale', c.collcollate),
+ CASE c.collprovider WHEN 'c' THEN c.collctype END,
+ CASE c.collprovider WHEN 'i' THEN icu.version ELSE pg_catalog.pg_collation_actual_version(c.oid) END), c.oid
+ FROM pg_catalog.pg_collation c,
+      (SELECT pg_catalog.pg_collation_actual_version(pg_catalog.min(oid)) AS version FROM pg_catalog.pg_collation WHERE collprovider = 'i') icu
+ WHERE c.oid < 16384 AND c.collprovider <> 'd'";
 
 /// Connects, asks, disconnects. Errors say why the node cannot be reached, without the password.
 pub fn probe(options: &ConnectOptions, timeout: Duration) -> Result<NodeFacts> {
@@ -76,6 +96,15 @@ pub fn probe(options: &ConnectOptions, timeout: Duration) -> Result<NodeFacts> {
             Err(error) => return Err(error),
         }
     }
+    let mut definitions = |sql| -> Result<HashSet<String>> {
+        let rows = connection.query(sql, limit)?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| row.into_iter().next()?)
+            .collect())
+    };
+    let functions = definitions(FUNCTIONS_QUERY)?;
+    let collations = definitions(COLLATIONS_QUERY)?;
     Ok(NodeFacts {
         version_num: number(version),
         encoding: encoding.clone().unwrap_or_default(),
@@ -91,6 +120,8 @@ pub fn probe(options: &ConnectOptions, timeout: Duration) -> Result<NodeFacts> {
         may_create_schemas: truth(create),
         in_recovery: truth(recovery),
         lacking_locales,
+        functions,
+        collations,
     })
 }
 

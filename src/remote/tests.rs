@@ -38,6 +38,7 @@ mod tests {
                 version_num: 150000,
                 system_identifier: None,
                 database: pg_sys::Oid::from(1),
+                lacking: Default::default(),
             })
             .expect("a node")
         })

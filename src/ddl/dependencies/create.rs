@@ -11,11 +11,14 @@ use crate::pg::spi::{self, TextRow};
 /// (array and multirange types, the parts of a type).
 pub fn describe(address: &Address) -> Result<Option<Object>> {
     let (class, oid) = address;
+    let settings = spi::Settings::nested();
+    settings.set(c"quote_all_identifiers", c"off"); // in messages
     let row = spi::query_one(
         "SELECT c.relname, pg_catalog.pg_describe_object($1::pg_catalog.oid, $2::pg_catalog.oid, 0)
            FROM pg_catalog.pg_class c WHERE c.oid = $1::pg_catalog.oid",
         &[Some(class), Some(oid)],
     )?;
+    drop(settings);
     let Some([Some(catalog), Some(description)]) = row.as_deref() else {
         return Err(Error::internal(format!("no object {oid} of class {class}")));
     };

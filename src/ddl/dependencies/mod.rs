@@ -7,7 +7,7 @@ mod create;
 mod find;
 
 use crate::catalog::{self, NodeId};
-use crate::ddl::collations;
+use crate::ddl::evaluated;
 use crate::ddl::sql::quote_literal;
 use crate::error::{Error, Result};
 use crate::pg::spi;
@@ -29,7 +29,7 @@ struct Object {
 /// have them because of its default collation.
 /// The caller holds `catalog::write::lock_tables`, so that no two sessions create the same.
 pub fn ensure(tables: &[pg_sys::Oid], nodes: &[NodeId]) -> Result<()> {
-    collations::check(tables, nodes)?;
+    evaluated::check(tables, nodes)?;
     let _names = spi::Settings::qualified_names();
     let objects = find::objects_of(tables)?;
     if objects.is_empty() || nodes.is_empty() {

@@ -116,11 +116,11 @@ pub unsafe fn recipe(aggregate: *mut Aggref, disjoint: bool) -> Result<Option<Re
                 expr::var(1, index as i16 + 1, expr::signature(*partial)).cast()
             })
             .collect();
-        let readable = recipe
-            .partials
-            .iter()
-            .all(|partial| ship::readable_type(pg_sys::exprType(*partial)).is_ok());
-        if !readable || pg_sys::exprType(recipe.finish(&columns)?) != a.aggtype {
+        let computable = recipe.partials.iter().all(|partial| {
+            ship::readable_type(pg_sys::exprType(*partial)).is_ok()
+                && ship::obstacle(*partial).is_none()
+        });
+        if !computable || pg_sys::exprType(recipe.finish(&columns)?) != a.aggtype {
             return Ok(None);
         }
         Ok(Some(recipe))

@@ -14,9 +14,9 @@ use pgrx::pg_sys::{self, CmdType, Node, PlannedStmt, Query};
 use std::ffi::CStr;
 use std::rc::Rc;
 
-/// PostgreSQL can write a MERGE as text since this version, and run it since that one.
+/// PostgreSQL can write a MERGE as text since this `server_version_num`, and run it since that major version.
 const DEPARSES: i32 = 150_004;
-const RUNS: i32 = 150_000;
+const RUNS: i32 = 15;
 
 /// The plan, or None when rows have to travel or something has to be computed here.
 ///
@@ -30,7 +30,7 @@ pub unsafe fn plan(query: *mut Query, target: &Target) -> Result<Option<*mut Pla
             || (*query).hasModifyingCTE
             || secured(list::rt_fetch((*query).resultRelation, (*query).rtable))
             || node::has_sublink((*query).mergeActionList.cast())
-            || catalog::nodes()?.iter().any(|node| node.version_num < RUNS)
+            || !catalog::nodes_run_at_least(RUNS)?
         {
             return Ok(None);
         }

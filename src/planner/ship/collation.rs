@@ -1,5 +1,5 @@
-//! What the default collation of a database decides: it is the coordinator's, so where a node has another one such
-//! expressions are computed here.
+//! What a collation decides, above all the default one of a database: it is the coordinator's, so where a node has another
+//! one, or another version of it, such expressions are computed here.
 
 use crate::catalog;
 use crate::pg::node::Step;
@@ -14,16 +14,16 @@ pub const OTHER_COLLATION: &str = "a node has another default collation";
 /// # Safety
 /// `query` is a valid Query.
 pub unsafe fn sorts_otherwise(query: *mut Query) -> bool {
-    !catalog::nodes_sort_alike().unwrap_or(true) && unsafe { sorts(query) }
+    !catalog::nodes_collate_alike().unwrap_or(false) && unsafe { sorts(query, is_other) }
 }
 
-/// Does the node itself, not what is below it, compare, sort or classify characters by the default collation, and has
-/// a node of the cluster another one?
+/// Does the node itself, not what is below it, compare, sort or classify characters by a collation that is another one on
+/// a node of the cluster?
 ///
 /// # Safety
 /// `item` is a valid node of a Query.
 pub unsafe fn differs(item: *mut Node) -> bool {
-    !catalog::nodes_sort_alike().unwrap_or(true) && unsafe { uses_default(item) }
+    !catalog::nodes_collate_alike().unwrap_or(false) && unsafe { uses(item, is_other) }
 }
 
 /// The same of anything in an expression.
@@ -31,7 +31,7 @@ pub unsafe fn differs(item: *mut Node) -> bool {
 /// # Safety
 /// `tree` is null or a valid expression.
 pub unsafe fn differs_within(tree: *mut Node) -> bool {
-    !catalog::nodes_sort_alike().unwrap_or(true) && unsafe { uses_default_collation(tree) }
+    !catalog::nodes_collate_alike().unwrap_or(false) && unsafe { uses_within(tree, is_other) }
 }
 
 /// Does anything in an expression depend on the default collation?
@@ -39,9 +39,19 @@ pub unsafe fn differs_within(tree: *mut Node) -> bool {
 /// # Safety
 /// `tree` is null or a valid expression.
 pub unsafe fn uses_default_collation(tree: *mut Node) -> bool {
+    unsafe { uses_within(tree, |collation| collation == pg_sys::DEFAULT_COLLATION_OID) }
+}
+
+/// Does the collation sort otherwise on a node of the cluster? Of those that users have made out of ICU's locales, ICU's
+/// version decides, as it does for PostgreSQL's own.
+pub fn is_other(collation: Oid) -> bool {
+    catalog::collation_differs(collation).unwrap_or(true)
+}
+
+unsafe fn uses_within(tree: *mut Node, chosen: fn(Oid) -> bool) -> bool {
     unsafe {
         node::walk(tree, &mut |item, _| {
-            if uses_default(item) {
+            if uses(item, chosen) {
                 Step::Stop
             } else {
                 Step::Into
@@ -50,39 +60,36 @@ pub unsafe fn uses_default_collation(tree: *mut Node) -> bool {
     }
 }
 
-unsafe fn uses_default(item: *mut Node) -> bool {
+/// Does the node itself go by one of the chosen collations?
+unsafe fn uses(item: *mut Node, chosen: fn(Oid) -> bool) -> bool {
     unsafe {
         match node::tag(item) {
-            NodeTag::T_Query => sorts(item.cast()),
+            NodeTag::T_Query => sorts(item.cast(), chosen),
             NodeTag::T_OpExpr | NodeTag::T_DistinctExpr | NodeTag::T_NullIfExpr => {
                 let operator = item.cast::<pg_sys::OpExpr>();
-                is_default((*operator).inputcollid)
-                    && !is_blind(pg_sys::get_opcode((*operator).opno))
+                chosen((*operator).inputcollid) && !is_blind(pg_sys::get_opcode((*operator).opno))
             }
             NodeTag::T_ScalarArrayOpExpr => {
                 let operator = item.cast::<pg_sys::ScalarArrayOpExpr>();
-                is_default((*operator).inputcollid)
-                    && !is_blind(pg_sys::get_opcode((*operator).opno))
+                chosen((*operator).inputcollid) && !is_blind(pg_sys::get_opcode((*operator).opno))
             }
             NodeTag::T_FuncExpr => {
                 let call = item.cast::<pg_sys::FuncExpr>();
-                is_default((*call).inputcollid) && !is_blind((*call).funcid)
+                chosen((*call).inputcollid) && !is_blind((*call).funcid)
             }
             NodeTag::T_WindowFunc => {
                 let call = item.cast::<pg_sys::WindowFunc>();
-                is_default((*call).inputcollid) && !is_blind((*call).winfnoid)
+                chosen((*call).inputcollid) && !is_blind((*call).winfnoid)
             }
             NodeTag::T_Aggref => {
                 let call = item.cast::<pg_sys::Aggref>();
-                is_default((*call).inputcollid) && !is_blind((*call).aggfnoid)
-                    || sorted_by_default((*call).aggorder, (*call).args)
+                chosen((*call).inputcollid) && !is_blind((*call).aggfnoid)
+                    || sorted_by((*call).aggorder, (*call).args, chosen)
             }
-            NodeTag::T_MinMaxExpr => is_default((*item.cast::<pg_sys::MinMaxExpr>()).inputcollid),
+            NodeTag::T_MinMaxExpr => chosen((*item.cast::<pg_sys::MinMaxExpr>()).inputcollid),
             NodeTag::T_RowCompareExpr => {
                 let compared = item.cast::<pg_sys::RowCompareExpr>();
-                list::oids((*compared).inputcollids)
-                    .into_iter()
-                    .any(is_default)
+                list::oids((*compared).inputcollids).into_iter().any(chosen)
             }
             _ => false,
         }
@@ -90,25 +97,25 @@ unsafe fn uses_default(item: *mut Node) -> bool {
 }
 
 /// ORDER BY of a level, and of its windows.
-unsafe fn sorts(query: *mut Query) -> bool {
+unsafe fn sorts(query: *mut Query, chosen: fn(Oid) -> bool) -> bool {
     unsafe {
-        sorted_by_default((*query).sortClause, (*query).targetList)
+        sorted_by((*query).sortClause, (*query).targetList, chosen)
             || list::iter::<pg_sys::WindowClause>((*query).windowClause)
-                .any(|window| sorted_by_default((*window).orderClause, (*query).targetList))
+                .any(|window| sorted_by((*window).orderClause, (*query).targetList, chosen))
     }
 }
 
-unsafe fn sorted_by_default(clauses: *mut pg_sys::List, targets: *mut pg_sys::List) -> bool {
+unsafe fn sorted_by(
+    clauses: *mut pg_sys::List,
+    targets: *mut pg_sys::List,
+    chosen: fn(Oid) -> bool,
+) -> bool {
     unsafe {
         list::iter::<pg_sys::SortGroupClause>(clauses).any(|clause| {
             let key = pg_sys::get_sortgroupclause_expr(clause, targets);
-            is_default(pg_sys::exprCollation(key))
+            chosen(pg_sys::exprCollation(key))
         })
     }
-}
-
-fn is_default(collation: Oid) -> bool {
-    collation == pg_sys::DEFAULT_COLLATION_OID
 }
 
 /// Functions that take texts as they are: equality, which default collations leave to the bytes, what cuts, joins and

@@ -1,0 +1,12 @@
+SELECT word, id FROM v ORDER BY word, id;
+SELECT wort, id FROM v ORDER BY wort DESC, id LIMIT 20;
+SELECT min(word), max(wort), min(t COLLATE "de-x-icu") FROM v;
+SELECT id % 5, max(word) FROM v GROUP BY 1;
+SELECT id FROM v WHERE word < 'b' ORDER BY id;
+SELECT id FROM v WHERE t > 'b' COLLATE "und-x-icu" ORDER BY id;
+SELECT upper(word), initcap(wort), count(*) FROM v GROUP BY 1, 2;
+SELECT word = wort COLLATE "und-x-icu", count(*) FROM v GROUP BY 1;
+SELECT id, t COLLATE "C" < 'b' FROM v ORDER BY t COLLATE "C", id;
+SELECT id, rank() OVER (PARTITION BY id % 4 ORDER BY word) FROM v ORDER BY id;
+SELECT DISTINCT word FROM v;
+SELECT a.id, b.id FROM v a JOIN v b ON a.id = b.id AND a.word >= b.wort COLLATE "und-x-icu" ORDER BY a.id;
