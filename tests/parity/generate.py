@@ -204,10 +204,7 @@ def analyze_forever(session):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", required=True)
-    parser.add_argument("--port", default=5432, type=int)
-    parser.add_argument("--user", default="postgres")
-    parser.add_argument("--workers", default=2, type=int)
+    run.add_server_arguments(parser)
     parser.add_argument("--seed", default=1, type=int)
     parser.add_argument("--count", default=300, type=int)
     parser.add_argument("--only", type=int, help="the statement of this number, printed")

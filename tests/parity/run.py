@@ -33,6 +33,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -295,23 +296,23 @@ class Suite:
         if keep:
             self.plain, self.distributed = (Session(self.options, name) for name in self.names)
             return
-        admin = psycopg.connect(host=self.options.host, port=self.options.port, user=self.options.user,
-                                dbname="postgres", autocommit=True)
         path = self.folder / "workers.txt"
-        options = dict(zip(self.workers, path.read_text().splitlines())) if path.exists() else {}
-        for name in self.names + self.workers:
-            admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-            admin.execute(f'CREATE DATABASE "{name}" {options.get(name, "")}')
-            admin.execute(f'ALTER DATABASE "{name}" SET jit = off')  # compiling takes longer than these statements
-        port = admin.info.port
-        admin.close()
+        options = path.read_text().splitlines() if path.exists() else []
+        here = (self.options.host, self.options.port)
+        servers = self.options.worker_server or [here]
+        workers = [(name, *servers[i % len(servers)], option)
+                   for i, (name, option) in enumerate(zip_longest(self.workers, options, fillvalue="")) if name]
+        for name, host, port, option in [(name, *here, "") for name in self.names] + workers:
+            with psycopg.connect(host=host, port=port, user=self.options.user, dbname="postgres", autocommit=True) as admin:
+                admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+                admin.execute(f'CREATE DATABASE "{name}" {option}')
+                admin.execute(f'ALTER DATABASE "{name}" SET jit = off')  # compiling takes longer than these statements
         self.plain, self.distributed = (Session(self.options, name) for name in self.names)
         cluster = self.distributed.connection
         if not self.options.self_check:
             cluster.execute("CREATE EXTENSION shard_ext")
-        for number, worker in enumerate(self.workers, 1):
-            cluster.execute("SELECT shard_ext.add_node(%s, %s, %s, %s)",
-                            (f"worker_{number}", self.options.host, port, worker))
+        for number, (name, host, port, _) in enumerate(workers, 1):
+            cluster.execute("SELECT shard_ext.add_node(%s, %s, %s, %s)", (f"worker_{number}", host, port, name))
         for name, sessions in (("setup", self.both()), ("distribute", [self.distributed]), ("data", self.both())):
             path = self.folder / f"{name}.sql"
             if path.exists() and not (name == "distribute" and self.options.self_check):
@@ -423,12 +424,23 @@ def fill(session, statement):
     return session.run(Statement(f"COPY {statement.directives['fill']} FROM STDIN", statement.line, data=data), "simple")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_server_arguments(parser):
     parser.add_argument("--host", required=True, help="host or socket directory of the server")
     parser.add_argument("--port", default=5432, type=int)
     parser.add_argument("--user", default="postgres")
     parser.add_argument("--workers", default=2, type=int)
+    parser.add_argument("--worker-server", action="append", default=[], metavar="HOST[:PORT]", type=server,
+                        help="where the workers' databases are (several: in turn; default: on the same server)")
+
+
+def server(text):
+    host, _, port = text.partition(":")
+    return host, int(port or 5432)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_server_arguments(parser)
     parser.add_argument("--protocol", action="append", choices=["simple", "extended", "cursor"],
                         help="how statements are sent (default: all three, one after the other)")
     parser.add_argument("--self-check", action="store_true",

@@ -2,11 +2,13 @@
 //! which tests stop, kill and start again. Everything is removed when the cluster goes out of scope.
 //!
 //! `tests/run cluster` sets the environment: PG_BIN (PostgreSQL's programs, with the extension installed beside them),
-//! CLUSTER_DIR (a directory that SERVER_USER may write) and SERVER_USER (who runs servers when we are root).
+//! CLUSTER_DIR (a directory that SERVER_USER may write) and SERVER_USER (who runs servers when we are root). WORKER_BINS may
+//! name the programs of other versions of PostgreSQL for the workers, separated by colons.
 
 mod server;
 
 pub use postgres::{self, Client, Error};
+use server::{coordinator_bin, worker_bin};
 pub use server::{Server, Stop};
 use std::time::{Duration, Instant};
 
@@ -21,10 +23,11 @@ impl Cluster {
     pub fn start(workers: usize) -> Cluster {
         let coordinator = Server::create(
             "coordinator",
+            &coordinator_bin(),
             "shared_preload_libraries = 'shard_ext'\nshard_ext.recovery_interval = '1s'\n",
         );
         let workers: Vec<Server> = (1..=workers)
-            .map(|number| Server::create(&format!("worker_{number}"), ""))
+            .map(|number| Server::create(&format!("worker_{number}"), &worker_bin(number), ""))
             .collect();
         let cluster = Cluster {
             coordinator,

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How to bring a server down.
@@ -22,15 +22,17 @@ pub struct Server {
     pub name: String,
     pub port: u16,
     dir: PathBuf,
+    /// Of its PostgreSQL's programs.
+    bin: PathBuf,
 }
 
 impl Server {
-    /// A new, running server with these lines at the end of its postgresql.conf.
-    pub fn create(name: &str, settings: &str) -> Server {
+    /// A new, running server with these lines at the end of its postgresql.conf, out of the PostgreSQL in `bin`.
+    pub fn create(name: &str, bin: &Path, settings: &str) -> Server {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = base().join(format!("{}-{number}-{name}", std::process::id()));
-        run(as_server("cp").arg("-R").arg(template()).arg(&dir));
+        run(as_server("cp").arg("-R").arg(template(bin)).arg(&dir));
         let port = free_port();
         let conf = format!(
             "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n\
@@ -43,6 +45,7 @@ impl Server {
             name: name.to_string(),
             port,
             dir,
+            bin: bin.to_path_buf(),
         };
         server.start();
         server
@@ -151,7 +154,7 @@ impl Server {
     }
 
     fn pg_ctl(&self, action: &str) -> Command {
-        let mut command = as_server(program("pg_ctl"));
+        let mut command = as_server(self.bin.join("pg_ctl"));
         command.arg(action).arg("-D").arg(self.dir.join("data"));
         command.stdout(Stdio::null());
         command
@@ -183,8 +186,16 @@ fn base() -> PathBuf {
     PathBuf::from(environment("CLUSTER_DIR"))
 }
 
-fn program(name: &str) -> PathBuf {
-    Path::new(&environment("PG_BIN")).join(name)
+/// The programs of the PostgreSQL that has the extension.
+pub fn coordinator_bin() -> PathBuf {
+    PathBuf::from(environment("PG_BIN"))
+}
+
+/// The programs of a worker's PostgreSQL: WORKER_BINS has those of other versions, which workers take in turn.
+pub fn worker_bin(number: usize) -> PathBuf {
+    let all = std::env::var("WORKER_BINS").unwrap_or_else(|_| environment("PG_BIN"));
+    let all: Vec<&str> = all.split(':').collect();
+    PathBuf::from(all[(number - 1) % all.len()])
 }
 
 /// A command that runs as the user of the servers: PostgreSQL refuses to be root.
@@ -245,19 +256,23 @@ fn write(path: &Path, text: &str) {
     assert!(tee.wait().expect("tee ends").success());
 }
 
-/// A data directory as initdb leaves it, made once.
-fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
-        let dir = base().join(format!("{}-template", std::process::id()));
+/// A data directory as initdb leaves it, made once for each PostgreSQL.
+fn template(bin: &Path) -> PathBuf {
+    static TEMPLATES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    let mut templates = TEMPLATES.lock().unwrap_or_else(|e| e.into_inner());
+    let known = templates.iter().position(|known| known == bin);
+    let number = known.unwrap_or(templates.len());
+    let dir = base().join(format!("{}-template-{number}", std::process::id()));
+    if known.is_none() {
         run(as_server("mkdir").args(["-m", "700"]).arg(&dir));
-        run(as_server(program("initdb"))
+        run(as_server(bin.join("initdb"))
             .arg("-D")
             .arg(dir.join("data"))
             .args(["-U", "postgres", "--auth=trust", "--encoding=UTF8"])
             .args(["--locale=C.UTF-8", "--no-sync"]));
-        dir
-    })
+        templates.push(bin.to_path_buf());
+    }
+    dir
 }
 
 /// A TCP port nobody listens on, from CLUSTER_PORTS (56500 by default) upwards.
