@@ -260,10 +260,7 @@ impl Lock {
         let relations = self.plan.relations.iter().zip(&self.colocations);
         let watched: Vec<_> = relations
             .filter(|(relation, _)| !relation.skips)
-            .map(|(relation, colocation)| {
-                let groups = colocation.groups.iter().map(|group| group.id);
-                (relation.relid, groups.collect())
-            })
+            .map(|(relation, colocation)| (relation.relid, colocation.groups.iter().collect()))
             .collect();
         Watch::start(&watched)
     }

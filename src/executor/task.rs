@@ -1,6 +1,6 @@
 //! From a plan and the values of its parameters to requests: which shard groups, on which nodes, with what text.
 
-use crate::catalog::{self, Colocation, ShardGroupId};
+use crate::catalog::{self, Colocation, ShardGroup, ShardGroupId};
 use crate::deparse::{quote_identifier, Place, SqlTemplate};
 use crate::error::Result;
 use crate::executor::moved::{self, Moved};
@@ -37,8 +37,8 @@ impl Tasks {
         if tables.is_empty() {
             return Ok(None);
         }
-        let group = |index: &usize| self.colocation.groups[*index].id;
-        let groups: Vec<ShardGroupId> = self.groups.iter().map(group).collect();
+        let group = |index: &usize| &self.colocation.groups[*index];
+        let groups: Vec<&ShardGroup> = self.groups.iter().map(group).collect();
         let watched: Vec<_> = tables
             .iter()
             .map(|table| (*table, groups.clone()))

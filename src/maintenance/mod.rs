@@ -8,6 +8,7 @@ mod launcher;
 mod slots;
 mod worker;
 
+use crate::pg::latch;
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,25 @@ pub fn ensure_running() {
         worker::start(database);
     }
 }
+
+/// Waits until the worker of this database has tried to recover every node once, which finishes what transactions have left
+/// there before the server started. When there is no room for a worker, nobody does.
+pub fn await_first_round(limit: Instant) {
+    ensure_running();
+    // SAFETY: reads a variable.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let started = Instant::now() + START_TIME;
+    while Instant::now() < limit {
+        match slots::has_looked(database) {
+            Some(true) => return,
+            None if Instant::now() > started => return,
+            _ => latch::pause(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// In which a worker that has room starts.
+const START_TIME: Duration = Duration::from_secs(1);
 
 /// Asks for recovery to run soon. Nothing is raised.
 pub fn wake_up() {
@@ -118,16 +138,9 @@ fn is_stopped() -> bool {
 
 /// Waits for the latch, the time or an interrupt.
 fn sleep(time: Duration) {
-    // SAFETY: this process' own latch; as background workers do.
+    latch::pause(time);
+    // SAFETY: as background workers do.
     unsafe {
-        pg_sys::WaitLatch(
-            pg_sys::MyLatch,
-            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
-            time.as_millis().min(i32::MAX as u128) as i64,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
-        pg_sys::ResetLatch(pg_sys::MyLatch);
-        pgrx::check_for_interrupts!();
         if pg_sys::ConfigReloadPending != 0 {
             pg_sys::ConfigReloadPending = 0;
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);

@@ -14,6 +14,8 @@ const SLOTS: usize = 64;
 struct Slot {
     database: u32,
     pid: i32,
+    /// The worker has looked after all nodes.
+    looked: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -50,6 +52,7 @@ pub fn claim(database: pg_sys::Oid) -> bool {
         database,
         // SAFETY: reads a variable.
         pid: unsafe { pg_sys::MyProcPid },
+        looked: false,
     };
     true
 }
@@ -70,13 +73,30 @@ pub fn release(failed: bool) {
 
 /// The worker of a database, if it runs.
 pub fn worker(database: pg_sys::Oid) -> Option<i32> {
+    running(database).map(|slot| slot.pid)
+}
+
+fn running(database: pg_sys::Oid) -> Option<Slot> {
     let database = database.to_u32();
-    WORKERS
-        .share()
-        .0
-        .iter()
+    let slots = WORKERS.share();
+    let mut slots = slots.0.iter();
+    slots
         .find(|slot| slot.database == database && is_alive(slot.pid))
-        .map(|slot| slot.pid)
+        .copied()
+}
+
+/// This worker has looked after all nodes of its database.
+pub fn looked() {
+    // SAFETY: reads a variable.
+    let me = unsafe { pg_sys::MyProcPid };
+    for slot in &mut WORKERS.exclusive().0 {
+        slot.looked |= slot.pid == me;
+    }
+}
+
+/// Has the worker of a database looked after all nodes? None: there is no worker.
+pub fn has_looked(database: pg_sys::Oid) -> Option<bool> {
+    running(database).map(|slot| slot.looked)
 }
 
 /// The databases whose workers have failed.

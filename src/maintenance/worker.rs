@@ -52,6 +52,7 @@ pub unsafe extern "C-unwind" fn shard_ext_maintenance(database: pg_sys::Datum) {
         let Some(all_done) = round(&mut unreachable) else {
             return;
         };
+        slots::looked();
         let mut pause = if all_done {
             settings::recovery_interval()
         } else {

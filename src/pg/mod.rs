@@ -3,6 +3,7 @@
 pub mod copyfrom;
 pub mod encoding;
 pub mod expr;
+pub mod latch;
 pub mod levels;
 pub mod list;
 pub mod memory;

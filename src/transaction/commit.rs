@@ -66,6 +66,7 @@ fn commit_in_one_phase(writers: &[Shared], readers: &[Shared]) -> Result<()> {
         let mut writer = writer.borrow_mut();
         let error = writer.take_command_error();
         if writer.lost().is_some() {
+            moves::left_behind(writer.node);
             return Err(unknown_outcome(&writer.node_name));
         }
         if let Some(error) = error {
@@ -125,9 +126,8 @@ fn prepare(writers: &[Shared], readers: &[Shared]) -> Result<()> {
     if let Some(error) = failure {
         return Err(error);
     }
-    CrashPoint::AfterPrepare.reached()?;
     moves::commit_starts();
-    Ok(())
+    CrashPoint::AfterPrepare.reached()
 }
 
 fn explain_refusal(error: Error, node: &str) -> Error {
@@ -190,6 +190,7 @@ fn commit_prepared(connections: &[Shared]) {
                 b"55000" if attempts < BUSY_ATTEMPTS => true,
                 _ => {
                     pending = true;
+                    moves::left_behind(connection.node);
                     warn_pending(&connection.node_name, &error);
                     false
                 }

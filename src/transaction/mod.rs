@@ -11,10 +11,12 @@ mod crash_point;
 pub mod gid;
 pub mod moves;
 pub mod recovery;
+mod unfinished;
 
 pub use autocommit::may_autocommit;
 
 pub fn init() {
     callbacks::register();
     moves::init();
+    unfinished::init();
 }

@@ -12,8 +12,11 @@
 // the macro of pgrx asks for features of its own
 #![allow(unexpected_cfgs)]
 
-use crate::catalog::ShardGroupId;
+use super::unfinished;
+use crate::catalog::{self, NodeId, ShardGroup, ShardGroupId};
 use crate::error::{sqlstate, Error, Result};
+use crate::maintenance;
+use crate::pg::latch;
 use pgrx::prelude::*;
 use pgrx::{pg_shmem_init, PGRXSharedMemory, PgAtomic};
 use std::cell::{Cell, RefCell};
@@ -63,6 +66,8 @@ thread_local! {
     /// They are counted as started.
     static COMMITTING: Cell<bool> = const { Cell::new(false) };
     static WATCHES_EXIT: Cell<bool> = const { Cell::new(false) };
+    /// What a crash of the server has left on nodes was looked after.
+    static LOOKED_AFTER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The transaction moves rows of a table from one shard group to another.
@@ -105,7 +110,15 @@ pub fn commit_starts() {
     });
 }
 
-/// All nodes have committed, or rolled back.
+/// A node cannot be told to commit, or has not said whether it did: that is left to recovery. Nothing is raised.
+pub fn left_behind(node: NodeId) {
+    if COMMITTING.get() {
+        unfinished::note(node);
+        maintenance::wake_up();
+    }
+}
+
+/// All nodes have committed or rolled back, but for those that were left behind.
 pub fn transaction_ended() {
     let committing = COMMITTING.take();
     MOVED.with_borrow_mut(|moved| {
@@ -147,30 +160,39 @@ impl Seen {
 impl Watch {
     /// To be called before anything is sent, with the tables and the shard groups that are asked. Waits for commits that are under
     /// way. None: there is nothing to miss.
-    pub fn start(tables: &[(u32, Vec<ShardGroupId>)]) -> Result<Option<Watch>> {
+    pub fn start(tables: &[(u32, Vec<&ShardGroup>)]) -> Result<Option<Watch>> {
         if tables.iter().all(|(_, groups)| groups.len() < 2) {
             return Ok(None);
         }
         let patience = Duration::from_millis(crate::settings::node_connection_timeout());
         let limit = Instant::now() + patience;
+        let is_time_left = || Instant::now() < limit;
+        if !LOOKED_AFTER.replace(true) {
+            maintenance::await_first_round(limit);
+        }
+        let groups = || tables.iter().flat_map(|(_, groups)| groups);
         loop {
             let watch = Watch::look(tables);
-            if watch.moved().is_none() {
+            let unfinished = unfinished::among(groups().map(|group| group.node));
+            if watch.moved().is_none() && unfinished.is_none() {
                 return Ok(Some(watch));
             }
-            if Instant::now() > limit {
+            if !is_time_left() {
                 watch.check()?;
+                if let Some(node) = unfinished {
+                    return Err(unfinished_move(node));
+                }
             }
-            pause();
+            latch::pause(PAUSE);
         }
     }
 
-    fn look(tables: &[(u32, Vec<ShardGroupId>)]) -> Watch {
-        let seen = |table: u32, groups: &[ShardGroupId], direction| -> Vec<Seen> {
+    fn look(tables: &[(u32, Vec<&ShardGroup>)]) -> Watch {
+        let seen = |table: u32, groups: &[&ShardGroup], direction| -> Vec<Seen> {
             groups
                 .iter()
                 .map(|group| {
-                    let place = place(table, *group, direction);
+                    let place = place(table, group.id, direction);
                     let finished = COUNTS.get()[place].finished.load(SeqCst);
                     Seen { place, finished }
                 })
@@ -217,19 +239,18 @@ fn concurrent_move(table: u32) -> Error {
     .hint("Run the transaction again.")
 }
 
-/// Commits take this long at least.
-const PAUSE_MS: i64 = 1;
-
-fn pause() {
-    // SAFETY: this process' own latch.
-    unsafe {
-        pg_sys::WaitLatch(
-            pg_sys::MyLatch,
-            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
-            PAUSE_MS,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
-        pg_sys::ResetLatch(pg_sys::MyLatch);
-    }
-    pgrx::check_for_interrupts!();
+fn unfinished_move(node: NodeId) -> Error {
+    let name = match catalog::node(node) {
+        Ok(node) => node.name.clone(),
+        Err(error) => return error,
+    };
+    Error::new(
+        sqlstate::SERIALIZATION_FAILURE,
+        format!("a transaction that moved rows to other shards is not finished on node \"{name}\""),
+    )
+    .detail("The statement could miss these rows: they may be in neither shard yet.")
+    .hint("Recovery finishes it as soon as the node answers. Run the transaction again then.")
 }
+
+/// Commits take this long at least.
+const PAUSE: Duration = Duration::from_millis(1);

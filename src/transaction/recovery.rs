@@ -6,6 +6,7 @@
 //! was asked, and of which the node knows nothing, are carried out and can go.
 
 use super::gid::Gid;
+use super::unfinished;
 use crate::catalog::{self, Node};
 use crate::error::{Error, Result};
 use crate::remote::{ConnectOptions, LoneConnection};
@@ -32,6 +33,7 @@ struct Prepared {
 /// Recovers one node, in the current local transaction. One at a time: others wait.
 pub fn recover_node(node: &Node) -> Result<Recovered> {
     catalog::lock_recovery()?;
+    let unfinished = unfinished::number(node.id);
     catalog::delete_commit_records_of_removed_nodes()?;
     let records = catalog::commit_records(node.id)?;
     let limit = Instant::now() + timeout();
@@ -41,15 +43,19 @@ pub fn recover_node(node: &Node) -> Result<Recovered> {
     let mut recovered = Recovered::default();
     let mut kept = Vec::new();
     let mut failure = None;
+    let mut all_done = true;
     for transaction in &prepared {
         match finish(node, transaction, &mut connection) {
             Ok(Some(true)) => recovered.committed += 1,
             Ok(Some(false)) => recovered.rolled_back += 1,
             Ok(None) => {
                 recovered.left += 1;
+                // a session that could not finish it has noted that only now
+                all_done &= may_be_running(&transaction.gid);
                 kept.push(transaction.gid.to_string());
             }
             Err(error) => {
+                all_done = false;
                 recovered.left += 1;
                 kept.push(transaction.gid.to_string());
                 failure = Some(error);
@@ -58,6 +64,9 @@ pub fn recover_node(node: &Node) -> Result<Recovered> {
     }
     for gid in records.iter().filter(|gid| !kept.contains(gid)) {
         catalog::delete_commit_record(gid)?;
+    }
+    if let (Some(number), true) = (unfinished, all_done) {
+        unfinished::settle(number);
     }
     match failure {
         // what was finished stays finished, so its records may go even then

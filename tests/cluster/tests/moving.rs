@@ -2,7 +2,7 @@
 
 use shard_ext_cluster_tests::*;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ROWS: i32 = 10;
 
@@ -98,4 +98,112 @@ fn every_change_that_succeeded_is_in_the_rows() {
     assert_eq!(sum, adds.load(SeqCst));
     assert!(moves.load(SeqCst) > 0);
     println!("{} moves, {} changes", moves.load(SeqCst), sum);
+}
+
+const MOVE_ALL: &str = "UPDATE rows SET k = k + 101";
+const ADD_TO_ALL: &str = "UPDATE rows SET v = v + 1";
+
+/// Commits a move of all rows that reaches a crash point; answers whether the client heard that it succeeded.
+fn move_all(client: &mut Client, crash_point: &str) -> bool {
+    let sql = format!("BEGIN; {MOVE_ALL}; SET LOCAL shard_ext.crash_point = '{crash_point}'");
+    client.batch_execute(&sql).unwrap();
+    client.batch_execute("COMMIT").is_ok()
+}
+
+/// A statement over all shards changes all rows or fails, and succeeds in the end.
+fn all_rows_are_found(cluster: &Cluster) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut states = Vec::new();
+    loop {
+        let result = match cluster
+            .coordinator
+            .config("postgres", "postgres")
+            .connect(postgres::NoTls)
+        {
+            Ok(mut client) => client.execute(ADD_TO_ALL, &[]),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(changed) => {
+                assert_eq!(changed, ROWS as u64, "after {states:?}");
+                return;
+            }
+            Err(error) => states.push(error.code().map(|code| code.code().to_owned())),
+        }
+        assert!(Instant::now() < deadline, "{states:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The same again, with nothing in the way.
+fn nothing_is_left(cluster: &Cluster) {
+    cluster.wait_until_recovered();
+    let mut client = cluster.connect();
+    let started = Instant::now();
+    assert_eq!(client.execute(ADD_TO_ALL, &[]).unwrap(), ROWS as u64);
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_move_that_fails_leaves_nothing_in_the_way() {
+    let cluster = cluster_with_rows();
+    for point in ["before_prepare:error", "after_prepare:error"] {
+        assert!(!move_all(&mut cluster.connect(), point));
+        nothing_is_left(&cluster);
+    }
+}
+
+#[test]
+fn a_session_that_ends_while_it_moves_rows_leaves_nothing_in_the_way() {
+    let cluster = cluster_with_rows();
+    for point in ["after_prepare:sleep:1000", "after_local_commit:sleep:1000"] {
+        let mut client = cluster.connect();
+        let pid: i32 = one(&mut client, "SELECT pg_backend_pid()");
+        let mover = std::thread::spawn(move || move_all(&mut client, point));
+        wait_for("the moves to be prepared", || cluster.prepared() == 2);
+        assert!(one::<bool>(
+            &mut cluster.connect(),
+            &format!("SELECT pg_terminate_backend({pid})")
+        ));
+        all_rows_are_found(&cluster);
+        mover.join().unwrap();
+        nothing_is_left(&cluster);
+    }
+}
+
+#[test]
+fn rows_on_the_way_to_a_node_that_is_lost_are_not_missed() {
+    let cluster = cluster_with_rows();
+    for lost in &cluster.workers {
+        let mut client = cluster.connect();
+        let mover =
+            std::thread::spawn(move || move_all(&mut client, "after_local_commit:sleep:1000"));
+        wait_for("the moves to be prepared", || cluster.prepared() == 2);
+        let mut observer = cluster.connect();
+        wait_for("the decision", || {
+            one::<i64>(
+                &mut observer,
+                "SELECT count(*) FROM shard_ext.commit_record",
+            ) > 0
+        });
+        lost.stop(Stop::Kill);
+        assert!(mover.join().unwrap());
+        lost.start();
+        all_rows_are_found(&cluster);
+        nothing_is_left(&cluster);
+    }
+}
+
+#[test]
+fn rows_on_the_way_when_the_coordinator_dies_are_not_missed() {
+    for point in [
+        "after_prepare",
+        "after_local_commit",
+        "after_first_commit_prepared",
+    ] {
+        let cluster = cluster_with_rows();
+        assert!(!move_all(&mut cluster.connect(), point));
+        all_rows_are_found(&cluster);
+        nothing_is_left(&cluster);
+    }
 }
