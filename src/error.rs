@@ -37,6 +37,7 @@ pub mod sqlstate {
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = *b"54000";
     pub const CARDINALITY_VIOLATION: SqlState = *b"21000";
     pub const WITH_CHECK_OPTION_VIOLATION: SqlState = *b"44000";
+    pub const DEADLOCK_DETECTED: SqlState = *b"40P01";
     pub const SERIALIZATION_FAILURE: SqlState = *b"40001";
     pub const INVALID_CURSOR_STATE: SqlState = *b"24000";
     pub const UNDEFINED_CURSOR: SqlState = *b"34000";
@@ -54,6 +55,8 @@ pub struct Fields {
     pub sqlstate: SqlState,
     pub message: String,
     pub detail: Option<String>,
+    /// The detail for the server's log, where it says more.
+    pub detail_log: Option<String>,
     pub hint: Option<String>,
     pub context: Option<String>,
     pub schema: Option<String>,
@@ -69,6 +72,7 @@ impl Error {
             sqlstate,
             message: message.into(),
             detail: None,
+            detail_log: None,
             hint: None,
             context: None,
             schema: None,
@@ -91,6 +95,11 @@ impl Error {
 
     pub fn detail(mut self, detail: impl Into<String>) -> Error {
         self.0.detail = Some(detail.into());
+        self
+    }
+
+    pub fn detail_log(mut self, detail: impl Into<String>) -> Error {
+        self.0.detail_log = Some(detail.into());
         self
     }
 
@@ -148,6 +157,7 @@ impl Error {
             text(&fields.column),
             text(&fields.datatype),
             text(&fields.constraint),
+            text(&fields.detail_log),
         ];
         let pointer = |i: usize| -> *mut std::ffi::c_char {
             strings[i]
@@ -169,6 +179,7 @@ impl Error {
             data.column_name = pointer(5);
             data.datatype_name = pointer(6);
             data.constraint_name = pointer(7);
+            data.detail_log = pointer(8);
             pg_sys::ThrowErrorData(&mut data);
         }
     }

@@ -1,9 +1,11 @@
-//! The background worker: one per database that has the extension.
+//! The background worker: one per database that has the extension. Another one, which looks for deadlocks, is there only
+//! while sessions wait for long.
 //!
 //! When the server starts, the launcher starts a worker in every database; those that find no extension end at once. A
 //! session whose transaction needs two phases makes sure that its database has one. A worker would keep its database
 //! from being dropped or renamed, so `make_way` ends it first.
 
+mod detector;
 mod launcher;
 mod slots;
 mod worker;
@@ -20,6 +22,7 @@ extern "C-unwind" {
 
 pub fn init() {
     slots::init();
+    detector::init();
     launcher::register();
 }
 

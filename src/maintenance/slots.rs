@@ -120,7 +120,7 @@ pub fn forget(database: pg_sys::Oid) {
     }
 }
 
-fn is_alive(pid: i32) -> bool {
+pub fn is_alive(pid: i32) -> bool {
     // SAFETY: signal 0 only asks.
     pid != 0 && unsafe { libc::kill(pid, 0) } == 0
 }

@@ -191,7 +191,7 @@ fn activity(what: &std::ffi::CStr) {
 }
 
 /// An error that is raised ends the worker.
-fn in_transaction<T>(work: impl FnOnce() -> T) -> T {
+pub fn in_transaction<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: as background workers do; what the work allocates goes with the transaction.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();

@@ -296,7 +296,7 @@ pub fn wait(connections: &[Shared]) {
             }
             (connection.take_wait_set(interest), interest)
         };
-        set.wait(&[interest], None, |_| {});
+        set.wait_for_answers(&[interest], connections, |_| {});
         let mut connection = connection.borrow_mut();
         connection.put_wait_set(set);
         connection.read();
@@ -314,7 +314,9 @@ pub fn wait(connections: &[Shared]) {
         Some(set) if set.covers(&interests) => set,
         _ => WaitSet::new(&interests),
     };
-    set.wait(&interests, None, |i| connections[i].borrow_mut().read());
+    set.wait_for_answers(&interests, connections, |i| {
+        connections[i].borrow_mut().read()
+    });
     SEVERAL.set(Some(set));
 }
 

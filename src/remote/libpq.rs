@@ -136,6 +136,11 @@ impl PgConn {
         unsafe { pq::PQsocket(self.raw()) }
     }
 
+    /// The server process on the other side; 0 when it is not known.
+    pub fn backend_pid(&self) -> c_int {
+        unsafe { pq::PQbackendPID(self.raw()) }
+    }
+
     /// The text of the last error, trimmed. libpq never puts a password into it.
     pub fn error_message(&self) -> String {
         // SAFETY: never NULL, NUL-terminated, valid until the next call.

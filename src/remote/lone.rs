@@ -82,7 +82,7 @@ impl LoneConnection {
             write: self.pg.flush() == Flush::Pending,
         };
         let mut set = WaitSet::new(&[interest]);
-        if !set.wait(&[interest], Some(limit), |_| {}) {
+        if !set.wait(&[interest], limit, |_| {}) {
             return Err(Error::new(
                 sqlstate::CONNECTION_FAILURE,
                 format!("node \"{}\" did not answer in time", self.name),

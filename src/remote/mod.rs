@@ -22,6 +22,7 @@ mod request;
 mod row;
 pub mod scope;
 mod session;
+pub mod sessions;
 mod simple;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
@@ -39,4 +40,6 @@ pub use request::{Access, Format, Params, Received, Request, Statement};
 pub use row::Row;
 pub use simple::{execute, execute_all, execute_for_statement, query};
 
-pub fn init() {}
+pub fn init() {
+    sessions::init();
+}

@@ -2,7 +2,9 @@
 //! rows thrown away instead of kept.
 
 use super::connection::{Connection, Shared, Step};
+use super::sessions::Waiting;
 use super::wait::{wait_quietly, Interest};
+use crate::error::Error;
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ pub enum Patience {
     /// Until then; whoever has not answered is given up.
     Until(Instant),
     /// As long as it takes: an outcome is wanted. A pending cancel request shortens it to the grace, a pending
-    /// termination of the session to nothing.
+    /// termination of the session to nothing. A deadlock makes the nodes stop.
     ForOutcome { grace: Duration },
 }
 
@@ -24,21 +26,26 @@ impl Patience {
 }
 
 /// Discards all that is outstanding until the connections are idle or lost. A connection that another frame of this
-/// process has in its hands is left alone.
-pub fn drive_to_idle(connections: &[Shared], patience: Patience) {
-    if !drive(connections, patience) {
+/// process has in its hands is left alone. Answers the deadlock because of which nodes were stopped while their outcome was
+/// awaited: the reason of what they then say.
+pub fn drive_to_idle(connections: &[Shared], patience: Patience) -> Option<Error> {
+    let mut deadlock = None;
+    if !drive(connections, patience, &mut deadlock) {
         give_up(connections);
     }
+    deadlock
 }
 
 /// The same for a short time; nothing is given up when it is over.
 pub fn drive_for(connections: &[Shared], time: Duration) {
-    drive(connections, Patience::Until(Instant::now() + time));
+    let patience = Patience::Until(Instant::now() + time);
+    drive(connections, patience, &mut None);
 }
 
 /// False: patience has run out.
-fn drive(connections: &[Shared], patience: Patience) -> bool {
+fn drive(connections: &[Shared], patience: Patience, deadlock: &mut Option<Error>) -> bool {
     let mut cancelled_at = None;
+    let mut waiting = matches!(patience, Patience::ForOutcome { .. }).then(Waiting::start);
     loop {
         let mut interests: Vec<Interest> = Vec::new();
         for connection in connections {
@@ -79,8 +86,27 @@ fn drive(connections: &[Shared], patience: Patience) -> bool {
                     }
                 }
             }
+        } else if let Some(waiting) = &mut waiting {
+            waiting.look(false, connections);
+            if deadlock.is_none() {
+                *deadlock = waiting.deadlock();
+            }
+            if deadlock.is_some() {
+                interrupt(connections, Instant::now() + Duration::from_millis(500));
+            }
         }
     }
+}
+
+/// Asks the nodes to stop the commands whose outcome is awaited.
+fn interrupt(connections: &[Shared], limit: Instant) {
+    let requests = connections
+        .iter()
+        .flat_map(|connection| connection.try_borrow())
+        .filter(|connection| !connection.is_idle() && connection.lost().is_none())
+        .filter_map(|connection| connection.canceller())
+        .collect();
+    deliver(requests, limit);
 }
 
 /// True when it needs more input.
@@ -122,7 +148,8 @@ pub fn stop(connections: &[Shared], limit: Instant) {
     loop {
         cancel(connections, limit);
         let now = Instant::now();
-        if drive(connections, Patience::Until(limit.min(now + pause))) {
+        let patience = Patience::Until(limit.min(now + pause));
+        if drive(connections, patience, &mut None) {
             return;
         }
         if Instant::now() >= limit {

@@ -1,5 +1,7 @@
 //! Waiting for sockets: interruptibly with PostgreSQL's wait event sets, or, where nothing may be raised, with poll(2).
 
+use super::connection::Shared;
+use super::sessions::Waiting;
 use crate::error::{sqlstate, Error, Result};
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
@@ -75,14 +77,41 @@ impl WaitSet {
                 .all(|(have, want)| have.0 == want.socket)
     }
 
-    /// Waits until a socket is ready, and calls `ready` with the index of each that is. `None` as a limit waits for
-    /// ever. False: time is up. Interrupts are served, so it may raise.
+    /// Waits until a socket is ready, and calls `ready` with the index of each that is. False: time is up. Interrupts
+    /// are served, so it may raise.
     pub fn wait(
         &mut self,
         interests: &[Interest],
-        limit: Option<Instant>,
+        limit: Instant,
         ready: impl FnMut(usize),
     ) -> bool {
+        self.register(interests);
+        self.wait_as_registered(limit, ready)
+    }
+
+    /// Waits without a limit for what these connections are to answer. Ends with an error, too, when the wait is part of
+    /// a deadlock.
+    pub fn wait_for_answers(
+        &mut self,
+        interests: &[Interest],
+        connections: &[Shared],
+        mut ready: impl FnMut(usize),
+    ) {
+        self.register(interests);
+        let mut waiting = Waiting::start();
+        loop {
+            let woken = self.wait_once(waiting.pause(), &mut ready);
+            if woken == Woken::Socket {
+                return;
+            }
+            waiting.look(woken == Woken::Time, connections);
+            if let Some(deadlock) = waiting.deadlock() {
+                deadlock.raise();
+            }
+        }
+    }
+
+    fn register(&mut self, interests: &[Interest]) {
         for (i, interest) in interests.iter().enumerate() {
             let events = mask(*interest);
             if self.sockets[i].1 != events {
@@ -94,55 +123,64 @@ impl WaitSet {
                 self.sockets[i].1 = events;
             }
         }
-        self.wait_as_registered(limit, ready)
     }
 
-    fn wait_as_registered(&mut self, limit: Option<Instant>, mut ready: impl FnMut(usize)) -> bool {
+    fn wait_as_registered(&mut self, limit: Instant, mut ready: impl FnMut(usize)) -> bool {
         loop {
-            let timeout = match limit {
-                None => -1,
-                Some(limit) => {
-                    let left = limit.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    left.as_millis().min(i32::MAX as u128) as i64 + 1
-                }
-            };
-            // SAFETY: `occurred` has room for all events.
-            let count = unsafe {
-                pg_sys::WaitEventSetWait(
-                    self.set,
-                    timeout,
-                    self.occurred.as_mut_ptr(),
-                    self.occurred.len() as i32,
-                    pg_sys::PG_WAIT_EXTENSION,
-                )
-            };
-            let mut any = false;
-            let mut latch = false;
-            for event in &self.occurred[..count.max(0) as usize] {
-                if event.events & pg_sys::WL_LATCH_SET != 0 {
-                    latch = true;
-                } else if event.pos >= FIRST_SOCKET {
-                    any = true;
-                    ready((event.pos - FIRST_SOCKET) as usize);
-                }
-            }
-            if latch {
-                // SAFETY: this backend's latch.
-                unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
-            }
-            pgrx::check_for_interrupts!();
-            // SAFETY: a flag that only signal handlers of background workers set.
-            if limit.is_some() && unsafe { pg_sys::ShutdownRequestPending } != 0 {
+            let left = limit.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return false;
             }
-            if any {
+            if self.wait_once(left, &mut ready) == Woken::Socket {
                 return true;
+            }
+            // SAFETY: a flag that only signal handlers of background workers set.
+            if unsafe { pg_sys::ShutdownRequestPending } != 0 {
+                return false;
             }
         }
     }
+
+    /// Serves interrupts.
+    fn wait_once(&mut self, time: Duration, ready: &mut impl FnMut(usize)) -> Woken {
+        // SAFETY: `occurred` has room for all events.
+        let count = unsafe {
+            pg_sys::WaitEventSetWait(
+                self.set,
+                time.as_millis().min(i32::MAX as u128 - 1) as i64 + 1,
+                self.occurred.as_mut_ptr(),
+                self.occurred.len() as i32,
+                pg_sys::PG_WAIT_EXTENSION,
+            )
+        };
+        let mut woken = Woken::Time;
+        let mut latch = false;
+        for event in &self.occurred[..count.max(0) as usize] {
+            if event.events & pg_sys::WL_LATCH_SET != 0 {
+                latch = true;
+            } else if event.pos >= FIRST_SOCKET {
+                woken = Woken::Socket;
+                ready((event.pos - FIRST_SOCKET) as usize);
+            }
+        }
+        if latch {
+            // SAFETY: this backend's latch.
+            unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
+            if woken == Woken::Time {
+                woken = Woken::Latch;
+            }
+        }
+        pgrx::check_for_interrupts!();
+        woken
+    }
+}
+
+/// What has ended a wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    Socket,
+    Latch,
+    Time,
 }
 
 impl Drop for WaitSet {
@@ -246,5 +284,5 @@ pub fn wait_connecting(sockets: &[(i32, bool)], limit: Instant, ready: impl FnMu
             pg_sys::WL_SOCKET_READABLE
         }
     })
-    .wait_as_registered(Some(limit), ready)
+    .wait_as_registered(limit, ready)
 }

@@ -61,7 +61,7 @@ fn commit_in_one_phase(writers: &[Shared], readers: &[Shared]) -> Result<()> {
     for connection in &all {
         connection.borrow_mut().send_alone("COMMIT");
     }
-    quiet::drive_to_idle(&all, Patience::COMMIT);
+    let deadlock = quiet::drive_to_idle(&all, Patience::COMMIT);
     for writer in writers {
         let mut writer = writer.borrow_mut();
         let error = writer.take_command_error();
@@ -70,7 +70,7 @@ fn commit_in_one_phase(writers: &[Shared], readers: &[Shared]) -> Result<()> {
             return Err(unknown_outcome(&writer.node_name));
         }
         if let Some(error) = error {
-            return Err(error);
+            return Err(deadlock.unwrap_or(error));
         }
     }
     end_participation(&all, true);
@@ -110,7 +110,7 @@ fn prepare(writers: &[Shared], readers: &[Shared]) -> Result<()> {
         reader.borrow_mut().send_alone("COMMIT");
     }
     let all: Vec<Shared> = writers.iter().chain(readers).cloned().collect();
-    quiet::drive_to_idle(&all, Patience::COMMIT);
+    let deadlock = quiet::drive_to_idle(&all, Patience::COMMIT);
     end_participation(readers, true);
     let mut failure = None;
     for writer in writers {
@@ -124,7 +124,7 @@ fn prepare(writers: &[Shared], readers: &[Shared]) -> Result<()> {
         }
     }
     if let Some(error) = failure {
-        return Err(error);
+        return Err(deadlock.unwrap_or(error));
     }
     moves::commit_starts();
     CrashPoint::AfterPrepare.reached()

@@ -8,6 +8,7 @@ mod autocommit;
 mod callbacks;
 mod commit;
 mod crash_point;
+pub mod deadlocks;
 pub mod gid;
 pub mod moves;
 pub mod recovery;

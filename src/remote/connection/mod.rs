@@ -17,6 +17,7 @@ use super::prepared::Prepared;
 use super::remote_error::{self, Notices};
 use super::row::Row;
 use super::session::Settings;
+use super::sessions::{Connected, Published};
 use super::wait::{FileSlot, Interest, WaitSet};
 use crate::catalog::NodeId;
 use crate::error::Error;
@@ -83,6 +84,7 @@ pub struct Connection {
     pg: PgConn,
     notices: Rc<Notices>,
     _file: FileSlot,
+    pub published: Published,
     queue: VecDeque<Item>,
     /// The statement under way is the extension's own: users want to hear its warnings, not its notices.
     muted: bool,
@@ -138,6 +140,10 @@ impl Connection {
         if !pg.set_nonblocking() || !pg.enter_pipeline() {
             return Err(remote_error::lost(&node_name, &pg.error_message()));
         }
+        let published = Published::new(Connected {
+            node,
+            pid: pg.backend_pid(),
+        });
         Ok(Connection {
             node,
             node_name,
@@ -146,6 +152,7 @@ impl Connection {
             pg,
             notices,
             _file: file,
+            published,
             queue: VecDeque::new(),
             muted: false,
             in_pipeline: true,

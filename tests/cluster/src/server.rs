@@ -81,6 +81,12 @@ impl Server {
         }
     }
 
+    /// Sessions go on, but new connections get no answer; or they get one again.
+    pub fn answers_new_connections(&self, answers: bool) {
+        let signal = if answers { "-CONT" } else { "-STOP" };
+        run(Command::new("kill").args([signal, &self.postmaster().to_string()]));
+    }
+
     /// Sets lines at the end of the configuration, and reloads it where the server is running.
     pub fn configure(&self, settings: &str) {
         let file = self.dir.join("data/postgresql.auto.conf");
