@@ -35,8 +35,9 @@ pub fn lock_methods() -> *const pg_sys::CustomScanMethods {
     &raw const SCAN.0
 }
 
-/// Rows whose locks are asked for at once.
-const BATCH: u64 = 1000;
+/// Rows whose locks are asked for at once: so many first, and up to so many after others.
+const FIRST_BATCH: u64 = 1000;
+const MOST_OF_BATCH: u64 = 16_000;
 
 /// After so many readings rows change faster than they can be locked.
 const READINGS: u32 = 1000;
@@ -342,8 +343,10 @@ impl Lock {
             let (mut taken, mut read) = (0u64, 0u64);
             let mut changed = false;
             let mut ended = false;
+            let mut size = FIRST_BATCH;
             while !ended && taken < wanted && read < most {
-                let room = (wanted - taken).min(most - read).min(BATCH);
+                let room = (wanted - taken).min(most - read).min(size);
+                size = (size * 2).min(MOST_OF_BATCH);
                 let mut batch = Vec::new();
                 while (batch.len() as u64) < room {
                     let slot = state::exec_child(child);
