@@ -5,7 +5,7 @@
 
 use super::rebuild::{self, Step};
 use super::shards::{target_of, Builder, Copy};
-use super::sql::{quote_identifier, Sql};
+use super::sql::quote_identifier;
 use crate::catalog;
 use crate::error::Result;
 use crate::pg::spi;
@@ -91,32 +91,26 @@ fn renew(relid: pg_sys::Oid, change: Change) -> Result<()> {
             (grantees, schema)
         }
     };
-    let revoke = |grantee: &str| {
-        let from = format!(" FROM {grantee}");
-        if schema {
-            Sql::text("REVOKE ALL ON SCHEMA ")
-                .schema(&ddl.place)
-                .push(from)
-        } else {
-            ddl.table("REVOKE ALL ON TABLE ").push(from)
-        }
+    let (of_schema, of_table) = if schema {
+        (grantees, &[][..])
+    } else {
+        (&[][..], grantees)
     };
-    let mut steps: Vec<Step> = grantees
+    let revoke = |grantee: &str| {
+        ddl.table("REVOKE ALL ON TABLE ")
+            .push(format!(" FROM {grantee}"))
+    };
+    let mut steps: Vec<Step> = of_table
         .iter()
         .map(|grantee| match grantee {
             Some(role) => Step::ForRole(role.clone(), revoke(&quote_identifier(role))),
             None => Step::Always(revoke("PUBLIC")),
         })
         .collect();
-    // the schemas of reference copies are not ours, except beside the coordinator's own
+    steps.append(&mut ddl.privileges);
+    ddl.privileges = steps;
     let copies = Copy::of(&table)?;
-    if schema {
-        ddl.create = steps;
-    } else {
-        steps.append(&mut ddl.privileges);
-        ddl.privileges = steps;
-    }
-    let builder = Builder::new(vec![ddl], &copies)?;
+    let builder = Builder::revoking(vec![ddl], &copies, of_schema)?;
     let mut work = builder.grant_schemas(&copies);
     work.extend(builder.complete(&copies));
     remote::execute_all(&work).map(|_| ())

@@ -92,7 +92,9 @@ pub fn on_nodes(relid: pg_sys::Oid) -> Result<Option<Vec<(NodeId, String)>>> {
 /// Tables and their copies, with what rendering needs to know about each node.
 pub struct Builder {
     tables: Vec<TableDdl>,
-    schemas: HashMap<String, Vec<Step>>,
+    schemas: HashMap<String, SchemaSteps>,
+    /// Schemas for reference copies that exist on nodes and where the login may grant nothing.
+    of_others: Vec<(NodeId, String)>,
     /// Schemas of which the copies' nodes have the counterparts already, from other tables.
     existing: Vec<String>,
     nodes: HashMap<NodeId, (std::rc::Rc<Node>, NodeRoles)>,
@@ -101,28 +103,44 @@ pub struct Builder {
 impl Builder {
     /// Reads the tables and asks the nodes of `copies` which of their roles they have.
     pub fn new(tables: Vec<TableDdl>, copies: &[Copy]) -> Result<Builder> {
+        Builder::revoking(tables, copies, &[])
+    }
+
+    /// The same; what these (none: PUBLIC) have on the schemas is taken from them first.
+    pub fn revoking(
+        tables: Vec<TableDdl>,
+        copies: &[Copy],
+        grantees: &[Option<String>],
+    ) -> Result<Builder> {
         let mut schemas = HashMap::new();
         for table in &tables {
             if !schemas.contains_key(&table.schema) {
-                schemas.insert(table.schema.clone(), schema_steps(&table.place)?);
+                schemas.insert(table.schema.clone(), schema_steps(&table.place, grantees)?);
             }
         }
         let mut roles: Vec<String> = tables.iter().flat_map(TableDdl::roles).collect();
-        roles.extend(schemas.values().flatten().flat_map(|step| match step {
+        let steps = schemas.values().flat_map(|steps: &SchemaSteps| &steps.ours);
+        roles.extend(steps.flat_map(|step| match step {
             Step::ForRole(role, _) | Step::ForOwner(role, _) => vec![role.clone()],
             Step::Always(_) | Step::ForRoles(..) => Vec::new(),
         }));
         roles.sort();
         roles.dedup();
         let mut nodes = HashMap::new();
+        let mut of_others = Vec::new();
         for copy in copies {
             if let std::collections::hash_map::Entry::Vacant(entry) = nodes.entry(copy.node) {
                 entry.insert((catalog::node(copy.node)?, roles_on(copy.node, &roles)?));
+                if copy.group.is_none() {
+                    let theirs = schemas_of_others(copy.node, schemas.keys())?;
+                    of_others.extend(theirs.into_iter().map(|schema| (copy.node, schema)));
+                }
             }
         }
         Ok(Builder {
             tables,
             schemas,
+            of_others,
             existing: Vec::new(),
             nodes,
         })
@@ -150,13 +168,9 @@ impl Builder {
                         quote_identifier(&schema(&table.place))
                     ));
                     // whoever made the schema has granted what is needed
-                    let new = !self.existing.contains(&table.schema);
-                    if new && (copy.group.is_some() || node.is_coordinator) {
-                        text.push_str(&rebuild::render(
-                            &self.schemas[&table.schema],
-                            roles,
-                            &schema,
-                        ));
+                    if !self.existing.contains(&table.schema) {
+                        let steps = self.privileges_on_schema(table, copy, node);
+                        text.push_str(&rebuild::render(steps, roles, &schema));
                     }
                 }
                 text.push_str(&rebuild::render(&table.create, roles, &schema));
@@ -165,24 +179,32 @@ impl Builder {
         })
     }
 
-    /// Only the privileges on the schemas that hold nothing but copies, after the `create` steps.
+    /// Only the privileges on the schemas.
     pub fn grant_schemas(&self, copies: &[Copy]) -> Vec<(NodeId, String)> {
         self.for_each(copies, |copy, node, roles| {
-            if copy.group.is_none() && !node.is_coordinator {
-                return String::new();
-            }
             let schema = |place: &Place| copy.schema(node, place);
             let mut text = String::new();
             for table in &self.tables {
-                text.push_str(&rebuild::render(&table.create, roles, &schema));
-                text.push_str(&rebuild::render(
-                    &self.schemas[&table.schema],
-                    roles,
-                    &schema,
-                ));
+                let steps = self.privileges_on_schema(table, copy, node);
+                text.push_str(&rebuild::render(steps, roles, &schema));
             }
             text
         })
+    }
+
+    fn privileges_on_schema(&self, table: &TableDdl, copy: &Copy, node: &Node) -> &[Step] {
+        let steps = &self.schemas[&table.schema];
+        let theirs = || {
+            let mut schemas = self.of_others.iter();
+            schemas.any(|(id, schema)| *id == node.id && *schema == table.schema)
+        };
+        if is_ours(copy, node) {
+            &steps.ours
+        } else if theirs() {
+            &[]
+        } else {
+            &steps.shared
+        }
     }
 
     /// Keys, indexes and the rest, then the foreign keys of all tables, then owners and privileges.
@@ -226,9 +248,21 @@ impl Builder {
     }
 }
 
-/// Privileges on a schema of copies: those on the schema of the tables, and whoever becomes the owner of a
-/// table must be allowed to create in it.
-fn schema_steps(place: &Place) -> Result<Vec<Step>> {
+/// Does the schema of a copy hold nothing but copies?
+fn is_ours(copy: &Copy, node: &Node) -> bool {
+    copy.group.is_some() || node.is_coordinator
+}
+
+/// Privileges on a schema of copies.
+struct SchemaSteps {
+    /// Of one that holds nothing else: those on the schema of the tables, and whoever becomes the owner of a table must be
+    /// allowed to create in it.
+    ours: Vec<Step>,
+    /// Of one that holds other things, too: what is needed to get at the copies.
+    shared: Vec<Step>,
+}
+
+fn schema_steps(place: &Place, revoke_from: &[Option<String>]) -> Result<SchemaSteps> {
     let (Place::Shard(schema) | Place::Reference(schema)) = place;
     let rows = spi::query(
         "SELECT r.rolname, pg_catalog.string_agg(x.privilege_type, ', ' ORDER BY x.privilege_type)
@@ -245,17 +279,35 @@ fn schema_steps(place: &Place) -> Result<Vec<Step>> {
             .schema(place)
             .push(format!(" TO {role}"))
     };
-    let mut steps: Vec<Step> = rows
-        .iter()
-        .filter_map(|row| match row.as_slice() {
-            [Some(role), Some(privileges)] => Some(Step::ForRole(
-                role.clone(),
-                grant(privileges, &quote_identifier(role)),
-            )),
-            [None, Some(privileges)] => Some(Step::Always(grant(privileges, "PUBLIC"))),
-            _ => None,
-        })
-        .collect();
+    let to = |role: &Option<String>, privileges: &str| match role {
+        Some(role) => Step::ForRole(role.clone(), grant(privileges, &quote_identifier(role))),
+        None => Step::Always(grant(privileges, "PUBLIC")),
+    };
+    let (mut ours, mut shared) = (Vec::new(), Vec::new());
+    for grantee in revoke_from {
+        let revoke = |privileges: &str, role: &str| {
+            Sql::text(format!("REVOKE {privileges} ON SCHEMA "))
+                .schema(place)
+                .push(format!(" FROM {role}"))
+        };
+        match grantee {
+            Some(role) => {
+                let quoted = quote_identifier(role);
+                ours.push(Step::ForRole(role.clone(), revoke("ALL", &quoted)));
+                shared.push(Step::ForRole(role.clone(), revoke("USAGE", &quoted)));
+            }
+            // others may rely on it
+            None => ours.push(Step::Always(revoke("ALL", "PUBLIC"))),
+        }
+    }
+    for row in rows {
+        if let [role, Some(privileges)] = row.as_slice() {
+            ours.push(to(role, privileges));
+            if privileges.contains("USAGE") {
+                shared.push(to(role, "USAGE"));
+            }
+        }
+    }
     let owners = spi::query(
         "SELECT pg_catalog.pg_get_userbyid(n.nspowner), 'true' FROM pg_catalog.pg_namespace n WHERE n.nspname = $1
          UNION
@@ -268,14 +320,33 @@ fn schema_steps(place: &Place) -> Result<Vec<Step>> {
     for row in owners {
         if let [Some(owner), of_schema] = row.as_slice() {
             let sql = grant("USAGE, CREATE", &quote_identifier(owner));
-            steps.push(match of_schema {
+            shared.push(to(&Some(owner.clone()), "USAGE"));
+            ours.push(match of_schema {
                 // so that GRANT … ON SCHEMA, done by its owner, can be repeated here
                 Some(_) => Step::ForRole(owner.clone(), sql.push(" WITH GRANT OPTION")),
                 None => Step::ForOwner(owner.clone(), sql),
             });
         }
     }
-    Ok(steps)
+    Ok(SchemaSteps { ours, shared })
+}
+
+/// Which of the schemas exist on a node and belong to somebody for whom the login cannot grant.
+fn schemas_of_others<'a>(
+    node: NodeId,
+    schemas: impl Iterator<Item = &'a String>,
+) -> Result<Vec<String>> {
+    let names: Vec<String> = schemas.map(|schema| quote_literal(schema)).collect();
+    let rows = remote::query(
+        node,
+        &format!(
+            "SELECT nspname FROM pg_catalog.pg_namespace
+              WHERE nspname IN ({}) AND NOT pg_catalog.pg_has_role(current_user, nspowner, 'USAGE')",
+            names.join(", ")
+        ),
+        &[],
+    )?;
+    Ok(rows.into_iter().flatten().flatten().collect())
 }
 
 fn roles_on(node: NodeId, roles: &[String]) -> Result<NodeRoles> {

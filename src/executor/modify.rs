@@ -14,7 +14,7 @@ use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::{list, types};
 use crate::planner::plan::{
-    Action, Command, ModifyPlan, Private, Referenced, Repeats, RowCheck, RowsStatement,
+    Action, CheckKind, Command, ModifyPlan, Private, Referenced, Repeats, RowCheck, RowsStatement,
 };
 use crate::planner::stored_columns;
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
@@ -50,6 +50,11 @@ pub fn modify_methods() -> *const pg_sys::CustomScanMethods {
 pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Modify> {
     unsafe { state::body_of(state, &EXEC) }
 }
+
+/// How often proposed rows that were not inserted are looked for: where policies may hide what they are in conflict with,
+/// and elsewhere.
+const LOOKS_UNDER_POLICIES: u32 = 20;
+const MOST_LOOKS: u32 = 1000;
 
 /// Bytes of rows held before they are sent.
 const BATCH_BYTES: usize = 4 << 20;
@@ -289,7 +294,10 @@ impl Modify {
             }
             self.done = true;
             self.change(node)?;
+            let mut looks = 0;
             while !self.missed.is_empty() {
+                looks += 1;
+                self.may_look_again(looks)?;
                 self.change_again(node)?;
             }
             if self.plan.part.is_none() {
@@ -352,6 +360,40 @@ impl Modify {
                 pg_sys::tuplestore_puttupleslot(store, slot);
             }
         }
+    }
+
+    /// Rows that are in conflict and never found are hidden by policies that the node applies to its login: those of the
+    /// current role, as for PostgreSQL's own ON CONFLICT.
+    fn may_look_again(&self, looks: u32) -> Result<()> {
+        if looks <= LOOKS_UNDER_POLICIES {
+            return Ok(());
+        }
+        // SAFETY: a look-up of the relation and the current role.
+        let enforced = unsafe {
+            let relid = Oid::from(self.plan.relid);
+            pg_sys::check_enable_rls(relid, pg_sys::InvalidOid, true)
+        };
+        let updates = self.plan.actions.len() > 1;
+        if enforced == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
+            let hidden = RowCheck {
+                kind: if updates {
+                    CheckKind::FoundRow
+                } else {
+                    CheckKind::HiddenRow
+                },
+                relation: self.plan.table.clone(),
+                table: self.plan.relid,
+                policy: None,
+            };
+            return Err(hidden.violation());
+        }
+        if looks > MOST_LOOKS {
+            return Err(Error::new(
+                sqlstate::SERIALIZATION_FAILURE,
+                "could not insert rows because others kept changing those in conflict with them",
+            ));
+        }
+        Ok(())
     }
 
     /// Others were faster with rows in conflict with some that were to be inserted: those are looked for again.

@@ -485,6 +485,8 @@ pub enum CheckKind {
     FoundRow,
     /// The same by the WHERE clause of a view.
     FoundRowOfView,
+    /// A row that ON CONFLICT DO NOTHING does not find, since policies hide it from the login at the node.
+    HiddenRow,
     /// The row that MERGE changes, by a policy.
     TargetRow,
     /// The row that ON CONFLICT DO UPDATE finds, which the statement itself has made.
@@ -508,6 +510,11 @@ impl RowCheck {
         match self.kind {
             CheckKind::NewRow => by_policy(""),
             CheckKind::FoundRow => by_policy(" (USING expression)"),
+            CheckKind::HiddenRow => Error::new(
+                sqlstate::INSUFFICIENT_PRIVILEGE,
+                format!("row-level security policies for table \"{relation}\" hide rows that new ones are in conflict with"),
+            )
+            .hint("Let the user mapping log in at the node as the owner of the shards or a role with BYPASSRLS."),
             CheckKind::TargetRow => Error::new(
                 sqlstate::INSUFFICIENT_PRIVILEGE,
                 format!("target row violates row-level security policy{policy} (USING expression) for table \"{relation}\""),

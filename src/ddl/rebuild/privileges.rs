@@ -6,9 +6,10 @@ use crate::error::Result;
 use crate::pg::spi;
 
 /// Grantee (none: PUBLIC), privileges, columns (none: the table), with grant option.
-/// The owner's own are not listed: nothing is ever taken from it on a node.
+/// The owner's own are not listed: nothing is ever taken from it on a node. Who may insert some columns may, on a node,
+/// insert those with defaults as well: their values are computed here, and sent.
 const GRANTS: &str = "
-SELECT r.rolname, pg_catalog.string_agg(g.privilege_type, ', ' ORDER BY g.privilege_type), g.attname,
+SELECT r.rolname, pg_catalog.string_agg(DISTINCT g.privilege_type, ', ' ORDER BY g.privilege_type), g.attname,
        g.is_grantable::pg_catalog.text
   FROM (SELECT x.*, NULL::pg_catalog.name AS attname, c.relowner
           FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x
@@ -17,7 +18,16 @@ SELECT r.rolname, pg_catalog.string_agg(g.privilege_type, ', ' ORDER BY g.privil
         SELECT x.*, a.attname, c.relowner
           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid,
                pg_catalog.aclexplode(a.attacl) x
-         WHERE c.oid = $1::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped) g
+         WHERE c.oid = $1::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT x.grantor, x.grantee, x.privilege_type, false, d.attname, c.relowner
+          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+          JOIN pg_catalog.pg_attribute d ON d.attrelid = c.oid,
+               pg_catalog.aclexplode(a.attacl) x
+         WHERE c.oid = $1::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped AND x.privilege_type = 'INSERT'
+           AND (d.atthasdef AND d.attgenerated = '' OR d.attidentity <> '')
+           AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(d.attacl) own
+                            WHERE own.grantee = x.grantee AND own.privilege_type = 'INSERT')) g
   LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee
  WHERE g.grantee <> g.relowner AND (g.grantee = 0 OR r.oid IS NOT NULL)
  GROUP BY r.rolname, g.attname, g.is_grantable

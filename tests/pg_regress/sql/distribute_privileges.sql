@@ -169,3 +169,62 @@ DROP OWNED BY regress_own;
 DROP OWNED BY regress_own;
 \c regression
 DROP ROLE regress_own;
+
+-- a login under its own name: the schema of a reference table's copies, columns with defaults, rows that policies hide
+CREATE ROLE regress_login LOGIN;
+CREATE SCHEMA logins;
+SET search_path = logins;
+CREATE SEQUENCE numbers;
+CREATE TABLE places (id int PRIMARY KEY, name text);
+CREATE TABLE notes (k int PRIMARY KEY, n int DEFAULT 5, id int DEFAULT nextval('numbers'), body text, secret text);
+CREATE TABLE private (k int, id int, owner text DEFAULT current_user, v int, PRIMARY KEY (k, id));
+INSERT INTO places VALUES (1, 'one');
+INSERT INTO private VALUES (1, 1, 'regress_login', 1), (2, 2, 'somebody', 2);
+GRANT USAGE ON SCHEMA logins TO regress_login;
+GRANT USAGE ON SEQUENCE numbers TO regress_login;
+GRANT SELECT ON places TO regress_login;
+SELECT create_reference_table('places');
+SELECT create_distributed_table('notes', 'k', shard_count => 2), create_distributed_table('private', 'k', shard_count => 2);
+GRANT SELECT, INSERT (k, body), UPDATE (n, body) ON notes TO regress_login;
+GRANT ALL ON private TO regress_login;
+\c regression_worker_1
+SELECT nspacl FROM pg_namespace WHERE nspname = 'logins';
+SELECT DISTINCT attname, attacl FROM pg_attribute WHERE attrelid IN (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE nspname LIKE 'logins\_%' AND relname = 'notes') AND attacl IS NOT NULL ORDER BY 1;
+\c regression
+SET SESSION AUTHORIZATION regress_login;
+SET search_path = logins;
+\set SHOW_CONTEXT never
+INSERT INTO notes (k, body) VALUES (1, 'a');
+INSERT INTO notes (k, body) VALUES (2, 'b'), (3, 'c');
+INSERT INTO notes (k, secret) VALUES (4, 'd');
+SELECT k, name FROM notes JOIN places ON k = places.id;
+INSERT INTO notes (k, body) VALUES (1, 'x'), (9, 'y') ON CONFLICT (k) DO UPDATE SET n = nextval('numbers') RETURNING k, n, body;
+INSERT INTO notes (k, body) VALUES (1, 'x'), (9, 'y') ON CONFLICT (k) DO UPDATE SET secret = nextval('numbers');
+RESET SESSION AUTHORIZATION;
+SELECT undistribute_table('private');
+ALTER TABLE private ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON private USING (owner = current_user) WITH CHECK (v < 100);
+SELECT create_distributed_table('private', 'k', shard_count => 2);
+SET SESSION AUTHORIZATION regress_login;
+SELECT * FROM private;
+INSERT INTO private (k, id, v) VALUES (1, 1, 1), (3, 3, 1) ON CONFLICT (k, id) DO UPDATE SET v = 40 + 0 * nextval('numbers') RETURNING *;
+INSERT INTO private (k, id, v) VALUES (1, 1, 1), (2, 2, 1) ON CONFLICT (k, id) DO UPDATE SET v = 41 + 0 * nextval('numbers') RETURNING *;
+INSERT INTO private (k, id, v) VALUES (1, 1, 1) ON CONFLICT (k, id) DO UPDATE SET v = 400 + 0 * nextval('numbers') RETURNING *;
+INSERT INTO private (k, id, v) VALUES (1, 1, 1), (4, 4, 1) ON CONFLICT (k, id) DO NOTHING RETURNING *, (SELECT count(*) FROM notes WHERE notes.k = private.k);
+INSERT INTO private (k, id, v) VALUES (2, 2, 1) ON CONFLICT (k, id) DO NOTHING RETURNING *, (SELECT count(*) FROM notes WHERE notes.k = private.k);
+INSERT INTO private (k, id, v) VALUES (2, 2, 1) ON CONFLICT (k, id) DO NOTHING RETURNING *;
+RESET SESSION AUTHORIZATION;
+REVOKE USAGE ON SCHEMA logins FROM regress_login;
+\c regression_worker_1
+SELECT nspname, nspacl FROM pg_namespace WHERE nspname = 'logins';
+\c regression
+SET client_min_messages = warning;
+DROP SCHEMA logins CASCADE;
+DROP OWNED BY regress_login;
+\c regression_worker_1
+DROP OWNED BY regress_login;
+\c regression_worker_2
+DROP OWNED BY regress_login;
+\c regression
+DROP ROLE regress_login;
