@@ -11,6 +11,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 struct Entry {
@@ -45,6 +46,13 @@ thread_local! {
 /// Whether the current transaction has used a connection.
 pub fn in_use() -> bool {
     IN_USE.get()
+}
+
+static BEFORE_FIRST_USE: OnceLock<fn()> = OnceLock::new();
+
+/// What is done in each transaction before it uses a connection. To be set once.
+pub fn before_first_use(call: fn()) {
+    BEFORE_FIRST_USE.get_or_init(|| call);
 }
 
 /// Nothing may be raised here. Closes what must not or need not be kept.
@@ -257,7 +265,9 @@ pub fn acquire(nodes: &[NodeId]) -> Result<Vec<Shared>> {
 pub fn acquire_for(nodes: &[NodeId], wanted: Use) -> Result<Vec<Shared>> {
     // SAFETY: reads a variable.
     let user = unsafe { pg_sys::GetSessionUserId() };
-    IN_USE.set(true);
+    if let (false, Some(call)) = (IN_USE.replace(true), BEFORE_FIRST_USE.get()) {
+        call();
+    }
     let mut found: Vec<Option<Shared>> = Vec::with_capacity(nodes.len());
     let mut missing = Vec::new();
     for (i, node) in nodes.iter().enumerate() {

@@ -38,7 +38,10 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
             moves::transaction_ended();
             scope::transaction_ended();
         }
-        XACT_EVENT_PREPARE => scope::transaction_ended(),
+        XACT_EVENT_PREPARE => {
+            moves::transaction_ended();
+            scope::transaction_ended();
+        }
         _ => {}
     }
 }

@@ -5,6 +5,9 @@
 //! moves are counted in shared memory when their commit starts and when it has finished, and a statement during which one
 //! was under way fails with 40001, as there.
 //!
+//! With one snapshot per transaction nodes fail themselves when a row has changed since. But each has taken its own when it was
+//! asked first: a move since then may be in one of these snapshots alone.
+//!
 //! Counted is by table and shard group, apart for rows that leave it and rows that arrive. Only a statement that visits both
 //! shard groups of a move can miss its row: to any other, the new row does not match, whatever its key is. The counts have no
 //! names: two that fall on the same place cost an error that was not needed, never one that was.
@@ -17,6 +20,7 @@ use crate::catalog::{self, NodeId, ShardGroup, ShardGroupId};
 use crate::error::{sqlstate, Error, Result};
 use crate::maintenance;
 use crate::pg::latch;
+use crate::remote::{pool, scope};
 use pgrx::prelude::*;
 use pgrx::{pg_shmem_init, PGRXSharedMemory, PgAtomic};
 use std::cell::{Cell, RefCell};
@@ -37,11 +41,22 @@ unsafe impl PGRXSharedMemory for Count {}
 
 const PLACES: usize = 4096;
 
+/// The first of them count by table alone.
+const TABLE_PLACES: usize = 1024;
+
 // SAFETY: the name is a literal; it is initialised by `init` before any use.
 static COUNTS: PgAtomic<[Count; PLACES]> = unsafe { PgAtomic::new(c"shard_ext_moves") };
 
 pub fn init() {
     pg_shmem_init!(COUNTS = std::array::from_fn(|_| Count::default()));
+    pool::before_first_use(snapshots_start);
+}
+
+/// Nodes will take snapshots, one after the other.
+fn snapshots_start() {
+    if !scope::has_snapshot_per_statement() {
+        AT_SNAPSHOT.set((0..TABLE_PLACES).map(finished).collect());
+    }
 }
 
 /// What rows do in a shard group.
@@ -57,7 +72,16 @@ fn place(table: u32, group: ShardGroupId, direction: Direction) -> usize {
     // SAFETY: reads a variable.
     let database = unsafe { pg_sys::MyDatabaseId.to_u32() };
     (database, table, group, direction).hash(&mut hasher);
-    hasher.finish() as usize % PLACES
+    TABLE_PLACES + hasher.finish() as usize % (PLACES - TABLE_PLACES)
+}
+
+/// Where all moves of a table are counted.
+fn place_of(table: u32) -> usize {
+    place(table, 0, Direction::Leave) % TABLE_PLACES
+}
+
+fn finished(place: usize) -> u64 {
+    COUNTS.get()[place].finished.load(SeqCst)
 }
 
 thread_local! {
@@ -66,6 +90,8 @@ thread_local! {
     /// They are counted as started.
     static COMMITTING: Cell<bool> = const { Cell::new(false) };
     static WATCHES_EXIT: Cell<bool> = const { Cell::new(false) };
+    /// How many moves of each table had finished before nodes took a snapshot that lasts.
+    static AT_SNAPSHOT: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     /// What a crash of the server has left on nodes was looked after.
     static LOOKED_AFTER: Cell<bool> = const { Cell::new(false) };
 }
@@ -77,6 +103,7 @@ pub fn rows_move(table: pg_sys::Oid, from: ShardGroupId, to: ShardGroupId) {
     let table = table.to_u32();
     MOVED.with_borrow_mut(|moved| {
         for place in [
+            place_of(table),
             place(table, from, Direction::Leave),
             place(table, to, Direction::Arrive),
         ] {
@@ -120,6 +147,7 @@ pub fn left_behind(node: NodeId) {
 
 /// All nodes have committed or rolled back, but for those that were left behind.
 pub fn transaction_ended() {
+    AT_SNAPSHOT.take();
     let committing = COMMITTING.take();
     MOVED.with_borrow_mut(|moved| {
         for (place, _) in moved.drain() {
@@ -143,6 +171,8 @@ struct Watched {
     table: u32,
     leaving: Vec<Seen>,
     arriving: Vec<Seen>,
+    /// All moves, as nodes took the snapshot of the transaction.
+    at_snapshot: Option<Seen>,
 }
 
 /// A place, and how many had finished there before.
@@ -173,6 +203,9 @@ impl Watch {
         let groups = || tables.iter().flat_map(|(_, groups)| groups);
         loop {
             let watch = Watch::look(tables);
+            if AT_SNAPSHOT.with_borrow(|seen| !seen.is_empty()) {
+                watch.check()?;
+            }
             let unfinished = unfinished::among(groups().map(|group| group.node));
             if watch.moved().is_none() && unfinished.is_none() {
                 return Ok(Some(watch));
@@ -193,8 +226,10 @@ impl Watch {
                 .iter()
                 .map(|group| {
                     let place = place(table, group.id, direction);
-                    let finished = COUNTS.get()[place].finished.load(SeqCst);
-                    Seen { place, finished }
+                    Seen {
+                        place,
+                        finished: finished(place),
+                    }
                 })
                 .collect()
         };
@@ -205,6 +240,11 @@ impl Watch {
                     table: *table,
                     leaving: seen(*table, groups, Direction::Leave),
                     arriving: seen(*table, groups, Direction::Arrive),
+                    at_snapshot: AT_SNAPSHOT.with_borrow(|seen| {
+                        let place = place_of(*table);
+                        let finished = *seen.get(place)?;
+                        Some(Seen { place, finished })
+                    }),
                 })
                 .collect(),
         )
@@ -221,6 +261,7 @@ impl Watch {
         let moved = self.0.iter().find(|watched| {
             watched.leaving.iter().any(Seen::is_moved_since)
                 && watched.arriving.iter().any(Seen::is_moved_since)
+                || watched.at_snapshot.iter().any(Seen::is_moved_since)
         });
         moved.map(|watched| watched.table)
     }
