@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::find_node;
 use super::lacking::lacking;
+use crate::catalog;
 use crate::catalog::write::{self, NodeChange};
+use crate::ddl;
 use crate::error::{sqlstate, Error, Result};
 use crate::remote::{self, ConnectOptions, NodeFacts, COLLATION_QUERY};
 use crate::settings;
@@ -211,6 +213,13 @@ pub fn check_node(name: &str) -> Result<Vec<Check>> {
             },
         )?;
     }
+    let evaluated = ddl::check_evaluated(&catalog::tables()?, &[node.id]);
+    let fact = if evaluated.is_ok() {
+        "same"
+    } else {
+        "different"
+    };
+    all.push(Check::new("expressions of tables", fact, evaluated.err()));
     Ok(all)
 }
 

@@ -31,6 +31,7 @@ pub use distribute::{distribute_reference_table, distribute_table};
 pub use drop::{
     about_to_drop, everything as drop_everything, is_leaving, Statement as DropStatement,
 };
+pub use evaluated::check as check_evaluated;
 pub use privileges::{after_grant, after_owner_change};
 pub use refuse::{check as refuse_change, ours as named_table};
 pub use replicate::{drop_reference_tables_from, replicate_reference_tables_to};

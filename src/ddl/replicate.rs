@@ -11,9 +11,10 @@ use pgrx::pg_sys;
 
 pub use super::drop::drop_reference_tables_from;
 
-/// Copies every reference table, with its rows and what it depends on, to a node that was just added.
+/// Creates what tables depend on, and copies every reference table with its rows, on a node that was just added.
 /// The caller holds `catalog::write::lock_nodes`; writers of reference tables wait until its transaction ends.
 pub fn replicate_reference_tables_to(node: NodeId) -> Result<()> {
+    write::lock_tables()?;
     let mut tables = Vec::new();
     for relid in catalog::reference_tables()? {
         // SAFETY: the lock goes with the transaction.
@@ -22,10 +23,12 @@ pub fn replicate_reference_tables_to(node: NodeId) -> Result<()> {
             tables.push(relid);
         }
     }
+    if !catalog::node(node)?.is_coordinator {
+        dependencies::create_on(&[node], &catalog::tables()?)?;
+    }
     if tables.is_empty() {
         return Ok(());
     }
-    write::lock_tables()?;
     let _settings = spi::Settings::portable_values();
     let mut ddl = Vec::new();
     for relid in &tables {

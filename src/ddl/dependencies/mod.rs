@@ -25,11 +25,22 @@ struct Object {
     create: Option<String>,
 }
 
-/// Creates on `nodes` what `tables` need and the nodes do not have, in the distributed transaction. Fails if a node cannot
-/// have them because of its default collation.
+/// Creates what `tables` need, which are to be on `holders`: on every node, since statements that name it may go to any.
+/// Fails if one of `holders` cannot have the tables because of its default collation or version.
 /// The caller holds `catalog::write::lock_tables`, so that no two sessions create the same.
-pub fn ensure(tables: &[pg_sys::Oid], nodes: &[NodeId]) -> Result<()> {
-    evaluated::check(tables, nodes)?;
+pub fn ensure(tables: &[pg_sys::Oid], holders: &[NodeId]) -> Result<()> {
+    evaluated::check(tables, holders)?;
+    // in the coordinator's database everything is there
+    let nodes: Vec<NodeId> = catalog::nodes()?
+        .iter()
+        .filter(|node| !node.is_coordinator || holders.contains(&node.id))
+        .map(|node| node.id)
+        .collect();
+    create_on(&nodes, tables)
+}
+
+/// Creates on `nodes` what `tables` need and the nodes do not have, in the distributed transaction.
+pub fn create_on(nodes: &[NodeId], tables: &[pg_sys::Oid]) -> Result<()> {
     let _names = spi::Settings::qualified_names();
     let objects = find::objects_of(tables)?;
     if objects.is_empty() || nodes.is_empty() {

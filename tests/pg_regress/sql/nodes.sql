@@ -107,6 +107,24 @@ SELECT shard_ext.remove_node('self');
 DROP TABLE copied;
 SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%reference';
 
+-- what tables depend on is on all nodes, also those without shards of them and those that come later
+CREATE TYPE coordinates AS (x int, y int);
+CREATE TABLE placed (k int, c coordinates);
+SELECT create_distributed_table('placed', 'k', shard_count => 1);
+CREATE TABLE spread (k int);
+SELECT create_distributed_table('spread', 'k', shard_count => 4);
+INSERT INTO spread SELECT generate_series(1, 9);
+SELECT count(*), max((k, 7)::coordinates::text) FROM spread WHERE ((k, 7)::coordinates).x > 4;
+CREATE DATABASE regression_worker_late;
+SELECT shard_ext.add_node('late', :'host', :'port', 'regression_worker_late') IS NOT NULL AS added;
+\c regression_worker_late
+SELECT '(1,2)'::coordinates;
+\c regression
+SELECT shard_ext.remove_node('late');
+DROP DATABASE regression_worker_late;
+DROP TABLE placed, spread;
+DROP TYPE coordinates;
+
 -- who may
 CREATE ROLE regress_admin;
 SET ROLE regress_admin;
