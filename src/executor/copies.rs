@@ -8,13 +8,13 @@
 
 use crate::catalog::{self, NodeId};
 use crate::error::{sqlstate, Error, Result};
-use crate::executor::encode::{ArrayBuilder, Encoder};
+use crate::executor::encode::{encoders, Arrays};
 use crate::executor::explain::Explainer;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
-use crate::planner::plan::{CopiesPlan, CopyStatement, InsertColumn, Private};
-use crate::remote::{scope, Access, Format, Gather, Params, Request, Statement};
+use crate::planner::plan::{CopiesPlan, CopyStatement, Private};
+use crate::remote::{scope, Format, Gather, Params};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_void;
@@ -277,65 +277,6 @@ impl Rows {
     }
 }
 
-/// The values of some columns of many rows.
-struct Arrays<'a> {
-    columns: &'a [InsertColumn],
-    encoders: Vec<Encoder>,
-    arrays: Vec<ArrayBuilder>,
-}
-
-impl<'a> Arrays<'a> {
-    unsafe fn of(columns: &'a [InsertColumn]) -> Arrays<'a> {
-        Arrays {
-            columns,
-            encoders: columns
-                .iter()
-                // SAFETY: inside the server.
-                .map(|column| unsafe { Encoder::new(&column.travels()) })
-                .collect(),
-            arrays: new_arrays(columns),
-        }
-    }
-
-    /// Adds a row; answers by how many bytes the arrays grew.
-    unsafe fn add(&mut self, slot: *mut pg_sys::TupleTableSlot) -> usize {
-        let mut grown = 0;
-        for (index, column) in self.columns.iter().enumerate() {
-            let (array, encoder) = (&mut self.arrays[index], &mut self.encoders[index]);
-            let before = array.size();
-            // SAFETY: a slot of the table's rows, of which all attributes were taken out.
-            unsafe {
-                match state::value(slot, column.source) {
-                    None => array.push_null(),
-                    Some(value) => array.push(|out| encoder.write(value, out)),
-                }
-            }
-            grown += array.size() - before;
-        }
-        grown
-    }
-
-    /// Hands the values over to a statement, and begins anew.
-    fn take(&mut self, params: &mut Params) {
-        let full = std::mem::replace(&mut self.arrays, new_arrays(self.columns));
-        for (column, array) in self.columns.iter().zip(full) {
-            // SAFETY: a syscache look-up.
-            params
-                .types
-                .push(unsafe { pg_sys::get_array_type(Oid::from(column.element)) });
-            params.formats.push(Format::Binary);
-            params.values.push(Some(array.finish()));
-        }
-    }
-}
-
-fn new_arrays(columns: &[InsertColumn]) -> Vec<ArrayBuilder> {
-    columns
-        .iter()
-        .map(|column| ArrayBuilder::new(column.element))
-        .collect()
-}
-
 impl Copies {
     /// Sends the rows of an event to all copies.
     unsafe fn send(&self, data: &pg_sys::TriggerData) -> Result<()> {
@@ -347,8 +288,9 @@ impl Copies {
         unsafe {
             let before = Rows::of(data.tg_oldtable, data.tg_relation);
             let after = Rows::of(data.tg_newtable, data.tg_relation);
-            let mut old = Arrays::of(&statement.old);
-            let mut new = Arrays::of(&statement.new);
+            let (old, new) = (&statement.old, &statement.new);
+            let mut arrays = [Arrays::new(old), Arrays::new(new)];
+            let mut encoders = [encoders(old), encoders(new)];
             let (mut rows, mut bytes) = (0, 0);
             loop {
                 pgrx::check_for_interrupts!();
@@ -358,8 +300,10 @@ impl Copies {
                     .all(|rows| rows.next());
                 if rows > 0 && (!more || bytes > BATCH_BYTES) {
                     let mut params = Params::default();
-                    old.take(&mut params);
-                    new.take(&mut params);
+                    let [of_old, of_new] =
+                        std::mem::replace(&mut arrays, [Arrays::new(old), Arrays::new(new)]);
+                    of_old.finish(old, &mut params);
+                    of_new.finish(new, &mut params);
                     self.change(event, statement, params, rows)?;
                     (rows, bytes) = (0, 0);
                 }
@@ -367,9 +311,13 @@ impl Copies {
                     break;
                 }
                 let outer = pg_sys::MemoryContextSwitchTo(self.row_memory);
-                for (rows, arrays) in [(&before, &mut old), (&after, &mut new)] {
+                for (index, (rows, columns)) in
+                    [(&before, old), (&after, new)].into_iter().enumerate()
+                {
                     if let Some(rows) = rows {
-                        bytes += arrays.add(rows.slot);
+                        let (arrays, encoders) = (&mut arrays[index], &mut encoders[index]);
+                        let value = |source| state::value(rows.slot, source);
+                        bytes += arrays.add(columns, encoders, value);
                     }
                 }
                 pg_sys::MemoryContextSwitchTo(outer);
@@ -405,7 +353,17 @@ impl Copies {
         loop {
             let requests = behind
                 .iter()
-                .map(|(node, _)| request(*node, statement, params.clone()))
+                .map(|(node, _)| {
+                    let text = Format::Text;
+                    task::change(
+                        &statement.template,
+                        *node,
+                        None,
+                        params.clone(),
+                        text,
+                        false,
+                    )
+                })
                 .collect::<Result<Vec<_>>>()?;
             let mut gather = Gather::start(requests)?;
             while gather.next()?.is_some() {}
@@ -430,25 +388,6 @@ impl Copies {
             pgrx::check_for_interrupts!();
         }
     }
-}
-
-fn request(node_id: NodeId, statement: &CopyStatement, params: Rc<Params>) -> Result<Request> {
-    let node = catalog::node(node_id)?;
-    let sql = task::shared_text(task::render(&statement.template, None, &node));
-    Ok(Request {
-        node: node_id,
-        groups: Rc::from([]),
-        access: Access::Write,
-        statement: Statement {
-            named: task::seen_before(&sql),
-            sql,
-            params,
-            results: Format::Text,
-        },
-        sole: false,
-        bulk: false,
-        as_others: false,
-    })
 }
 
 fn not_serializable() -> Error {

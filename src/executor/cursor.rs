@@ -8,7 +8,7 @@ use crate::executor::state::{self, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{CursorPlan, FollowedRelation, Private};
-use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use crate::remote::{Format, Gather, Params};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Oid};
 use std::collections::HashMap;
@@ -178,13 +178,11 @@ impl Cursor {
     ) -> Result<Option<String>> {
         let relation = &self.plan.relations[index];
         let group = &self.colocations[index].groups[place.group];
-        let node = catalog::node(group.node)?;
         let template = if value_type == XID {
             &relation.lock
         } else {
             &relation.newest
         };
-        let sql = task::shared_text(task::render(template, Some(group.id), &node));
         let (block, offset, _) = place.version;
         let params = Params {
             types: vec![Oid::from(TID), Oid::from(value_type)],
@@ -194,20 +192,17 @@ impl Cursor {
             ],
             formats: Vec::new(),
         };
-        let mut gather = Gather::start(vec![Request {
-            node: group.node,
-            groups: Rc::new([group.id]),
-            access: Access::Write,
-            statement: Statement {
-                named: task::seen_before(&sql),
-                sql,
-                params: Rc::new(params),
-                results: Format::Text,
-            },
-            sole: false,
-            bulk: false,
-            as_others: relation.as_others,
-        }])?;
+        let (params, text) = (Rc::new(params), Format::Text);
+        let as_others = relation.as_others;
+        let request = task::change(
+            template,
+            group.node,
+            Some(group.id),
+            params,
+            text,
+            as_others,
+        )?;
+        let mut gather = Gather::start(vec![request])?;
         let mut found = None;
         while let Some((_, row)) = gather.next()? {
             let (block, offset, _) = version_of_text(row.get(0), row.get(1))

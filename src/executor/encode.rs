@@ -1,7 +1,8 @@
 //! Datums onto the wire: parameters, and arrays of them for many rows at once.
 
 use crate::pg::encoding::DatabaseEncoding;
-use crate::planner::plan::ParamType;
+use crate::planner::plan::{InsertColumn, ParamType};
+use crate::remote::Params;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Writes values of one type in the format that its parameter declares.
@@ -156,6 +157,60 @@ impl ArrayBuilder {
         debug_assert!(self.bytes.len() >= ARRAY_HEADER);
         self.bytes
     }
+}
+
+/// The values of some columns of many rows.
+pub struct Arrays(Vec<ArrayBuilder>);
+
+impl Arrays {
+    pub fn new(columns: &[InsertColumn]) -> Arrays {
+        let arrays = columns
+            .iter()
+            .map(|column| ArrayBuilder::new(column.element));
+        Arrays(arrays.collect())
+    }
+
+    /// Adds a row; `value` answers what it has at the source of a column. Answers by how many bytes the arrays grew.
+    ///
+    /// # Safety
+    /// The columns are those of the arrays, and their encoders; the values are of their types.
+    pub unsafe fn add(
+        &mut self,
+        columns: &[InsertColumn],
+        encoders: &mut [Encoder],
+        value: impl Fn(usize) -> Option<Datum>,
+    ) -> usize {
+        let mut grown = 0;
+        for ((column, array), encoder) in columns.iter().zip(&mut self.0).zip(encoders) {
+            let before = array.size();
+            match value(column.source) {
+                None => array.push_null(),
+                Some(value) => array.push(|out| unsafe { encoder.write(value, out) }),
+            }
+            grown += array.size() - before;
+        }
+        grown
+    }
+
+    /// Hands the values over to a statement.
+    pub fn finish(self, columns: &[InsertColumn], params: &mut Params) {
+        for (column, array) in columns.iter().zip(self.0) {
+            // SAFETY: a syscache look-up.
+            let array_type = unsafe { pg_sys::get_array_type(Oid::from(column.element)) };
+            params.push(array_type, array.finish());
+        }
+    }
+}
+
+/// Encoders of columns.
+///
+/// # Safety
+/// As `Encoder::new`.
+pub unsafe fn encoders<'a>(columns: impl IntoIterator<Item = &'a InsertColumn>) -> Vec<Encoder> {
+    columns
+        .into_iter()
+        .map(|column| unsafe { Encoder::new(&column.travels()) })
+        .collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::catalog::{self, Colocation};
 use crate::error::{sqlstate, Error, Result};
 use crate::executor::checks::Constraints;
 use crate::executor::decode::Decoder;
-use crate::executor::encode::{ArrayBuilder, Encoder};
+use crate::executor::encode::{encoders, Arrays, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
 use crate::executor::lock::ctid_of_text;
@@ -15,7 +15,7 @@ use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{CheckKind, FindPlan, Private, RowCheck};
-use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use crate::remote::{Gather, Params};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -87,7 +87,7 @@ struct Waiting {
 
 /// Rows of one shard group that wait for a look.
 struct Batch {
-    arrays: Vec<ArrayBuilder>,
+    arrays: Arrays,
     /// Their places among those of the batch.
     rows: Vec<usize>,
 }
@@ -150,8 +150,7 @@ impl Find {
         unsafe {
             let plan = FindPlan::from_private((*scan).custom_private)?;
             let colocation = catalog::colocation(plan.colocation)?;
-            let columns = plan.columns.iter();
-            let encoders = columns.map(|c| Encoder::new(&c.travels())).collect();
+            let encoders = encoders(&plan.columns);
             let decoder = Decoder::new(&plan.answer);
             let kept = pg_sys::ExecInitExtraTupleSlot(
                 (*node).ss.ps.state,
@@ -314,24 +313,13 @@ impl Find {
             };
             let columns = &self.plan.columns;
             let batch = batches.entry(group).or_insert_with(|| Batch {
-                arrays: columns
-                    .iter()
-                    .map(|c| ArrayBuilder::new(c.element))
-                    .collect(),
+                arrays: Arrays::new(columns),
                 rows: Vec::new(),
             });
             let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
             let old = pg_sys::MemoryContextSwitchTo(memory);
-            for ((column, array), encoder) in columns
-                .iter()
-                .zip(&mut batch.arrays)
-                .zip(&mut self.encoders)
-            {
-                match state::value(slot, column.source) {
-                    None => array.push_null(),
-                    Some(value) => array.push(|out| encoder.write(value, out)),
-                }
-            }
+            let value = |source| state::value(slot, source);
+            batch.arrays.add(columns, &mut self.encoders, value);
             pg_sys::MemoryContextSwitchTo(old);
             batch.rows.push(index);
             Ok(())
@@ -344,32 +332,16 @@ impl Find {
         let mut about = Vec::new();
         for (group, batch) in batches {
             let mut params = Params::default();
-            for (column, array) in self.plan.columns.iter().zip(batch.arrays) {
-                // SAFETY: a syscache look-up.
-                let array_type = unsafe { pg_sys::get_array_type(Oid::from(column.element)) };
-                params.push(array_type, array.finish());
-            }
+            batch.arrays.finish(&self.plan.columns, &mut params);
             let group = &self.colocation.groups[group];
-            let node = catalog::node(group.node)?;
-            let sql = task::shared_text(task::render(&self.plan.lookup, Some(group.id), &node));
-            requests.push(Request {
-                node: group.node,
-                groups: Rc::new([group.id]),
-                access: Access::Write,
-                statement: Statement {
-                    named: task::seen_before(&sql),
-                    sql,
-                    params: Rc::new(params),
-                    results: if self.decoder.is_binary() {
-                        Format::Binary
-                    } else {
-                        Format::Text
-                    },
-                },
-                sole: false,
-                bulk: false,
-                as_others: self.plan.as_others,
-            });
+            requests.push(task::change(
+                &self.plan.lookup,
+                group.node,
+                Some(group.id),
+                Rc::new(params),
+                self.decoder.format(),
+                self.plan.as_others,
+            )?);
             about.push(batch.rows);
         }
         let mut gather = Gather::start(requests)?;

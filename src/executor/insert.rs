@@ -6,7 +6,7 @@ use crate::catalog::{self, Colocation, ShardGroup, ShardGroupId};
 use crate::deparse::quote_identifier;
 use crate::error::{Error, Result};
 use crate::executor::decode::Decoder;
-use crate::executor::encode::{ArrayBuilder, Encoder};
+use crate::executor::encode::{encoders, Arrays, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
 use crate::executor::raw::RawRows;
@@ -55,7 +55,7 @@ pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Inse
 
 /// Rows waiting for one shard group.
 struct Batch {
-    arrays: Vec<ArrayBuilder>,
+    arrays: Arrays,
     /// Positions of the rows in the input.
     ordinals: Vec<usize>,
 }
@@ -171,11 +171,7 @@ impl Insert {
         unsafe {
             let plan = InsertPlan::from_private((*scan).custom_private)?;
             let colocation = catalog::colocation(plan.colocation)?;
-            let encoders = plan
-                .columns
-                .iter()
-                .map(|column| Encoder::new(&column.travels()))
-                .collect();
+            let encoders = encoders(&plan.columns);
             let mut checks = Vec::new();
             let mut params = Vec::new();
             let mut computed = Vec::new();
@@ -405,25 +401,12 @@ impl Insert {
             let target = self.target()?;
             let columns = &self.plan.columns;
             let batch = self.batches.entry(target).or_insert_with(|| Batch {
-                arrays: columns
-                    .iter()
-                    .map(|column| ArrayBuilder::new(column.element))
-                    .collect(),
+                arrays: Arrays::new(columns),
                 ordinals: Vec::new(),
             });
             let old = pg_sys::MemoryContextSwitchTo((*econtext).ecxt_per_tuple_memory);
-            for (index, column) in columns.iter().enumerate() {
-                let array = &mut batch.arrays[index];
-                let before = array.size();
-                match self.row[column.source] {
-                    None => array.push_null(),
-                    Some(value) => {
-                        let encoder = &mut self.encoders[index];
-                        array.push(|out| encoder.write(value, out));
-                    }
-                }
-                self.waiting_bytes += array.size() - before;
-            }
+            let value = |source: usize| self.row[source];
+            self.waiting_bytes += batch.arrays.add(columns, &mut self.encoders, value);
             pg_sys::MemoryContextSwitchTo(old);
             batch.ordinals.push(self.rows);
             self.rows += 1;
@@ -612,11 +595,7 @@ impl Insert {
         let mut targets = Vec::new();
         for (target, batch) in batches {
             let mut params = Params::default();
-            for (column, array) in self.plan.columns.iter().zip(batch.arrays) {
-                params.types.push(array_type(column.element));
-                params.formats.push(Format::Binary);
-                params.values.push(Some(array.finish()));
-            }
+            batch.arrays.finish(&self.plan.columns, &mut params);
             params.types.extend(extra.types.iter().copied());
             params.formats.extend(extra.formats.iter().copied());
             params.values.extend(extra.values.iter().cloned());
@@ -630,11 +609,7 @@ impl Insert {
                     named: !self.written.contains_key(&target),
                     sql: self.text_of_batch(target, group, more)?,
                     params: Rc::new(params),
-                    results: if self.decoder.is_binary() {
-                        Format::Binary
-                    } else {
-                        Format::Text
-                    },
+                    results: self.decoder.format(),
                 },
                 sole: false,
                 bulk: false,
@@ -766,9 +741,4 @@ impl Readers {
         }
         readers
     }
-}
-
-fn array_type(element: u32) -> Oid {
-    // SAFETY: a syscache look-up.
-    unsafe { pg_sys::get_array_type(Oid::from(element)) }
 }

@@ -10,7 +10,7 @@ use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::{scan, task};
 use crate::pg::{list, types};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
-use crate::remote::{scope, Access, Format, Gather, Params, Request, Statement};
+use crate::remote::{scope, Format, Gather, Params, Request};
 use crate::transaction::moves::Watch;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum};
@@ -509,9 +509,7 @@ fn request(
     look: bool,
 ) -> Result<Request> {
     let group = &colocation.groups[places[0].0];
-    let node = catalog::node(group.node)?;
     let template = if look { &relation.look } else { &relation.lock };
-    let sql = task::shared_text(task::render(template, Some(group.id), &node));
     let ctids: Vec<String> = places
         .iter()
         .map(|(_, (block, offset, _))| format!("\"({block},{offset})\""))
@@ -521,20 +519,16 @@ fn request(
         values: vec![Some(format!("{{{}}}", ctids.join(",")).into_bytes())],
         formats: Vec::new(),
     };
-    Ok(Request {
-        node: group.node,
-        groups: Rc::new([group.id]),
-        access: Access::Write,
-        statement: Statement {
-            named: task::seen_before(&sql),
-            sql,
-            params: Rc::new(params),
-            results: Format::Text,
-        },
-        sole: false,
-        bulk: false,
-        as_others: relation.as_others,
-    })
+    let (params, text) = (Rc::new(params), Format::Text);
+    let as_others = relation.as_others;
+    task::change(
+        template,
+        group.node,
+        Some(group.id),
+        params,
+        text,
+        as_others,
+    )
 }
 
 /// ctid and xmin of a row.

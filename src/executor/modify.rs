@@ -6,7 +6,7 @@
 use crate::catalog::{self, Colocation};
 use crate::error::{sqlstate, Error, Result};
 use crate::executor::checks::{self, Constraints};
-use crate::executor::encode::{ArrayBuilder, Encoder};
+use crate::executor::encode::{self, ArrayBuilder, Arrays, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::find::{self, Find};
 use crate::executor::lock::ctid_of_text;
@@ -17,7 +17,7 @@ use crate::planner::plan::{
     Action, CheckKind, Command, ModifyPlan, Private, Referenced, Repeats, RowCheck, RowsStatement,
 };
 use crate::planner::stored_columns;
-use crate::remote::{Access, Format, Gather, Params, Request, Statement};
+use crate::remote::{Format, Gather, Params, Request};
 use crate::transaction::moves;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -120,7 +120,7 @@ struct Batch {
     /// Their numbers, when they are proposed.
     numbers: Vec<i64>,
     ctids: ArrayBuilder,
-    arrays: Vec<ArrayBuilder>,
+    arrays: Arrays,
 }
 
 state::gives_rows!(Modify, next);
@@ -188,12 +188,8 @@ impl Modify {
         unsafe {
             let plan = ModifyPlan::from_private((*scan).custom_private)?;
             let colocation = catalog::colocation(plan.colocation)?;
-            let encoders = |statement: &Option<RowsStatement>| -> Vec<Encoder> {
-                statement
-                    .iter()
-                    .flat_map(|statement| &statement.columns)
-                    .map(|column| Encoder::new(&column.travels()))
-                    .collect()
+            let encoders = |statement: &Option<RowsStatement>| {
+                encode::encoders(statement.iter().flat_map(|s| &s.columns))
             };
             let encoders = plan
                 .actions
@@ -602,11 +598,7 @@ impl Modify {
             if statement.by_ctid {
                 params.push(Oid::from(TID_ARRAY), batch.ctids.finish());
             }
-            for (column, array) in statement.columns.iter().zip(batch.arrays) {
-                // SAFETY: a syscache look-up.
-                let array_type = unsafe { pg_sys::get_array_type(Oid::from(column.element)) };
-                params.push(array_type, array.finish());
-            }
+            batch.arrays.finish(&statement.columns, &mut params);
             requests.push(self.request(group, &statement.template, params)?);
             let proposed = action.command == Command::Insert;
             about.push((group, proposed, batch.numbers));
@@ -640,22 +632,16 @@ impl Modify {
         params: Params,
     ) -> Result<Request> {
         let group = &self.colocation.groups[group];
-        let node = catalog::node(group.node)?;
-        let sql = task::shared_text(task::render(template, Some(group.id), &node));
-        Ok(Request {
-            node: group.node,
-            groups: Rc::new([group.id]),
-            access: Access::Write,
-            statement: Statement {
-                named: task::seen_before(&sql),
-                sql,
-                params: Rc::new(params),
-                results: Format::Text,
-            },
-            sole: false,
-            bulk: false,
-            as_others: self.plan.as_others,
-        })
+        let (params, text) = (Rc::new(params), Format::Text);
+        let as_others = self.plan.as_others;
+        task::change(
+            template,
+            group.node,
+            Some(group.id),
+            params,
+            text,
+            as_others,
+        )
     }
 
     /// Rows that others refer to cannot leave their shard: DELETE would do there what ON DELETE says.
@@ -782,11 +768,7 @@ impl Batch {
             places: Vec::new(),
             numbers: Vec::new(),
             ctids: ArrayBuilder::new(TID),
-            arrays: statement
-                .columns
-                .iter()
-                .map(|column| ArrayBuilder::new(column.element))
-                .collect(),
+            arrays: Arrays::new(&statement.columns),
         }
     }
 
@@ -804,19 +786,9 @@ impl Batch {
             push_ctid(&mut self.ctids, place);
             grown += 20;
         }
-        if !statement.columns.is_empty() {
-            for (index, column) in statement.columns.iter().enumerate() {
-                let array = &mut self.arrays[index];
-                let before = array.size();
-                match row.value(column.source) {
-                    None => array.push_null(),
-                    // SAFETY: a value of the column's type.
-                    Some(value) => array.push(|out| unsafe { encoders[index].write(value, out) }),
-                }
-                grown += array.size() - before;
-            }
-        }
+        // SAFETY: values of the columns' types.
         grown
+            + unsafe { (self.arrays).add(&statement.columns, encoders, |source| row.value(source)) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a plan and the values of its parameters to requests: which shard groups, on which nodes, with what text.
 
-use crate::catalog::{self, Colocation, ShardGroup, ShardGroupId};
+use crate::catalog::{self, Colocation, NodeId, ShardGroup, ShardGroupId};
 use crate::deparse::{quote_identifier, Place, SqlTemplate};
 use crate::error::Result;
 use crate::executor::moved::{self, Moved};
@@ -258,6 +258,32 @@ pub fn seen_before(text: &Rc<str>) -> bool {
             *count > 1
         }
         None => false,
+    })
+}
+
+/// A change of rows of a shard group on a node (none: of a reference copy there).
+pub fn change(
+    template: &SqlTemplate,
+    node: NodeId,
+    group: Option<ShardGroupId>,
+    params: Rc<Params>,
+    results: Format,
+    as_others: bool,
+) -> Result<Request> {
+    let sql = shared_text(render(template, group, &*catalog::node(node)?));
+    Ok(Request {
+        node,
+        groups: group.into_iter().collect(),
+        access: Access::Write,
+        statement: Statement {
+            named: seen_before(&sql),
+            sql,
+            params,
+            results,
+        },
+        sole: false,
+        bulk: false,
+        as_others,
     })
 }
 
