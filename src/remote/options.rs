@@ -32,6 +32,11 @@ impl ConnectOptions {
         Ok(ConnectOptions::of_server_with_origin(server)?.0)
     }
 
+    /// The same as another user of this server.
+    pub fn of_server_for(server: Oid, user: Oid) -> Result<ConnectOptions> {
+        Ok(ConnectOptions::of_user(server, user)?.0)
+    }
+
     /// The options to log in at a foreign server as the role `login` of that server: those of a mapping that names it,
     /// else those of the local role of that name.
     pub fn of_server_as(server: Oid, login: &str) -> Result<ConnectOptions> {

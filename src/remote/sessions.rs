@@ -336,6 +336,8 @@ pub struct Seen {
     /// Its process here.
     pub pid: i32,
     place: usize,
+    /// The role that has logged in.
+    pub role: pg_sys::Oid,
     /// Its transaction here, 0 without an id.
     pub transaction: u32,
     pub wait: Wait,
@@ -363,11 +365,12 @@ pub fn waiting(database: pg_sys::Oid) -> Vec<Seen> {
 fn seen(place: usize, database: pg_sys::Oid, only_long: bool) -> Option<Seen> {
     let session = session(place)?;
     // SAFETY: PostgreSQL has as many entries; single numbers in them are read without locks, as its views do.
-    let (pid, of_database, transaction, wait_event) = unsafe {
+    let (pid, of_database, role, transaction, wait_event) = unsafe {
         let process = (*pg_sys::ProcGlobal).allProcs.add(place);
         (
             addr_of!((*process).pid).read_volatile(),
             addr_of!((*process).databaseId).read_volatile(),
+            addr_of!((*process).roleId).read_volatile(),
             addr_of!((*process).xid).read_volatile(),
             addr_of!((*process).wait_event_info).read_volatile(),
         )
@@ -397,6 +400,7 @@ fn seen(place: usize, database: pg_sys::Oid, only_long: bool) -> Option<Seen> {
     Some(Seen {
         pid,
         place,
+        role,
         transaction: transaction.into_inner(),
         wait,
         transaction_start: session.transaction_start.load(Ordering::Relaxed),

@@ -29,12 +29,16 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub struct Detector {
     connections: HashMap<NodeId, LoneConnection>,
+    /// Connections are made by the user mapping of this session's user, else by that of a session that waits.
+    as_session_user: bool,
 }
 
 /// Who waits on one server.
 struct Server {
     /// None: this one.
     node: Option<Rc<Node>>,
+    /// The role of a session that has a connection there: what it may do is enough to ask.
+    role: pg_sys::Oid,
     /// Processes that wait there, with the session and its wait for nodes.
     waiting: HashMap<i32, (i32, Option<u64>)>,
     /// Every process there that acts for a session.
@@ -106,7 +110,11 @@ pub fn waits(unreachable: impl FnMut(&Node, Error)) -> Result<Vec<Edge>> {
     // SAFETY: reads a variable.
     let database = unsafe { pg_sys::MyDatabaseId };
     let sessions: Vec<Seen> = sessions::all(database).collect();
-    Detector::default().edges(&sessions, unreachable)
+    let mut detector = Detector {
+        as_session_user: true,
+        ..Detector::default()
+    };
+    detector.edges(&sessions, unreachable)
 }
 
 impl Detector {
@@ -119,7 +127,7 @@ impl Detector {
         for server in servers(sessions)? {
             let rows = match &server.node {
                 None => spi::query(&question(&server), &[])?,
-                Some(node) => match self.ask(node, &question(&server)) {
+                Some(node) => match self.ask(node, server.role, &question(&server)) {
                     Ok(rows) => rows,
                     Err(error) => {
                         self.connections.remove(&node.id);
@@ -133,13 +141,22 @@ impl Detector {
         Ok(edges)
     }
 
-    fn ask(&mut self, node: &Node, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+    fn ask(
+        &mut self,
+        node: &Node,
+        role: pg_sys::Oid,
+        sql: &str,
+    ) -> Result<Vec<Vec<Option<String>>>> {
         let limit =
             Instant::now() + Duration::from_millis(crate::settings::node_connection_timeout());
         let connection = match self.connections.entry(node.id) {
             std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                let options = ConnectOptions::of_server(node.server)?;
+                let options = if self.as_session_user {
+                    ConnectOptions::of_server(node.server)?
+                } else {
+                    ConnectOptions::of_server_for(node.server, role)?
+                };
                 place.insert(LoneConnection::open(&options, &node.name, limit)?)
             }
         };
@@ -151,6 +168,7 @@ impl Detector {
 fn servers(sessions: &[Seen]) -> Result<Vec<Server>> {
     let server = |node| Server {
         node,
+        role: pg_sys::InvalidOid,
         waiting: HashMap::new(),
         sessions: HashMap::new(),
         transactions: sessions.iter().map(|s| (s.transaction, s.pid)).collect(),
@@ -189,6 +207,7 @@ fn servers(sessions: &[Seen]) -> Result<Vec<Server>> {
             let server = &mut servers[*place];
             server.sessions.insert(connected.pid, session.pid);
             if *needed {
+                server.role = session.role;
                 server.waiting.insert(connected.pid, (session.pid, wait));
             }
         }

@@ -301,6 +301,32 @@ fn a_node_that_cannot_be_asked_hinders_nobody_else() {
 }
 
 #[test]
+fn logins_without_privileges_are_enough() {
+    let cluster = cluster(2);
+    let (a, b) = cluster.accounts_on_two_workers();
+    for server in cluster.workers.iter().chain([&cluster.coordinator]) {
+        let mut client = server.connect();
+        client.batch_execute("CREATE ROLE app LOGIN").unwrap();
+    }
+    // those of the server's owner do not work
+    cluster
+        .connect()
+        .batch_execute(
+            "GRANT SELECT, UPDATE ON accounts TO app;
+             CREATE USER MAPPING FOR postgres SERVER worker_1 OPTIONS (user 'nobody');
+             CREATE USER MAPPING FOR postgres SERVER worker_2 OPTIONS (user 'nobody')",
+        )
+        .unwrap();
+    let mut sessions = [a, b].map(|id| {
+        let mut client = cluster.coordinator.connect_as("app", "postgres");
+        client.batch_execute("BEGIN").unwrap();
+        client.batch_execute(&update(id)).unwrap();
+        client
+    });
+    only_the_last_failed(&meet(&mut sessions, [&update(b), &update(a)]));
+}
+
+#[test]
 fn upserts_in_opposite_orders_go_on() {
     let cluster = cluster(3);
     let upsert = |ids: Vec<i32>| -> Vec<String> {
