@@ -314,7 +314,7 @@ pub fn requests(
                 named: seen_before(&task.sql),
             },
             sole: autocommit,
-            bulk: plan.bulk && autocommit,
+            bulk: plan.bulk,
             as_others: plan.as_others,
         })
         .collect()

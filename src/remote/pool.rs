@@ -480,11 +480,7 @@ pub fn resend(connection: &Shared) -> Result<()> {
     let (node, user, answers) = {
         let mut connection = connection.borrow_mut();
         connection.unproven();
-        (
-            connection.node,
-            connection.user,
-            connection.outstanding().cloned().collect::<Vec<_>>(),
-        )
+        (connection.node, connection.user, connection.unfinished())
     };
     let limit = wait::after(crate::settings::node_connection_timeout());
     let mut attempts = Vec::new();

@@ -94,8 +94,8 @@ pub struct Connection {
     /// The last flush did not send everything.
     output_pending: bool,
     segment_error: Option<Error>,
-    /// Requests that failed only because the node has lost or outgrown a prepared statement: sent again after their
-    /// segment.
+    /// Requests that are sent after the segment under way: those for COPY, and those that failed only because the node
+    /// has lost or outgrown a prepared statement.
     again: Vec<Rc<Answer>>,
     /// The last error of a command nobody waits for in particular.
     command_error: Option<Error>,
@@ -258,6 +258,11 @@ impl Connection {
 
     pub fn has_notices(&self) -> bool {
         !self.notices.is_empty()
+    }
+
+    /// The answers outstanding and those still to be sent.
+    pub fn unfinished(&self) -> Vec<Rc<Answer>> {
+        self.outstanding().chain(&self.again).cloned().collect()
     }
 
     /// The answers outstanding, oldest first.

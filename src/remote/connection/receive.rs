@@ -118,7 +118,12 @@ impl Connection {
             ResultStatus::Error => {
                 if self.pg.is_bad() || remote_error::is_fatal(&result) {
                     self.note_loss(Some(&result));
-                } else if is_stale_statement(&result) && self.forget_statement() {
+                    return None;
+                }
+                if self.participation.is_none() {
+                    self.settings = None; // they may have been given in what the error undoes
+                }
+                if is_stale_statement(&result) && self.forget_statement() {
                     // will be sent again
                 } else {
                     let error = self.explain(&result);
@@ -221,6 +226,11 @@ impl Connection {
             Some(Item::Query(answer) | Item::Simple(answer)) => answer.fail(error),
             Some(Item::Prepare(name)) => self.prepared.forget(name),
             Some(Item::Command(_) | Item::Sync) => {
+                // those that wait for its end
+                for answer in self.again.drain(..) {
+                    answer.fail(error.clone());
+                    answer.finish();
+                }
                 self.command_error = Some(error);
                 self.settings = None; // it may have been what sets them
             }
@@ -264,8 +274,21 @@ impl Connection {
             (_, Some(sql)) => sql,
             _ => "",
         };
-        remote_error::of_result(result).context(remote_error::context(&self.node_name, sql))
+        let error =
+            remote_error::of_result(result).context(remote_error::context(&self.node_name, sql));
+        match self.queue.front() {
+            Some(Item::Command(sql)) if is_settings(sql) && error.fields().hint.is_none() => error
+                .hint(
+                "Nodes get the settings of the session. Make the value valid there, too, or RESET the setting here.",
+            ),
+            _ => error,
+        }
     }
+}
+
+/// No other command is a SELECT.
+fn is_settings(sql: &str) -> bool {
+    sql.starts_with("SELECT ")
 }
 
 /// Length of the header of a binary COPY: signature, flags, and an extension whose length is told.

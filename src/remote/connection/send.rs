@@ -39,27 +39,24 @@ impl Connection {
                 .extend(answers.iter().map(|a| Item::Query(a.clone())));
             return false;
         }
-        if let [answer] = answers {
-            if answer.bulk && autocommit && self.queue.is_empty() {
-                return self.send_bulk(answer.clone());
-            }
-        }
         let row_security = self.row_security(answers);
-        if self.participation.is_none() && !self.settings_are_current(row_security) {
-            let sql = self.follow_settings(row_security);
-            if !(self.send_command(sql.into()) && self.send_sync()) {
-                return self.sending_failed(answers);
-            }
-        }
+        let mut prefix = Vec::new();
         if !autocommit {
-            let mut prefix = self.transaction_prefix(writes, !writes, row_security);
+            prefix = self.transaction_prefix(writes, !writes, row_security);
             if !writes && answers.iter().any(|a| a.may_be_long()) {
                 prefix.extend(self.guard());
             }
-            for sql in prefix {
-                if !self.send_command(sql) {
-                    return self.sending_failed(answers);
-                }
+        } else if !self.settings_are_current(row_security) {
+            prefix.push(self.follow_settings(row_security).into());
+        }
+        if let [answer] = answers {
+            if answer.bulk && !writes && self.queue.is_empty() {
+                return self.send_bulk(answer.clone(), prefix);
+            }
+        }
+        for sql in prefix {
+            if !self.send_command(sql) {
+                return self.sending_failed(answers);
             }
         }
         for (i, answer) in answers.iter().enumerate() {
@@ -91,22 +88,16 @@ impl Connection {
         sent
     }
 
-    /// Sends a query as COPY, after the settings that it needs: they go by pipeline, so the query waits for their end.
-    fn send_bulk(&mut self, answer: Rc<Answer>) -> bool {
-        let row_security = self.row_security(std::slice::from_ref(&answer));
-        if self.settings_are_current(row_security) {
+    /// Sends a query as COPY. What must come before it goes by pipeline, so the query waits for its end.
+    fn send_bulk(&mut self, answer: Rc<Answer>, prefix: Vec<Cow<'static, str>>) -> bool {
+        if prefix.is_empty() {
             return self.send_copy(answer);
         }
         self.again.push(answer);
-        let sql = self.follow_settings(row_security);
-        let sent = self.send_command(sql.into()) && self.send_sync();
-        if !sent {
-            self.note_loss(None);
-        }
-        sent
+        prefix.into_iter().all(|sql| self.send_command(sql)) && self.send_sync()
     }
 
-    /// Sends a query as COPY TO STDOUT. Only when idle, and outside of a transaction.
+    /// Sends a query as COPY TO STDOUT. Only when idle.
     fn send_copy(&mut self, answer: Rc<Answer>) -> bool {
         let format = match answer.statement.results {
             Format::Text => "text",
