@@ -58,7 +58,6 @@ const CHANGED: [(i32, &[&str]); 4] = [
     (
         17,
         &[
-            "interval_in",
             "make_interval",
             "quote_ident",
             "text_format",

@@ -21,7 +21,7 @@ pub struct Field {
     pub modifier: i32,
     pub force_null: bool,
     pub force_not_null: bool,
-    output: Option<Output>,
+    output: Output,
 }
 
 impl Field {
@@ -43,7 +43,7 @@ impl Field {
                         modifier: attribute.atttypmod,
                         force_null: *opts.force_null_flags.add(column),
                         force_not_null: *opts.force_notnull_flags.add(column),
-                        output: (opts.binary).then(|| Output::text(attribute.atttypid)),
+                        output: Output::text(attribute.atttypid),
                     }
                 })
                 .collect()
@@ -80,9 +80,9 @@ impl Field {
 
     /// Appends a value of this column in the text format.
     pub fn output_text(&mut self, value: Option<Datum>, out: &mut Vec<u8>) {
-        match (value, &mut self.output) {
-            (Some(value), Some(output)) => output.append_text(value, out),
-            _ => encode::text_field(None, out),
+        match value {
+            Some(value) => self.output.append_text(value, out),
+            None => encode::text_field(None, out),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! In which form rows of a COPY FROM travel to the workers.
 
 use super::columns::{Computed, Field};
+use crate::catalog;
 use crate::pg::copyfrom::CopyFromState;
-use crate::pg::types::binary_is_portable;
-use pgrx::pg_sys;
+use crate::pg::types::{base_type, binary_is_portable, is_builtin};
+use pgrx::pg_sys::{self, Oid};
 use std::ffi::{c_char, CStr};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,7 +17,7 @@ pub enum Form {
     /// The bytes of binary fields as they are.
     Binary,
     /// Values that were parsed here, in the text format: binary input of types whose binary form
-    /// carries object ids or the client's encoding.
+    /// carries object ids or the client's encoding, and text that a node's version reads otherwise.
     Values,
 }
 
@@ -42,6 +43,9 @@ impl Form {
                 } else {
                     Form::Values
                 };
+            }
+            if !fields.iter().all(|field| read_alike(field.type_id)) {
+                return Form::Values;
             }
             let text = !opts.csv_mode;
             let plain = text && is(opts.delim, "\t") && is(opts.null_print, "\\N");
@@ -92,6 +96,21 @@ impl Form {
                 options
             },
         }
+    }
+}
+
+/// Have the nodes the type's input function as it is here?
+fn read_alike(type_id: Oid) -> bool {
+    let base = base_type(type_id);
+    // SAFETY: syscache look-ups.
+    unsafe {
+        let element = pg_sys::get_element_type(base);
+        if element != Oid::INVALID {
+            return read_alike(element);
+        }
+        let (mut input, mut parameter) = (Oid::INVALID, Oid::INVALID);
+        pg_sys::getTypeInputInfo(base, &mut input, &mut parameter);
+        !is_builtin(input) || catalog::builtin_function_on_nodes(input).unwrap_or(false)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The user's COPY data, read row by row with PostgreSQL's own parser, and each row as workers get it.
 //!
 //! Text and CSV lines are only split into fields; of the values, the distribution key alone is parsed.
-//! Whole rows are parsed where a WHERE clause asks for it. Columns that the input leaves out and that
+//! Whole rows are parsed where a WHERE clause asks for it, or nodes would read values otherwise. Columns that the input leaves out and that
 //! have a default are computed here, so that every copy of a row gets the same value.
 
 use super::columns::{Computed, Field, Key};
@@ -73,7 +73,7 @@ impl Input {
                 Field::keep_binary(state, &fields);
                 computed.iter_mut().for_each(Computed::send_binary);
             }
-            let whole = (*state).opts.binary || !source.filter.is_null();
+            let whole = (*state).opts.binary || form == Form::Values || !source.filter.is_null();
             let slot = if whole {
                 pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &pg_sys::TTSOpsVirtual)
             } else {
