@@ -106,6 +106,8 @@ pub struct Analysis {
     pub local: Option<Reason>,
     /// Why the query as a whole cannot run shard by shard, though it might be routed.
     pub unscatterable: Option<Reason>,
+    /// There may be rows that come from no distributed table: what these are compared with says nothing of them.
+    pub has_other_rows: bool,
     pub references: bool,
     next_level: usize,
 }
@@ -124,9 +126,14 @@ impl Analysis {
         let level = unsafe { analysis.visit_query(query, 0, &mut frames, true)? };
         if !level.sharded && !analysis.distributed.is_empty() {
             analysis
-                .cannot_scatter("rows of the outermost query do not come from a distributed table");
+                .has_other_rows("rows of the outermost query do not come from a distributed table");
         }
         Ok(analysis)
+    }
+
+    fn has_other_rows(&mut self, reason: &str) {
+        self.has_other_rows = true;
+        self.cannot_scatter(reason);
     }
 
     fn cannot_scatter(&mut self, reason: &str) {
@@ -422,7 +429,7 @@ impl Analysis {
                 .collect::<Vec<_>>();
             let any = sharded.iter().any(|s| *s);
             if any && !sharded.iter().all(|s| *s) {
-                self.cannot_scatter("a set operation mixes distributed and other rows");
+                self.has_other_rows("a set operation mixes distributed and other rows");
             }
             let over_shards = any || self.distributed.len() > before;
             if over_shards
@@ -583,7 +590,7 @@ impl Analysis {
                 _ => false,
             };
             if preserved_elsewhere {
-                self.cannot_scatter("an outer join keeps rows that are not distributed");
+                self.has_other_rows("an outer join keeps rows that are not distributed");
             }
             Ok(left || right)
         }

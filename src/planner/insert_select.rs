@@ -46,6 +46,7 @@ pub unsafe fn pushed(
             || route.colocation.groups.is_empty()
             || analysis.local.is_some()
             || scattered
+            || analysis.has_other_rows
             || in_order
             || computed_here
             || !analysis.contains_key(select, &[(*key).expr.cast()])

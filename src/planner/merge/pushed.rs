@@ -44,7 +44,7 @@ pub unsafe fn plan(query: *mut Query, target: &Target) -> Result<Option<*mut Pla
         };
         let inserts = clauses.iter().any(|c| c.command() == CmdType::CMD_INSERT);
         let mut source = None;
-        if inserts && analysis.scatter_obstacle().is_some() {
+        if inserts && analysis.has_other_rows {
             // What the target is compared with says nothing of rows without a partner: the source must.
             let alone = analysis.distributed.len() == 1;
             let Some(pinned) = pinned.filter(|_| alone) else {

@@ -109,3 +109,10 @@ INSERT INTO accounts (id, name) SELECT account, what FROM history;
 INSERT INTO accounts (id, name) SELECT id + 95000, body FROM secrets WHERE owner < 5;
 INSERT INTO secrets SELECT owner, id + 5000, body FROM secrets;
 RESET ROLE;
+-- what an outer join compares with one side says nothing of the rows that it keeps of the other
+INSERT INTO history (account, entry, what) SELECT r.region, 900000, a.name FROM regions r LEFT JOIN accounts a ON a.id = r.region AND a.id = 2;
+SELECT * FROM history WHERE account = 1 AND entry = 900000;
+SELECT * FROM history WHERE account = 3 AND entry = 900000;
+SELECT * FROM history WHERE account = 4 AND entry = 900000;
+UPDATE history SET what = 'found' WHERE account = 5 AND entry = 900000;
+DELETE FROM history WHERE entry = 900000;
