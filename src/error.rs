@@ -18,6 +18,7 @@ pub mod sqlstate {
     pub const BAD_COPY_FILE_FORMAT: SqlState = *b"22P04";
     pub const INVALID_COLUMN_REFERENCE: SqlState = *b"42P10";
     pub const INVALID_TRANSACTION_STATE: SqlState = *b"25000";
+    pub const IN_FAILED_SQL_TRANSACTION: SqlState = *b"25P02";
     pub const NOT_NULL_VIOLATION: SqlState = *b"23502";
     pub const CHECK_VIOLATION: SqlState = *b"23514";
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = *b"55000";

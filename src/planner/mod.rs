@@ -96,7 +96,12 @@ pub unsafe fn plan(
                 let make = |form: *mut Query| plan_form(form, standard);
                 match repeated::plan(query, &make) {
                     Some(statement) => Some(statement),
-                    None => Some(plan_distributed(query, standard)?),
+                    None => {
+                        let origins = Origins::of(query);
+                        let statement = plan_distributed(query, standard)?;
+                        origins.note(statement);
+                        Some(statement)
+                    }
                 }
             }
         };
@@ -104,6 +109,33 @@ pub unsafe fn plan(
             inlined.note(statement);
         }
         Ok(planned)
+    }
+}
+
+/// The columns of tables that a SELECT shows, as clients are told them. Levels that take the place of others lose them.
+struct Origins(Vec<(pg_sys::Oid, i16)>);
+
+impl Origins {
+    unsafe fn of(query: *mut Query) -> Origins {
+        unsafe {
+            if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
+                return Origins(Vec::new());
+            }
+            let shown = list::iter::<pg_sys::TargetEntry>((*query).targetList);
+            let origin = |entry: *mut pg_sys::TargetEntry| {
+                (!(*entry).resjunk).then(|| ((*entry).resorigtbl, (*entry).resorigcol))
+            };
+            Origins(shown.filter_map(origin).collect())
+        }
+    }
+
+    unsafe fn note(&self, statement: *mut PlannedStmt) {
+        unsafe {
+            let shown = list::iter::<pg_sys::TargetEntry>((*(*statement).planTree).targetlist);
+            for (entry, origin) in shown.filter(|entry| !(**entry).resjunk).zip(&self.0) {
+                ((*entry).resorigtbl, (*entry).resorigcol) = *origin;
+            }
+        }
     }
 }
 

@@ -142,6 +142,19 @@ def column_descriptions(cluster):
         assert [x.name for x in d] == ["id", "height", "n", "count"]
         assert [x.type_code for x in d] == [23, 1700, 25, 20]
         assert (d[1].precision, d[1].scale) == (5, 2)
+        # where columns come from, which drivers need for updatable results
+        table = c.execute("SELECT 'people'::regclass::oid").fetchone()[0]
+        born, name, none = (table, 4), (table, 2), (0, 0)
+        for query, *origins in (("SELECT born, name FROM people", born, name), ("SELECT name, 1 FROM people WHERE id = 1", name, none),
+                                ("SELECT born, name FROM people WHERE id < 4 ORDER BY name LIMIT 3", born, name),
+                                ("SELECT born, count(*), max(name) FROM people GROUP BY 1 ORDER BY 2", born, none, none),
+                                ("SELECT a.name, b.born AS x FROM people a JOIN people b ON b.rate = a.id", name, born),
+                                ("SELECT name || '', x.born FROM (SELECT DISTINCT born, name FROM people) x", none, born),
+                                ("SELECT born FROM people UNION SELECT born FROM people", none),
+                                ("SELECT name FROM people WHERE rate > 1 FOR UPDATE", name),
+                                ("UPDATE people SET rate = rate RETURNING born, rate + 1", born, none)):
+            result = c.execute(query).pgresult
+            assert [(result.ftable(i), result.ftablecol(i)) for i in range(result.nfields)] == list(origins), query
 
 
 @test
@@ -717,6 +730,26 @@ def recovery_beside_commits(cluster):
         t.join()
     assert not problems, problems
     assert not notices, notices
+
+
+@test
+def rows_that_fail_before_they_are_read(cluster):
+    """A cursor's query has failed on a node when the next statement needs that node: that one says why."""
+    with cluster.connect() as c:
+        cluster.fill(c, 3000)
+        c.commit()
+        for after in ("SELECT count(*) FROM people", "UPDATE people SET rate = 1"):
+            c.execute("UPDATE people SET rate = rate WHERE id < 100")
+            c.execute("SAVEPOINT a")
+            c.execute("DECLARE failing CURSOR FOR SELECT id, 1 / (id - 2990) FROM people")
+            c.execute("FETCH 1 FROM failing")
+            try:
+                c.execute(after)
+                raise AssertionError("an error was expected")
+            except errors.DivisionByZero:
+                c.execute("ROLLBACK TO a")
+            assert c.execute("SELECT count(*) FROM people").fetchone() == (3000,)
+            c.rollback()
 
 
 @test

@@ -94,6 +94,8 @@ pub struct Connection {
     /// The last flush did not send everything.
     output_pending: bool,
     segment_error: Option<Error>,
+    /// The error that made the node abort its transaction: none has succeeded since.
+    aborted_by: Option<Error>,
     /// Requests that are sent after the segment under way: those for COPY, and those that failed only because the node
     /// has lost or outgrown a prepared statement.
     again: Vec<Rc<Answer>>,
@@ -159,6 +161,7 @@ impl Connection {
             copying: None,
             output_pending: false,
             segment_error: None,
+            aborted_by: None,
             again: Vec::new(),
             command_error: None,
             lost: None,

@@ -2,7 +2,7 @@
 
 use super::send::guard;
 use super::Connection;
-use crate::error::Error;
+use crate::error::{sqlstate, Error};
 use pgrx::pg_sys;
 
 impl Connection {
@@ -97,10 +97,10 @@ impl Connection {
     /// An error when the node has aborted its transaction although ours goes on.
     pub fn check_not_aborted(&self) -> Result<(), Error> {
         if self.is_aborted() && self.queue.is_empty() {
-            return Err(Error::new(
-                *b"25P02",
-                format!("the transaction on node \"{}\" has failed", self.node_name),
-            ));
+            return Err(self.aborted_by.clone().unwrap_or_else(|| {
+                let message = format!("the transaction on node \"{}\" has failed", self.node_name);
+                Error::new(sqlstate::IN_FAILED_SQL_TRANSACTION, message)
+            }));
         }
         Ok(())
     }

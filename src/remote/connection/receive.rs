@@ -1,7 +1,7 @@
 //! Receiving: one step at a time, as far as the input goes.
 
 use super::{Connection, Item, Step};
-use crate::error::Error;
+use crate::error::{sqlstate, Error};
 use crate::remote::libpq::{field, CopyOut, PgResult, ResultStatus};
 use crate::remote::remote_error;
 use crate::remote::request::Format;
@@ -82,6 +82,7 @@ impl Connection {
                 }
             }
             ResultStatus::Rows | ResultStatus::Done => {
+                self.aborted_by = None;
                 if let Some(Item::Query(answer) | Item::Simple(answer)) = self.queue.front() {
                     answer.set_affected(result.affected());
                     for row in 0..result.rows() {
@@ -126,7 +127,13 @@ impl Connection {
                 if is_stale_statement(&result) && self.forget_statement() {
                     // will be sent again
                 } else {
-                    let error = self.explain(&result);
+                    let mut error = self.explain(&result);
+                    if error.fields().sqlstate == sqlstate::IN_FAILED_SQL_TRANSACTION {
+                        // rows that were asked for earlier, and that nobody has read yet, may have failed
+                        error = self.aborted_by.clone().unwrap_or(error);
+                    } else if self.participation.is_some() {
+                        self.aborted_by = Some(error.clone());
+                    }
                     self.fail_front(error.clone());
                     self.segment_error.get_or_insert(error);
                 }
