@@ -192,16 +192,7 @@ impl Cursor {
             ],
             formats: Vec::new(),
         };
-        let (params, text) = (Rc::new(params), Format::Text);
-        let as_others = relation.as_others;
-        let request = task::change(
-            template,
-            group.node,
-            Some(group.id),
-            params,
-            text,
-            as_others,
-        )?;
+        let request = task::change_in(group, template, params, Format::Text, relation.as_others)?;
         let mut gather = Gather::start(vec![request])?;
         let mut found = None;
         while let Some((_, row)) = gather.next()? {

@@ -334,11 +334,10 @@ impl Find {
             let mut params = Params::default();
             batch.arrays.finish(&self.plan.columns, &mut params);
             let group = &self.colocation.groups[group];
-            requests.push(task::change(
+            requests.push(task::change_in(
+                group,
                 &self.plan.lookup,
-                group.node,
-                Some(group.id),
-                Rc::new(params),
+                params,
                 self.decoder.format(),
                 self.plan.as_others,
             )?);

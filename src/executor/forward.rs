@@ -2,18 +2,14 @@
 //! the format that the client wants: the node has run the types' output functions already, and a row of COPY is the
 //! body of a DataRow message but for its frame.
 
+use crate::copy::encode;
 use crate::error::Result;
 use crate::executor::scan::{self, Scan};
+use crate::pg::encoding;
 use crate::remote::Format;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, DestReceiver};
 use std::ffi::{c_char, c_int};
-
-extern "C" {
-    // `mb/pg_wchar.h`; neither raises.
-    fn pg_get_client_encoding() -> c_int;
-    fn GetDatabaseEncoding() -> c_int;
-}
 
 /// Takes the place of the receiver that sends rows to the client.
 #[repr(C)]
@@ -22,7 +18,7 @@ struct Receiver {
     /// The one it stands for, which starts and ends the result, and sends the rows that come decoded.
     client: *mut DestReceiver,
     scan: *mut Scan,
-    /// The body of the last message.
+    /// The body of the last message that had to be put together.
     body: Vec<u8>,
 }
 
@@ -77,7 +73,7 @@ unsafe fn format_of_client(query: *mut pg_sys::QueryDesc) -> Option<Format> {
             || portal.is_null()
             || (*portal).queryDesc != query
             || (*portal).strategy != pg_sys::PortalStrategy::PORTAL_ONE_SELECT
-            || pg_get_client_encoding() != GetDatabaseEncoding()
+            || !encoding::is_of_client()
         {
             return None;
         }
@@ -135,11 +131,17 @@ unsafe extern "C-unwind" fn receive(
                 None => false,
             };
         };
-        receiver.body.clear();
-        row.append_body(&mut receiver.body);
+        let body = row.body().unwrap_or_else(|| {
+            receiver.body.clear();
+            encode::binary_row(row.len(), &mut receiver.body);
+            for column in 0..row.len() {
+                encode::binary_field(row.get(column), &mut receiver.body);
+            }
+            &receiver.body
+        });
         let mut message: pg_sys::StringInfoData = std::mem::zeroed();
-        message.data = receiver.body.as_mut_ptr().cast::<c_char>();
-        message.len = receiver.body.len() as c_int;
+        message.data = body.as_ptr().cast_mut().cast::<c_char>(); // read only
+        message.len = body.len() as c_int;
         message.maxlen = message.len;
         message.cursor = c_int::from(b'D'); // where pq_endmessage finds the type
         pg_sys::pq_endmessage_reuse(&mut message);

@@ -519,16 +519,7 @@ fn request(
         values: vec![Some(format!("{{{}}}", ctids.join(",")).into_bytes())],
         formats: Vec::new(),
     };
-    let (params, text) = (Rc::new(params), Format::Text);
-    let as_others = relation.as_others;
-    task::change(
-        template,
-        group.node,
-        Some(group.id),
-        params,
-        text,
-        as_others,
-    )
+    task::change_in(group, template, params, Format::Text, relation.as_others)
 }
 
 /// ctid and xmin of a row.

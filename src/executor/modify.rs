@@ -632,16 +632,7 @@ impl Modify {
         params: Params,
     ) -> Result<Request> {
         let group = &self.colocation.groups[group];
-        let (params, text) = (Rc::new(params), Format::Text);
-        let as_others = self.plan.as_others;
-        task::change(
-            template,
-            group.node,
-            Some(group.id),
-            params,
-            text,
-            as_others,
-        )
+        task::change_in(group, template, params, Format::Text, self.plan.as_others)
     }
 
     /// Rows that others refer to cannot leave their shard: DELETE would do there what ON DELETE says.

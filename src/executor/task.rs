@@ -99,11 +99,10 @@ fn require_shard(
 
 /// Do all nodes with shard groups of a plan write values as texts as this server does? Other major versions differ in some.
 pub fn nodes_write_alike(plan: &CachedPlan) -> Result<bool> {
-    let major = |version_num: i32| version_num / 10_000;
     let colocation = catalog::colocation(plan.plan.colocation)?;
     let nodes: BTreeSet<_> = colocation.groups.iter().map(|group| group.node).collect();
     for node in nodes {
-        if major(catalog::node(node)?.version_num) != major(pg_sys::PG_VERSION_NUM as i32) {
+        if catalog::node(node)?.major() != pg_sys::PG_MAJORVERSION_NUM as i32 {
             return Ok(false);
         }
     }
@@ -259,6 +258,25 @@ pub fn seen_before(text: &Rc<str>) -> bool {
         }
         None => false,
     })
+}
+
+/// A change of rows of a shard group.
+pub fn change_in(
+    group: &ShardGroup,
+    template: &SqlTemplate,
+    params: Params,
+    results: Format,
+    as_others: bool,
+) -> Result<Request> {
+    let params = Rc::new(params);
+    change(
+        template,
+        group.node,
+        Some(group.id),
+        params,
+        results,
+        as_others,
+    )
 }
 
 /// A change of rows of a shard group on a node (none: of a reference copy there).

@@ -11,6 +11,12 @@ extern "C" {
     fn SetClientEncoding(encoding: c_int) -> c_int;
 }
 
+/// Does the client have the database's encoding?
+pub fn is_of_client() -> bool {
+    // SAFETY: functions over variables of this process.
+    unsafe { pg_get_client_encoding() == GetDatabaseEncoding() }
+}
+
 /// While it lives, send and receive functions use the database's encoding.
 pub struct DatabaseEncoding {
     client: Option<c_int>,

@@ -72,21 +72,11 @@ impl Row {
         })
     }
 
-    /// Appends the row as the body of a DataRow message has it, which is also how COPY in binary format has rows.
-    pub fn append_body(&self, body: &mut Vec<u8>) {
-        if let Source::Copied { data, start, .. } = &self.0 {
-            body.extend_from_slice(&data.get()[*start..]);
-            return;
-        }
-        body.extend_from_slice(&(self.len() as u16).to_be_bytes());
-        for column in 0..self.len() {
-            match self.get(column) {
-                Some(value) => {
-                    body.extend_from_slice(&(value.len() as i32).to_be_bytes());
-                    body.extend_from_slice(value);
-                }
-                None => body.extend_from_slice(&(-1i32).to_be_bytes()),
-            }
+    /// The row as the body of a DataRow message has it, which is also how COPY in binary format has rows, if it came so.
+    pub fn body(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Source::Copied { data, start, .. } => data.get().get(*start..),
+            _ => None,
         }
     }
 
