@@ -163,45 +163,6 @@ mod tests {
     }
 
     #[pg_test]
-    fn the_extension_may_go_and_come_back() {
-        distribute("gone", "k", "int");
-        let gone = relid("gone");
-        assert!(is_known(gone));
-        rolled_back(|| {
-            catalog::write::delete_table(gone).unwrap();
-            for table in catalog::tables().unwrap() {
-                write::delete_table(table).unwrap();
-            }
-            run("DELETE FROM shard_ext.placement");
-            // other tests have locks on its tables, too, and want more
-            run("SET LOCAL lock_timeout = '100ms'");
-            run("DO $$ BEGIN
-                     FOR attempt IN 1 .. 600 LOOP
-                         BEGIN
-                             DROP EXTENSION shard_ext CASCADE;
-                             RETURN;
-                         EXCEPTION WHEN lock_not_available THEN
-                             PERFORM pg_sleep(0.1);
-                         END;
-                     END LOOP;
-                     RAISE 'the tables of the extension stay locked';
-                 END $$");
-            run("SET LOCAL lock_timeout = 0");
-            assert!(!catalog::installed());
-            assert!(!is_known(gone));
-            assert!(catalog::nodes().is_err());
-            run("CREATE EXTENSION shard_ext");
-            assert!(catalog::installed());
-            assert!(catalog::nodes().unwrap().is_empty());
-            assert!(!is_known(gone));
-            distribute("again", "k", "int");
-            assert!(is_known(relid("again")));
-        });
-        assert!(catalog::installed());
-        assert!(is_known(gone));
-    }
-
-    #[pg_test]
     fn a_dropped_table_is_forgotten() {
         let id = distribute("dropped", "k", "int");
         let dropped = relid("dropped");

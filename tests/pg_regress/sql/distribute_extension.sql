@@ -41,6 +41,14 @@ DROP EXTENSION shard_ext;
 BEGIN;
 DROP EXTENSION shard_ext CASCADE;
 SELECT count(*) FROM t;
+CREATE EXTENSION shard_ext;
+SELECT count(*) FROM shard_ext.nodes;
+SELECT count(*) FROM t;
+SELECT shard_ext.add_node('worker', :'host', :'port', 'regression_other_worker');
+CREATE TABLE again (k int PRIMARY KEY);
+SELECT create_distributed_table('again', 'k', shard_count => 2);
+INSERT INTO again VALUES (1), (2);
+SELECT count(*) FROM again;
 ROLLBACK;
 SELECT count(*) FROM t;
 BEGIN;
@@ -57,6 +65,23 @@ SELECT count(*) FROM pg_prepared_xacts WHERE database LIKE 'regression_other%';
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
     WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema');
 SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' ORDER BY nspname COLLATE "C";
+\c regression_other
+-- a session goes on when the extension comes back
+SELECT count(*) FROM t;
+CREATE EXTENSION shard_ext;
+SELECT shard_ext.add_node('worker', :'host', :'port', 'regression_other_worker');
+SELECT create_distributed_table('t', 'k', shard_count => 2);
+INSERT INTO t VALUES (1, 'one'), (2, 'two');
+SELECT count(*) FROM t;
+SELECT * FROM t WHERE k = 2;
+DROP EXTENSION shard_ext CASCADE;
+SELECT count(*) FROM t;
+CREATE EXTENSION shard_ext;
+SELECT shard_ext.add_node('worker', :'host', :'port', 'regression_other_worker');
+SELECT create_reference_table('t');
+INSERT INTO t VALUES (1, 'one'), (2, 'two');
+SELECT * FROM t WHERE k = 2;
+DROP EXTENSION shard_ext CASCADE;
 \c regression
 DROP DATABASE regression_other WITH (FORCE);
 DROP DATABASE regression_other_worker WITH (FORCE);
