@@ -480,7 +480,8 @@ pub fn resend(connection: &Shared) -> Result<()> {
     let (node, user, answers) = {
         let mut connection = connection.borrow_mut();
         connection.unproven();
-        (connection.node, connection.user, connection.unfinished())
+        let answers: Vec<_> = connection.outstanding().cloned().collect();
+        (connection.node, connection.user, answers)
     };
     let limit = wait::after(crate::settings::node_connection_timeout());
     let mut attempts = Vec::new();

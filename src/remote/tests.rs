@@ -131,6 +131,42 @@ mod tests {
         assert_eq!(count(&mut outer, 0), (99999, "100000".to_string()));
     }
 
+    /// A read of many rows in the transaction: it waits until the node has begun.
+    fn bulk(node: NodeId) -> Request {
+        let mut request = read(node, "SELECT generate_series(1, 1000)");
+        (request.sole, request.bulk) = (false, true);
+        request
+    }
+
+    #[pg_test]
+    fn what_waits_to_be_sent_outlives_others_that_are_abandoned() {
+        let [a, b] = nodes();
+        let mut outer = Gather::start(vec![bulk(a)]).unwrap();
+        drop(Gather::start(vec![read(a, "SELECT 'inner'")]).unwrap());
+        assert_eq!(one(b, "SELECT 'other'"), "other");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(one(a, "SELECT 'inner'"), "inner");
+        assert_eq!(count(&mut outer, 0), (1000, "1000".to_string()));
+    }
+
+    #[pg_test]
+    fn what_waits_to_be_sent_outlives_a_subtransaction() {
+        let [a, _] = nodes();
+        let mut outer = Gather::start(vec![bulk(a)]).unwrap();
+        // SAFETY: as PL/pgSQL does for a block with an EXCEPTION clause.
+        unsafe {
+            let (owner, context) = (pg_sys::CurrentResourceOwner, pg_sys::CurrentMemoryContext);
+            pg_sys::BeginInternalSubTransaction(std::ptr::null());
+            let inner = Gather::start(vec![bulk(a)]).unwrap();
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            drop(inner);
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        }
+        assert_eq!(one(a, "SELECT 'next'"), "next");
+        assert_eq!(count(&mut outer, 0), (1000, "1000".to_string()));
+    }
+
     #[pg_test]
     fn an_abandoned_request_leaves_a_usable_connection() {
         let [a, b] = nodes();

@@ -310,12 +310,14 @@ pub fn after_subtransaction_abort(id: pg_sys::SubTransactionId) {
     }
     let limit = Instant::now() + Duration::from_millis(crate::settings::node_connection_timeout());
     let all = pool::all();
-    // what runs now was started by the subtransaction or one inside it
+    // what is under way was started by the subtransaction or those inside it
     let busy: Vec<Shared> = all
         .iter()
         .filter(|c| {
-            c.try_borrow()
-                .is_ok_and(|c| c.running().is_some_and(|a| a.subtransaction >= id))
+            c.try_borrow().is_ok_and(|c| {
+                let mut outstanding = c.outstanding().peekable();
+                outstanding.peek().is_some() && outstanding.all(|a| a.subtransaction >= id)
+            })
         })
         .cloned()
         .collect();

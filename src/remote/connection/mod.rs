@@ -96,8 +96,8 @@ pub struct Connection {
     segment_error: Option<Error>,
     /// The error that made the node abort its transaction: none has succeeded since.
     aborted_by: Option<Error>,
-    /// Requests that are sent after the segment under way: those for COPY, and those that failed only because the node
-    /// has lost or outgrown a prepared statement.
+    /// Requests that are sent after the segment under way: those for COPY, those that failed only because the node has
+    /// lost or outgrown a prepared statement, and what was asked for after them.
     again: Vec<Rc<Answer>>,
     /// The last error of a command nobody waits for in particular.
     command_error: Option<Error>,
@@ -263,13 +263,12 @@ impl Connection {
         !self.notices.is_empty()
     }
 
-    /// The answers outstanding and those still to be sent.
-    pub fn unfinished(&self) -> Vec<Rc<Answer>> {
-        self.outstanding().chain(&self.again).cloned().collect()
+    /// The answers outstanding, those that were sent before those that wait for their turn.
+    pub fn outstanding(&self) -> impl Iterator<Item = &Rc<Answer>> {
+        self.sent().chain(&self.again)
     }
 
-    /// The answers outstanding, oldest first.
-    pub fn outstanding(&self) -> impl Iterator<Item = &Rc<Answer>> {
+    fn sent(&self) -> impl Iterator<Item = &Rc<Answer>> {
         self.queue.iter().filter_map(|item| match item {
             Item::Query(answer) | Item::Simple(answer) => Some(answer),
             _ => None,
@@ -278,6 +277,6 @@ impl Connection {
 
     /// The answer that the node works on, if the next thing it answers is a request.
     pub fn running(&self) -> Option<&Rc<Answer>> {
-        self.outstanding().next()
+        self.sent().next()
     }
 }

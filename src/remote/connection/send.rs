@@ -29,6 +29,11 @@ thread_local! {
 impl Connection {
     /// Sends requests as one segment, with what must come before them. False: the connection is lost, see `advance`.
     pub fn send(&mut self, answers: &[Rc<Answer>]) -> bool {
+        if !self.again.is_empty() {
+            // in the order in which they were asked for
+            self.again.extend_from_slice(answers);
+            return true;
+        }
         self.muted = false;
         self.begin_flight();
         let autocommit = self.participation.is_none() && answers.iter().all(|a| a.sole);

@@ -55,7 +55,7 @@ SELECT range_agg(x) FROM (SELECT datemultirange(daterange(day, day + 2)) AS x FR
 SELECT length(string_agg(name, ', ')), length(string_agg(note, '')), string_agg(NULL::text, ','), length(string_agg(note, NULL)) FROM orders JOIN users USING (tenant_id, user_id);
 SELECT user_id, length(string_agg(note, '--')), string_agg('x', '-'), string_agg(CASE WHEN order_id = 30 THEN note END, '?') FROM orders GROUP BY user_id;
 SELECT length(string_agg(name::bytea, '\x00ff'::bytea)), string_agg('\x01'::bytea, ''::bytea) FROM users WHERE user_id < 3;
-SELECT length(string_agg(name, '-' || user_id)) FROM users;
+SELECT length(string_agg(name, '-' || user_id % 10)) FROM users;
 SELECT status, length(string_agg(note, CASE WHEN user_id > 3 THEN ', ' ELSE '; ' END)) FROM orders GROUP BY status;
 SELECT string_agg(note, ',') FILTER (WHERE order_id = 3), string_agg(note, ',') FILTER (WHERE false) FROM orders;
 SELECT plan, (SELECT array_agg(x ORDER BY x) FROM unnest(a) x) FROM (SELECT plan, array_agg(tenant_id) AS a FROM tenants GROUP BY plan) p;
