@@ -495,7 +495,7 @@ unsafe fn has_policies(relid: Oid) -> bool {
 }
 
 /// What `get_relation_info_hook` does for a distributed table: its size is that of its shards, as ANALYZE left it in
-/// `pg_class`, not that of the empty relation here. Of a table that was never analysed PostgreSQL's own guess stands.
+/// `pg_class`, not that of the empty relation here.
 ///
 /// # Safety
 /// Called by the hook with PostgreSQL's own arguments.
@@ -520,6 +520,7 @@ pub unsafe fn set_size(relid: Oid, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
         let visible = f64::from((*form).relallvisible as u32);
         pg_sys::ReleaseSysCache(tuple);
         if rows <= 0.0 {
+            suppose_rows(relid, rel);
             return Ok(());
         }
         (*rel).tuples = rows;
@@ -529,6 +530,20 @@ pub unsafe fn set_size(relid: Oid, rel: *mut pg_sys::RelOptInfo) -> Result<()> {
             set_index_size(index, rows);
         }
         Ok(())
+    }
+}
+
+/// The size of a table whose statistics know of no rows: it may have got some, or PostgreSQL's autovacuum has looked at the
+/// relation here, which is empty. What PostgreSQL takes for a table that was never analysed (`table_block_relation_estimate_size`).
+unsafe fn suppose_rows(relid: Oid, rel: *mut pg_sys::RelOptInfo) {
+    const PAGES: u32 = 10;
+    const PAGE_HEADER: u32 = 24;
+    const TUPLE_HEADER_AND_POINTER: i32 = 24 + 4;
+    unsafe {
+        let data = pg_sys::get_relation_data_width(relid, std::ptr::null_mut());
+        let of_page = (pg_sys::BLCKSZ - PAGE_HEADER) as i32 / (data + TUPLE_HEADER_AND_POINTER);
+        (*rel).pages = PAGES;
+        (*rel).tuples = f64::from(PAGES) * f64::from(of_page).max(1.0);
     }
 }
 

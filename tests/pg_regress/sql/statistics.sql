@@ -164,6 +164,14 @@ SELECT citus_relation_size('spread_upper_idx') > 0 AS of_an_index, shard_ext.tab
        citus_total_relation_size('spread', fail_on_error => false) > 0 AS lenient;
 SELECT shard_ext.table_size(NULL), citus_table_size(NULL), citus_relation_size(1), citus_total_relation_size('spread', NULL);
 
+-- an empty table may have got rows since it was analysed
+CREATE TABLE hollow (k int, v text);
+SELECT create_distributed_table('hollow', 'k');
+SELECT estimated('TABLE hollow') AS never_analysed \gset
+ANALYZE hollow;
+SELECT reltuples FROM pg_class WHERE relname = 'hollow';
+SELECT estimated('TABLE hollow') = :never_analysed AND :never_analysed > 100 AS supposed;
+
 SET client_min_messages = warning;
 REVOKE USAGE ON SCHEMA counted FROM counting_stranger;
 DROP ROLE counting_stranger;
