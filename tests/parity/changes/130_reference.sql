@@ -55,7 +55,7 @@ SELECT copies_differ('ref');
 UPDATE ref_bag SET v = v + 1 WHERE name = 'bag1';
 UPDATE ref_bag SET v = plus_one(v) WHERE ctid IN (SELECT ctid FROM ref_bag ORDER BY name, v, ctid LIMIT 4);
 UPDATE ref_bag SET v = c.v FROM c WHERE c.id = ref_bag.v;
-UPDATE ref_bag SET name = NULL WHERE ctid IN (SELECT ctid FROM ref_bag WHERE v = 2 ORDER BY ctid LIMIT 2) RETURNING v;
+UPDATE ref_bag SET name = NULL WHERE ctid IN (SELECT ctid FROM ref_bag WHERE v = 2 ORDER BY name, ctid LIMIT 2) RETURNING v;
 DELETE FROM ref_bag WHERE ctid IN (SELECT ctid FROM ref_bag WHERE v = 1 ORDER BY name, ctid LIMIT 2) RETURNING v;
 INSERT INTO ref_bag SELECT t, v FROM b WHERE id < 4;
 INSERT INTO ref_bag SELECT name, v FROM ref_bag;

@@ -128,6 +128,7 @@ DROP TABLE often, seldom;
 CREATE TABLE wide (k int, j int);
 -- only: distributed
 SELECT create_distributed_table('wide', 'k');
+INSERT INTO wide VALUES (0, 0);
 ANALYZE wide;
 INSERT INTO wide SELECT i, i FROM generate_series(1, 60000) i;
 SELECT count(*) FROM a JOIN wide ON a.n = wide.j;
