@@ -4,40 +4,20 @@
 // the macro of pgrx asks for features of its own
 #![allow(unexpected_cfgs)]
 
-use super::slots::is_alive;
+use super::slots::{Slot, Slots};
 use super::worker::in_transaction;
 use crate::remote::sessions;
 use crate::transaction::deadlocks::{self, Detector};
 use pgrx::prelude::*;
-use pgrx::{bgworkers::*, pg_shmem_init, pg_sys, PGRXSharedMemory, PgLwLock};
+use pgrx::{bgworkers::*, pg_shmem_init, pg_sys, PgLwLock};
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Databases that can have such a worker at the same time.
-const SLOTS: usize = 64;
-
-/// A database whose deadlocks are looked for: by a process, or (0) by one that was asked for and has not started yet.
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    database: u32,
-    pid: i32,
-    asked: pg_sys::TimestampTz,
-}
-
-#[derive(Clone, Copy)]
-struct Slots([Slot; SLOTS]);
-
-// SAFETY: plain numbers.
-unsafe impl PGRXSharedMemory for Slots {}
-
-impl Default for Slots {
-    fn default() -> Slots {
-        Slots([Slot::default(); SLOTS])
-    }
-}
-
+/// Databases whose deadlocks are looked for: by a process, or (0) by one that was asked for at the time that the state
+/// says, and has not started yet.
 // SAFETY: the name is a literal; the lock is initialised by `init` before any use.
-static DETECTORS: PgLwLock<Slots> = unsafe { PgLwLock::new(c"shard_ext_detectors") };
+static DETECTORS: PgLwLock<Slots<pg_sys::TimestampTz>> =
+    unsafe { PgLwLock::new(c"shard_ext_detectors") };
 
 pub fn init() {
     pg_shmem_init!(DETECTORS);
@@ -47,30 +27,25 @@ pub fn init() {
 /// A start that takes longer is tried again.
 const START: i64 = 1_000_000;
 
-impl Slot {
-    fn is_taken(&self, now: pg_sys::TimestampTz) -> bool {
-        is_alive(self.pid) || (self.pid == 0 && now - self.asked < START)
-    }
+fn is_taken(slot: &Slot<pg_sys::TimestampTz>, now: pg_sys::TimestampTz) -> bool {
+    slot.is_served() || (slot.pid == 0 && now - slot.state < START)
 }
 
 /// A session of this database suspects a deadlock, for the first time (`news`) or still.
 fn ask(news: bool) {
     // SAFETY: a variable, and the time.
     let (database, asked) = unsafe { (pg_sys::MyDatabaseId, pg_sys::GetCurrentTimestamp()) };
-    let slot = Slot {
-        database: database.to_u32(),
-        pid: 0,
-        asked,
-    };
     {
-        let mut slots = DETECTORS.exclusive();
-        let of_database = slots.0.iter().position(|s| s.database == slot.database);
-        let free = || slots.0.iter().position(|s| !s.is_taken(asked));
-        match of_database.or_else(free) {
-            Some(at) if !slots.0[at].is_taken(asked) => slots.0[at] = slot,
-            Some(at) if news && slots.0[at].pid != 0 => {
+        let mut detectors = DETECTORS.exclusive();
+        let slot = match detectors.of(database) {
+            Some(slot) => Some(slot),
+            None => detectors.find(|slot| !is_taken(slot, asked)),
+        };
+        match slot {
+            Some(slot) if !is_taken(slot, asked) => *slot = Slot::of(database, asked),
+            Some(slot) if news && slot.pid != 0 => {
                 // SAFETY: the handler of this signal sets the worker's latch.
-                unsafe { libc::kill(slots.0[at].pid, libc::SIGUSR1) };
+                unsafe { libc::kill(slot.pid, libc::SIGUSR1) };
                 return;
             }
             _ => return,
@@ -90,30 +65,16 @@ fn ask(news: bool) {
     }
 }
 
-/// This process takes the place of its database. False: another one has it.
-fn claim(database: pg_sys::Oid) -> bool {
-    let mut slots = DETECTORS.exclusive();
-    let of_database = |slot: &&mut Slot| slot.database == database.to_u32();
-    match slots.0.iter_mut().find(of_database) {
-        Some(slot) if !is_alive(slot.pid) => {
-            // SAFETY: reads a variable.
-            slot.pid = unsafe { pg_sys::MyProcPid };
-            true
-        }
-        _ => false,
-    }
-}
-
 #[pg_guard]
 unsafe extern "C-unwind" fn release(code: i32, _arg: pg_sys::Datum) {
-    let me = pg_sys::MyProcPid;
-    for slot in DETECTORS.exclusive().0.iter_mut().filter(|s| s.pid == me) {
-        slot.pid = 0;
-        slot.asked = 0;
-        if code != 0 {
-            // what has failed is not tried again at once
-            slot.asked = pg_sys::GetCurrentTimestamp();
-        }
+    if let Some(slot) = DETECTORS.exclusive().mine() {
+        // what has failed is not tried again at once
+        let asked = if code == 0 {
+            0
+        } else {
+            pg_sys::GetCurrentTimestamp()
+        };
+        *slot = Slot::of(slot.database(), asked);
     }
 }
 
@@ -126,7 +87,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub unsafe extern "C-unwind" fn shard_ext_deadlock_detector(database: pg_sys::Datum) {
     let database = pg_sys::Oid::from(database.value() as u32);
     super::take_signals();
-    if !claim(database) {
+    let claim = |slot: &mut Slot<_>| slot.claim(database);
+    if !DETECTORS.exclusive().of(database).is_some_and(claim) {
         return;
     }
     pg_sys::before_shmem_exit(Some(release), pg_sys::Datum::null());

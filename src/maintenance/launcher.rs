@@ -1,6 +1,6 @@
 //! Starts a worker in every database when the server starts (also after a crash), and new ones for those that fail.
 
-use super::{slots, worker};
+use super::{worker, workers};
 use pgrx::prelude::*;
 use pgrx::{bgworkers::*, pg_sys};
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub unsafe extern "C-unwind" fn shard_ext_launcher(_argument: pg_sys::Datum) {
     }
     while !super::is_stopped() {
         super::sleep(PAUSE);
-        let bereft = slots::bereft();
+        let bereft = workers::bereft();
         if bereft.is_empty() {
             continue;
         }
@@ -42,7 +42,7 @@ pub unsafe extern "C-unwind" fn shard_ext_launcher(_argument: pg_sys::Datum) {
             if existing.contains(&database) {
                 start(database);
             } else {
-                slots::forget(database);
+                workers::forget(database);
             }
         }
     }

@@ -9,6 +9,7 @@ mod detector;
 mod launcher;
 mod slots;
 mod worker;
+mod workers;
 
 use crate::pg::latch;
 use pgrx::pg_sys;
@@ -21,7 +22,7 @@ extern "C-unwind" {
 }
 
 pub fn init() {
-    slots::init();
+    workers::init();
     detector::init();
     launcher::register();
 }
@@ -30,7 +31,7 @@ pub fn init() {
 pub fn ensure_running() {
     // SAFETY: reads a variable.
     let database = unsafe { pg_sys::MyDatabaseId };
-    if slots::worker(database).is_none() {
+    if workers::worker(database).is_none() {
         worker::start(database);
     }
 }
@@ -40,12 +41,12 @@ pub fn ensure_running() {
 pub fn await_first_round(limit: Instant) {
     // SAFETY: reads a variable.
     let database = unsafe { pg_sys::MyDatabaseId };
-    if slots::worker(database).is_none() && !worker::start(database) {
+    if workers::worker(database).is_none() && !worker::start(database) {
         return;
     }
     let started = Instant::now() + START_TIME;
     while Instant::now() < limit {
-        match slots::has_looked(database) {
+        match workers::has_looked(database) {
             Some(true) => return,
             None if Instant::now() > started => return,
             _ => latch::pause(Duration::from_millis(1)),
@@ -60,7 +61,7 @@ const START_TIME: Duration = Duration::from_secs(1);
 pub fn wake_up() {
     // SAFETY: reads a variable.
     let database = unsafe { pg_sys::MyDatabaseId };
-    if let Some(pid) = slots::worker(database) {
+    if let Some(pid) = workers::worker(database) {
         // SAFETY: the handler of this signal sets the worker's latch.
         unsafe { libc::kill(pid, libc::SIGUSR1) };
     }
@@ -73,10 +74,10 @@ pub fn wake_up() {
 /// A parse tree of a utility statement.
 pub unsafe fn make_way(statement: *const pg_sys::Node) -> Option<pg_sys::Oid> {
     let database = database_of(statement)?;
-    let pid = slots::worker(database)?;
+    let pid = workers::worker(database)?;
     libc::kill(pid, libc::SIGTERM);
     let limit = Instant::now() + Duration::from_secs(5);
-    while slots::worker(database).is_some() && Instant::now() < limit {
+    while workers::worker(database).is_some() && Instant::now() < limit {
         pgrx::check_for_interrupts!();
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -87,7 +88,7 @@ pub unsafe fn make_way(statement: *const pg_sys::Node) -> Option<pg_sys::Oid> {
 pub fn start_again(database: pg_sys::Oid) {
     // SAFETY: a look-up.
     let exists = unsafe { !pg_sys::get_database_name(database).is_null() };
-    if exists && slots::worker(database).is_none() {
+    if exists && workers::worker(database).is_none() {
         worker::start(database);
     }
 }

@@ -1,126 +1,81 @@
-//! Which background workers run or should run, in shared memory.
+//! Which processes serve which databases: a table in shared memory for each kind of background worker.
 
-// the macro of pgrx asks for features of its own
-#![allow(unexpected_cfgs)]
+use pgrx::pg_sys;
+use pgrx::PGRXSharedMemory;
 
-use pgrx::prelude::*;
-use pgrx::{pg_shmem_init, PGRXSharedMemory, PgLwLock};
-
-/// More databases with the extension than this have no worker.
+/// More databases than this have no worker of a kind.
 const SLOTS: usize = 64;
 
-/// A database that should have a worker, and the worker's process id, 0 or dead when it has failed.
+/// A database, and the process that serves it: 0 or dead when none does. `state` is what else is known of them.
 #[derive(Clone, Copy, Default)]
-struct Slot {
+pub struct Slot<T> {
     database: u32,
-    pid: i32,
-    /// The worker has looked after all nodes.
-    looked: bool,
+    pub pid: i32,
+    pub state: T,
 }
 
 #[derive(Clone, Copy)]
-pub struct Slots([Slot; SLOTS]);
+pub struct Slots<T>([Slot<T>; SLOTS]);
 
-// SAFETY: plain numbers.
-unsafe impl PGRXSharedMemory for Slots {}
+// SAFETY: plain numbers, beside what may be shared.
+unsafe impl<T: PGRXSharedMemory> PGRXSharedMemory for Slots<T> {}
 
-impl Default for Slots {
-    fn default() -> Slots {
+impl<T: Copy + Default> Default for Slots<T> {
+    fn default() -> Slots<T> {
         Slots([Slot::default(); SLOTS])
     }
 }
 
-// SAFETY: the name is a literal; the lock is initialised by `init` before any use.
-static WORKERS: PgLwLock<Slots> = unsafe { PgLwLock::new(c"shard_ext_workers") };
-
-pub fn init() {
-    pg_shmem_init!(WORKERS);
-}
-
-/// This process becomes the worker of its database. False: there is one already, or no room.
-pub fn claim(database: pg_sys::Oid) -> bool {
-    let database = database.to_u32();
-    let mut slots = WORKERS.exclusive();
-    let place = |slots: &Slots, database| slots.0.iter().position(|s| s.database == database);
-    let Some(at) = place(&slots, database).or_else(|| place(&slots, 0)) else {
-        return false;
-    };
-    if is_alive(slots.0[at].pid) {
-        return false;
+impl<T: Default> Slot<T> {
+    /// For a database that nobody serves yet.
+    pub fn of(database: pg_sys::Oid, state: T) -> Slot<T> {
+        Slot {
+            database: database.to_u32(),
+            pid: 0,
+            state,
+        }
     }
-    slots.0[at] = Slot {
-        database,
+
+    /// `InvalidOid`: the slot is free.
+    pub fn database(&self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.database)
+    }
+
+    pub fn is_served(&self) -> bool {
+        // SAFETY: signal 0 only asks.
+        self.pid != 0 && unsafe { libc::kill(self.pid, 0) } == 0
+    }
+
+    /// This process serves the database from now on. False: another one does.
+    pub fn claim(&mut self, database: pg_sys::Oid) -> bool {
+        if self.is_served() {
+            return false;
+        }
+        *self = Slot::of(database, T::default());
         // SAFETY: reads a variable.
-        pid: unsafe { pg_sys::MyProcPid },
-        looked: false,
-    };
-    true
-}
-
-/// The process is no worker any more. `failed`: its database still needs one.
-pub fn release(failed: bool) {
-    // SAFETY: reads a variable.
-    let me = unsafe { pg_sys::MyProcPid };
-    for slot in &mut WORKERS.exclusive().0 {
-        if slot.pid == me {
-            slot.pid = 0;
-            if !failed {
-                slot.database = 0;
-            }
-        }
+        self.pid = unsafe { pg_sys::MyProcPid };
+        true
     }
 }
 
-/// The worker of a database, if it runs.
-pub fn worker(database: pg_sys::Oid) -> Option<i32> {
-    running(database).map(|slot| slot.pid)
-}
-
-fn running(database: pg_sys::Oid) -> Option<Slot> {
-    let database = database.to_u32();
-    let slots = WORKERS.share();
-    let mut slots = slots.0.iter();
-    slots
-        .find(|slot| slot.database == database && is_alive(slot.pid))
-        .copied()
-}
-
-/// This worker has looked after all nodes of its database.
-pub fn looked() {
-    // SAFETY: reads a variable.
-    let me = unsafe { pg_sys::MyProcPid };
-    for slot in &mut WORKERS.exclusive().0 {
-        slot.looked |= slot.pid == me;
+impl<T: Default> Slots<T> {
+    pub fn iter(&self) -> impl Iterator<Item = &Slot<T>> {
+        self.0.iter()
     }
-}
 
-/// Has the worker of a database looked after all nodes? None: there is no worker.
-pub fn has_looked(database: pg_sys::Oid) -> Option<bool> {
-    running(database).map(|slot| slot.looked)
-}
-
-/// The databases whose workers have failed.
-pub fn bereft() -> Vec<pg_sys::Oid> {
-    WORKERS
-        .share()
-        .0
-        .iter()
-        .filter(|slot| slot.database != 0 && !is_alive(slot.pid))
-        .map(|slot| pg_sys::Oid::from(slot.database))
-        .collect()
-}
-
-/// The database is no more.
-pub fn forget(database: pg_sys::Oid) {
-    let database = database.to_u32();
-    for slot in &mut WORKERS.exclusive().0 {
-        if slot.database == database && !is_alive(slot.pid) {
-            *slot = Slot::default();
-        }
+    pub fn find(&mut self, is: impl Fn(&Slot<T>) -> bool) -> Option<&mut Slot<T>> {
+        self.0.iter_mut().find(|slot| is(slot))
     }
-}
 
-pub fn is_alive(pid: i32) -> bool {
-    // SAFETY: signal 0 only asks.
-    pid != 0 && unsafe { libc::kill(pid, 0) } == 0
+    /// The slot of a database.
+    pub fn of(&mut self, database: pg_sys::Oid) -> Option<&mut Slot<T>> {
+        self.find(|slot| slot.database() == database)
+    }
+
+    /// The slot of this process.
+    pub fn mine(&mut self) -> Option<&mut Slot<T>> {
+        // SAFETY: reads a variable.
+        let me = unsafe { pg_sys::MyProcPid };
+        self.find(|slot| slot.pid == me)
+    }
 }

@@ -1,6 +1,6 @@
 //! The background worker of one database: runs recovery now and then, and when it is woken up; keeps statistics up to date.
 
-use super::slots;
+use super::workers;
 use crate::catalog::{self, NodeId};
 use crate::settings;
 use crate::statistics;
@@ -30,7 +30,7 @@ pub fn start(database: pg_sys::Oid) -> bool {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn at_exit(code: i32, _arg: pg_sys::Datum) {
-    slots::release(code != 0);
+    workers::release(code != 0);
 }
 
 /// Entry point; the argument is the database's oid. Ends normally when another worker is there or the extension is not;
@@ -40,7 +40,7 @@ unsafe extern "C-unwind" fn at_exit(code: i32, _arg: pg_sys::Datum) {
 pub unsafe extern "C-unwind" fn shard_ext_maintenance(database: pg_sys::Datum) {
     let database = pg_sys::Oid::from(database.value() as u32);
     super::take_signals();
-    if !slots::claim(database) {
+    if !workers::claim(database) {
         return;
     }
     pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::null());
@@ -52,7 +52,7 @@ pub unsafe extern "C-unwind" fn shard_ext_maintenance(database: pg_sys::Datum) {
         let Some(all_done) = round(&mut unreachable) else {
             return;
         };
-        slots::looked();
+        workers::looked();
         let mut pause = if all_done {
             settings::recovery_interval()
         } else {
