@@ -33,13 +33,33 @@ pub type Shared = Rc<RefCell<Connection>>;
 
 /// What was sent and is not answered yet.
 enum Item {
-    /// BEGIN, SAVEPOINT, settings, COMMIT: no rows wanted.
-    Command(Cow<'static, str>),
+    Command(Command),
     Prepare(CString),
     Query(Rc<Answer>),
     Sync,
     /// A text of one or more statements, outside pipeline mode; it ends when the node is ready again.
     Simple(Rc<Answer>),
+}
+
+/// What the extension itself says to a node: no rows wanted.
+enum Command {
+    /// Gives the connection settings of the session.
+    Settings(String),
+    /// BEGIN, SAVEPOINT, COMMIT.
+    Plain(Cow<'static, str>),
+}
+
+impl Command {
+    fn plain(sql: impl Into<Cow<'static, str>>) -> Command {
+        Command::Plain(sql.into())
+    }
+
+    fn sql(&self) -> &str {
+        match self {
+            Command::Settings(sql) => sql,
+            Command::Plain(sql) => sql,
+        }
+    }
 }
 
 /// How far `advance` came.

@@ -1,7 +1,7 @@
 //! The node's part in the transaction.
 
 use super::send::guard;
-use super::Connection;
+use super::{Command, Connection};
 use crate::error::{sqlstate, Error};
 use pgrx::pg_sys;
 
@@ -25,8 +25,12 @@ impl Connection {
         }
         if self.lost.is_none() {
             let _ = self.enter_pipeline()
-                && self.send_command(format!("ROLLBACK TO SAVEPOINT s{subtransaction}").into())
-                && self.send_command(format!("RELEASE SAVEPOINT s{subtransaction}").into())
+                && self.send_command(Command::plain(format!(
+                    "ROLLBACK TO SAVEPOINT s{subtransaction}"
+                )))
+                && self.send_command(Command::plain(format!(
+                    "RELEASE SAVEPOINT s{subtransaction}"
+                )))
                 && self.send_sync();
         }
     }

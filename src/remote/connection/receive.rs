@@ -1,6 +1,6 @@
 //! Receiving: one step at a time, as far as the input goes.
 
-use super::{Connection, Item, Step};
+use super::{Command, Connection, Item, Step};
 use crate::error::{sqlstate, Error};
 use crate::remote::libpq::{field, CopyOut, PgResult, ResultStatus};
 use crate::remote::remote_error;
@@ -277,25 +277,19 @@ impl Connection {
             _ => None,
         });
         let sql = match (self.queue.front(), following) {
-            (Some(Item::Command(sql)), _) => sql,
+            (Some(Item::Command(command)), _) => command.sql(),
             (_, Some(sql)) => sql,
             _ => "",
         };
         let error =
             remote_error::of_result(result).context(remote_error::context(&self.node_name, sql));
         match self.queue.front() {
-            Some(Item::Command(sql)) if is_settings(sql) && error.fields().hint.is_none() => error
-                .hint(
+            Some(Item::Command(Command::Settings(_))) if error.fields().hint.is_none() => error.hint(
                 "Nodes get the settings of the session. Make the value valid there, too, or RESET the setting here.",
             ),
             _ => error,
         }
     }
-}
-
-/// No other command is a SELECT.
-fn is_settings(sql: &str) -> bool {
-    sql.starts_with("SELECT ")
 }
 
 /// Length of the header of a binary COPY: signature, flags, and an extension whose length is told.

@@ -1,6 +1,6 @@
 //! Sending: requests and commands, with what must come before them.
 
-use super::{Connection, Item, Participation};
+use super::{Command, Connection, Item, Participation};
 use crate::remote::answer::Answer;
 use crate::remote::libpq::WireParams;
 use crate::remote::prepared::Lookup;
@@ -52,15 +52,15 @@ impl Connection {
                 prefix.extend(self.guard());
             }
         } else if !self.settings_are_current(row_security) {
-            prefix.push(self.follow_settings(row_security).into());
+            prefix.push(self.follow_settings(row_security));
         }
         if let [answer] = answers {
             if answer.bulk && !writes && self.queue.is_empty() {
                 return self.send_bulk(answer.clone(), prefix);
             }
         }
-        for sql in prefix {
-            if !self.send_command(sql) {
+        for command in prefix {
+            if !self.send_command(command) {
                 return self.sending_failed(answers);
             }
         }
@@ -80,8 +80,9 @@ impl Connection {
         self.begin_flight();
         let mut text = String::new();
         let row_security = self.row_security(&[]);
-        for sql in self.transaction_prefix(answer.access == Access::Write, false, row_security) {
-            text.push_str(&sql);
+        for command in self.transaction_prefix(answer.access == Access::Write, false, row_security)
+        {
+            text.push_str(command.sql());
             text.push_str(";\n");
         }
         text.push_str(&answer.statement.sql);
@@ -94,12 +95,12 @@ impl Connection {
     }
 
     /// Sends a query as COPY. What must come before it goes by pipeline, so the query waits for its end.
-    fn send_bulk(&mut self, answer: Rc<Answer>, prefix: Vec<Cow<'static, str>>) -> bool {
+    fn send_bulk(&mut self, answer: Rc<Answer>, prefix: Vec<Command>) -> bool {
         if prefix.is_empty() {
             return self.send_copy(answer);
         }
         self.again.push(answer);
-        prefix.into_iter().all(|sql| self.send_command(sql)) && self.send_sync()
+        prefix.into_iter().all(|command| self.send_command(command)) && self.send_sync()
     }
 
     /// Sends a query as COPY TO STDOUT. Only when idle.
@@ -122,7 +123,7 @@ impl Connection {
 
     /// Sends a command in a segment of its own, for instance COMMIT.
     pub fn send_alone(&mut self, sql: impl Into<Cow<'static, str>>) -> bool {
-        self.enter_pipeline() && self.send_command(sql.into()) && self.send_sync()
+        self.enter_pipeline() && self.send_command(Command::plain(sql)) && self.send_sync()
     }
 
     pub(super) fn begin_flight(&mut self) {
@@ -167,11 +168,11 @@ impl Connection {
     }
 
     /// The statement that gives the connection the session's settings; they count as given.
-    fn follow_settings(&mut self, row_security: bool) -> String {
+    fn follow_settings(&mut self, row_security: bool) -> Command {
         let settings = Settings::current(row_security);
         let sql = settings.sql(self.settings.as_ref());
         self.settings = Some(settings);
-        sql
+        Command::Settings(sql)
     }
 
     /// What makes the node's transaction equal to ours: BEGIN, savepoints, settings. `reads`: what follows only reads, so
@@ -181,11 +182,11 @@ impl Connection {
         writes: bool,
         reads: bool,
         row_security: bool,
-    ) -> Vec<Cow<'static, str>> {
+    ) -> Vec<Command> {
         let mut prefix = Vec::new();
         let current = self.settings_are_current(row_security);
         let participation = self.participation.get_or_insert_with(|| {
-            prefix.push(scope::begin());
+            prefix.push(Command::Plain(scope::begin()));
             Participation {
                 savepoints: Vec::new(),
                 wrote: false,
@@ -205,14 +206,14 @@ impl Connection {
             let same_savepoints = same == open.len() && same == participation.savepoints.len();
             if participation.guarded && !(reads && same_savepoints) {
                 participation.guarded = false;
-                prefix.push(concat!("RELEASE SAVEPOINT ", guard!()).into());
+                prefix.push(Command::plain(concat!("RELEASE SAVEPOINT ", guard!())));
             }
             if let Some(committed) = participation.savepoints.get(same) {
-                prefix.push(format!("RELEASE SAVEPOINT s{committed}").into());
+                prefix.push(Command::plain(format!("RELEASE SAVEPOINT s{committed}")));
                 participation.savepoints.truncate(same);
             }
             for id in &open[same..] {
-                prefix.push(format!("SAVEPOINT s{id}").into());
+                prefix.push(Command::plain(format!("SAVEPOINT s{id}")));
                 participation.savepoints.push(*id);
             }
         });
@@ -220,26 +221,28 @@ impl Connection {
             participation
                 .settings_before
                 .get_or_insert_with(|| self.settings.clone());
-            prefix.push(self.follow_settings(row_security).into());
+            prefix.push(self.follow_settings(row_security));
         }
         prefix
     }
 
     /// A savepoint before reads that someone may stop reading, where the transaction on the node must survive that.
-    fn guard(&mut self) -> Option<Cow<'static, str>> {
+    fn guard(&mut self) -> Option<Command> {
         let participation = self.participation.as_mut()?;
         let must_survive = participation.is_needed() || !scope::has_snapshot_per_statement();
         if participation.guarded || !must_survive {
             return None;
         }
         participation.guarded = true;
-        Some(concat!("SAVEPOINT ", guard!()).into())
+        Some(Command::plain(concat!("SAVEPOINT ", guard!())))
     }
 
-    pub(super) fn send_command(&mut self, sql: Cow<'static, str>) -> bool {
+    pub(super) fn send_command(&mut self, command: Command) -> bool {
         let none = WireParams::default();
-        let sent = self.pg.send_query(&c_text(&sql), &[], &none, false);
-        self.queue.push_back(Item::Command(sql));
+        let sent = self
+            .pg
+            .send_query(&c_text(command.sql()), &[], &none, false);
+        self.queue.push_back(Item::Command(command));
         if !sent {
             self.note_loss(None);
         }
@@ -266,7 +269,7 @@ impl Connection {
                 Lookup::New(index, forgotten) => {
                     if let Some(name) = forgotten {
                         let sql = format!("DEALLOCATE {}", name.to_string_lossy());
-                        if !self.send_command(sql.into()) {
+                        if !self.send_command(Command::plain(sql)) {
                             return false;
                         }
                     }
