@@ -474,8 +474,10 @@ impl Insert {
 
     /// Copies the rest of what a scan below gives as it comes, where that is possible.
     unsafe fn copy_raw(&mut self, node: *mut pg_sys::CustomScanState) -> Result<bool> {
-        let binary = self.copy.as_ref().is_some_and(ShardCopy::is_binary);
-        if !binary || self.lists.is_some() || self.rest.is_some() {
+        let Some(copy) = &self.copy else {
+            return Ok(false);
+        };
+        if self.lists.is_some() || self.rest.is_some() {
             return Ok(false);
         }
         unsafe {
@@ -487,7 +489,7 @@ impl Insert {
                 let column = &columns[index];
                 (column.source, Oid::from(column.value))
             });
-            let Some(mut raw) = RawRows::of(child, sources, key) else {
+            let Some(mut raw) = RawRows::of(child, copy, sources, key) else {
                 return Ok(false);
             };
             loop {

@@ -186,10 +186,7 @@ impl Move {
             let mut copy = ShardCopy::new(self.colocation.groups.len(), &types, Access::Read);
             let sources = self.plan.columns.iter().map(|column| column.source);
             let key = Some((self.plan.key, Oid::from(self.plan.key_type)));
-            let mut raw = copy
-                .is_binary()
-                .then(|| RawRows::of(child, sources, key))
-                .flatten();
+            let mut raw = RawRows::of(child, &copy, sources, key);
             loop {
                 let group = if let Some(raw) = &mut raw {
                     let Some(row) = raw.next(memory)? else {

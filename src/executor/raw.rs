@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::executor::decode::Decoder;
 use crate::executor::scan::{self, Scan};
+use crate::executor::shard_copy::ShardCopy;
 use crate::pg::{list, node};
 use crate::remote::Row;
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
@@ -37,13 +38,14 @@ impl RawRow<'_> {
 }
 
 impl<'a> RawRows<'a> {
-    /// The rows of a plan, if it only hands on what a scan receives. `wanted`: the numbers of its columns that are needed;
-    /// `key`: the one that says where a row goes, and its type.
+    /// The rows of a plan, if it only hands on what a scan receives, for a copy that sends them on. `wanted`: the numbers of
+    /// its columns that are needed; `key`: the one that says where a row goes, and its type.
     ///
     /// # Safety
     /// `plan` is a valid plan state that is asked for rows in no other way from now on.
     pub unsafe fn of(
         plan: *mut pg_sys::PlanState,
+        copy: &ShardCopy,
         wanted: impl Iterator<Item = usize>,
         key: Option<(usize, Oid)>,
     ) -> Option<RawRows<'a>> {
@@ -58,7 +60,7 @@ impl<'a> RawRows<'a> {
                 plan = (*plan.cast::<pg_sys::SubqueryScanState>()).subplan;
             }
             let scan = scan::of_state(plan)?;
-            if !hands_on(plan) || !scan.is_raw() {
+            if !hands_on(plan) || !scan.is_raw() || !copy.is_binary() {
                 return None;
             }
             if !(*plan).ps_ProjInfo.is_null() {
