@@ -11,7 +11,7 @@ use crate::pg::{expr, list, node, types};
 use crate::planner::apply::{self, Assigned};
 use crate::planner::insert::{passing, row_checks};
 use crate::planner::plan::{Action, CheckKind, Command, ModifyPlan, Repeats, RowCheck};
-use crate::planner::pull::{self, MultipleAssignments, NewRow, Target};
+use crate::planner::pull::{self, MultipleAssignments, NewRow, Pulled, Target};
 use crate::planner::reading::{self, Reading};
 use crate::planner::{leaf, Planner};
 use pgrx::pg_sys::{self, CmdType, JoinType, Node, NodeTag, PlannedStmt, Query, RTEKind, WCOKind};
@@ -58,14 +58,12 @@ pub unsafe fn plan(
         target.note_policies();
         leaf::give_row_identity();
         leaf::lock_optional_rows();
-        let (read, plan) = read(query, target)?;
-        let planned = super::plan_select(read, standard)?;
-        drop(session);
-        pull::above(query, planned, plan, None)
+        let pulled = read(query, target)?;
+        pull::plan_pulled(session, query, pulled, standard)
     }
 }
 
-unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyPlan)> {
+unsafe fn read(query: *mut Query, target: Target) -> Result<Pulled> {
     unsafe {
         let mut clauses = clauses(query);
         let mut reading = joined(query, &target, &clauses);
@@ -192,7 +190,11 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<(*mut Query, ModifyP
             part: None,
             reason: "MERGE chooses for each row what happens to it".into(),
         };
-        Ok((top, plan))
+        Ok(Pulled {
+            rows: top,
+            plan,
+            returning: None,
+        })
     }
 }
 

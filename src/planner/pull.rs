@@ -113,9 +113,7 @@ pub unsafe fn plan(
         let session = leaf::Session::share(query);
         let pulled = prepare(query, table, reason)?;
         leaf::give_row_identity();
-        let planned = super::plan_select(pulled.rows, standard)?;
-        drop(session);
-        above(query, planned, pulled.plan, pulled.returning)
+        plan_pulled(session, query, pulled, standard)
     }
 }
 
@@ -171,24 +169,26 @@ unsafe fn picked(query: *mut Query, target: &Target) -> Result<(*mut Query, Opti
     }
 }
 
-/// Puts the changing node above the plan that reads.
+/// Plans the query that reads the rows, and puts the node that changes them above it.
 ///
 /// # Safety
-/// `planned` is the plan of the reading query of `query`.
-pub unsafe fn above(
+/// `pulled` was made of `query`, in this session.
+pub unsafe fn plan_pulled(
+    session: leaf::Session,
     query: *mut Query,
-    planned: *mut PlannedStmt,
-    plan: ModifyPlan,
-    returning: Option<*mut pg_sys::List>,
+    pulled: Pulled,
+    standard: Planner,
 ) -> Result<*mut PlannedStmt> {
     unsafe {
+        let planned = super::plan_select(pulled.rows, standard)?;
+        drop(session);
         let below = (*planned).planTree;
         let columns: Vec<_> = list::iter::<pg_sys::TargetEntry>((*below).targetlist)
             .map(|entry| expr::signature((*entry).expr.cast()))
             .collect();
         let names = (1..=columns.len()).map(|n| format!("c{n}")).collect();
-        let scan = statement::scan_over(planned, &columns, names, returning);
-        (*scan).custom_private = plan.to_private()?;
+        let scan = statement::scan_over(planned, &columns, names, pulled.returning);
+        (*scan).custom_private = pulled.plan.to_private()?;
         (*scan).methods = crate::executor::modify_methods();
         (*planned).commandType = (*query).commandType;
         (*planned).hasReturning = !(*query).returningList.is_null();

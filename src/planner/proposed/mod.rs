@@ -100,9 +100,7 @@ pub unsafe fn plan(
     unsafe {
         let session = leaf::Session::share(query);
         let pulled = prepare(query, table, reason)?;
-        let planned = super::plan_select(pulled.rows, standard)?;
-        drop(session);
-        pull::above(query, planned, pulled.plan, pulled.returning)
+        pull::plan_pulled(session, query, pulled, standard)
     }
 }
 
