@@ -121,6 +121,17 @@ impl Cluster {
             .sum()
     }
 
+    /// Waits for the coordinator to decide to commit what is prepared.
+    pub fn wait_until_decided(&self) {
+        let mut observer = self.connect();
+        wait_for("the decision", || {
+            one::<i64>(
+                &mut observer,
+                "SELECT count(*) FROM shard_ext.commit_record",
+            ) > 0
+        });
+    }
+
     /// Waits for the background worker to finish every prepared transaction.
     pub fn wait_until_recovered(&self) {
         wait_for("prepared transactions to be finished", || {

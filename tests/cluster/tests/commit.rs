@@ -39,13 +39,7 @@ fn commit_while(
     let committer = std::thread::spawn(move || commit_with(&mut client, &crash_point));
     wait_for("both workers to be prepared", || cluster.prepared() == 2);
     if point == "after_local_commit" {
-        let mut observer = cluster.connect();
-        wait_for("the decision", || {
-            one::<i64>(
-                &mut observer,
-                "SELECT count(*) FROM shard_ext.commit_record",
-            ) > 0
-        });
+        cluster.wait_until_decided();
     }
     meanwhile();
     committer.join().expect("the committing thread")

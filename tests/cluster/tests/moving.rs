@@ -179,13 +179,7 @@ fn rows_on_the_way_to_a_node_that_is_lost_are_not_missed() {
         let mover =
             std::thread::spawn(move || move_all(&mut client, "after_local_commit:sleep:1000"));
         wait_for("the moves to be prepared", || cluster.prepared() == 2);
-        let mut observer = cluster.connect();
-        wait_for("the decision", || {
-            one::<i64>(
-                &mut observer,
-                "SELECT count(*) FROM shard_ext.commit_record",
-            ) > 0
-        });
+        cluster.wait_until_decided();
         lost.stop(Stop::Kill);
         assert!(mover.join().unwrap());
         lost.start();
