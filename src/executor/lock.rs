@@ -6,6 +6,7 @@
 use crate::catalog::{self, Colocation};
 use crate::error::{sqlstate, Error, Result};
 use crate::executor::explain::Explainer;
+use crate::executor::kept::Kept;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::{scan, task};
 use crate::pg::{list, types};
@@ -56,8 +57,7 @@ struct Lock {
     colocations: Vec<Rc<Colocation>>,
     exprs: Vec<*mut pg_sys::ExprState>,
     /// Locked rows, to be passed on.
-    store: *mut pg_sys::Tuplestorestate,
-    stored: *mut pg_sys::TupleTableSlot,
+    locked: Option<Kept>,
     filled: bool,
     /// Per relation: the versions that are locked, or (false) that SKIP LOCKED leaves out.
     known: Vec<HashMap<Place, bool>>,
@@ -95,13 +95,10 @@ unsafe extern "C-unwind" fn begin(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child and the store were made by this node.
+    // SAFETY: the child and the rows were made by this node.
     unsafe {
-        if let Some(lock) = body::<Lock>(node) {
-            if !lock.store.is_null() {
-                pg_sys::tuplestore_end(lock.store);
-                lock.store = std::ptr::null_mut();
-            }
+        if let Some(locked) = body::<Lock>(node).and_then(|lock| lock.locked.take()) {
+            locked.end();
         }
         state::end_child(node)
     }
@@ -117,7 +114,7 @@ unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
         }
         if let Some(lock) = body::<Lock>(node) {
             if lock.filled && (*child).chgParam.is_null() {
-                pg_sys::tuplestore_rescan(lock.store);
+                lock.locked(node).rewind();
             } else if lock.filled {
                 lock.filled = false;
             }
@@ -160,18 +157,12 @@ impl Lock {
             let exprs = list::iter::<pg_sys::Expr>((*scan).custom_exprs)
                 .map(|expr| pg_sys::ExecInitExpr(expr, &raw mut (*node).ss.ps))
                 .collect();
-            let stored = pg_sys::ExecInitExtraTupleSlot(
-                (*node).ss.ps.state,
-                (*(*node).ss.ss_ScanTupleSlot).tts_tupleDescriptor,
-                &raw const pg_sys::TTSOpsMinimalTuple,
-            );
             Ok(Lock {
                 known: plan.relations.iter().map(|_| HashMap::new()).collect(),
                 plan,
                 colocations,
                 exprs,
-                store: std::ptr::null_mut(),
-                stored,
+                locked: None,
                 filled: false,
                 readings: 0,
                 hidden: Vec::new(),
@@ -190,12 +181,17 @@ impl Lock {
                 self.fill(node)?;
                 self.filled = true;
             }
-            if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
-                return Ok(());
+            let row = self.locked(node).next();
+            if !row.is_null() {
+                state::copy_into_virtual(row, slot);
             }
-            state::copy_into_virtual(self.stored, slot);
             Ok(())
         }
+    }
+
+    unsafe fn locked(&mut self, node: *mut pg_sys::CustomScanState) -> &Kept {
+        self.locked
+            .get_or_insert_with(|| unsafe { Kept::for_scan(node) })
     }
 
     /// Rows that LIMIT and OFFSET take together; None: all.
@@ -293,16 +289,7 @@ impl Lock {
     }
 
     unsafe fn clear(&mut self, node: *mut pg_sys::CustomScanState) {
-        unsafe {
-            if self.store.is_null() {
-                let memory = (*(*node).ss.ps.state).es_query_cxt;
-                let old = pg_sys::MemoryContextSwitchTo(memory);
-                self.store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
-                pg_sys::MemoryContextSwitchTo(old);
-            } else {
-                pg_sys::tuplestore_clear(self.store);
-            }
-        }
+        unsafe { self.locked(node).clear() };
         self.forget();
     }
 
@@ -364,10 +351,7 @@ impl Lock {
                 for candidate in batch {
                     match self.verdict(&candidate) {
                         Verdict::Locked => {
-                            let slot = self.stored;
-                            pg_sys::ExecStoreMinimalTuple(candidate.tuple, slot, true);
-                            pg_sys::tuplestore_puttupleslot(self.store, slot);
-                            pg_sys::ExecClearTuple(slot);
+                            self.locked(node).take(candidate.tuple);
                             taken += 1;
                             continue;
                         }

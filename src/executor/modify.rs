@@ -9,6 +9,7 @@ use crate::executor::checks::{self, Constraints};
 use crate::executor::encode::{self, ArrayBuilder, Arrays, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::find::{self, Find};
+use crate::executor::kept::{Kept, Reader};
 use crate::executor::lock::ctid_of_text;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
@@ -71,12 +72,9 @@ pub struct Modify {
     colocation: Rc<Colocation>,
     /// Per action: of its statement in place, and of its INSERT.
     encoders: Vec<[Vec<Encoder>; 2]>,
-    /// The rows that are changed.
-    store: *mut pg_sys::Tuplestorestate,
-    stored: *mut pg_sys::TupleTableSlot,
-    /// The place in the store of the rows that are handed on.
-    given: i32,
-    was_read: bool,
+    /// The rows that are changed, once they were read, and who hands them on.
+    rows: Option<Kept>,
+    given: Option<Reader>,
     /// Rows that were read to be changed, or have come of that: none is changed twice.
     seen: Places,
     /// Of rows that an INSERT with ON CONFLICT proposes: the numbers of those that may not have been inserted, and the places
@@ -132,18 +130,15 @@ unsafe extern "C-unwind" fn begin(
     flags: i32,
 ) {
     // SAFETY: called by ExecInitCustomScan.
-    unsafe { state::begin_above(node, estate, flags, |scan| Modify::new(node, scan)) }
+    unsafe { state::begin_above(node, estate, flags, |scan| Modify::new(scan)) }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child and the store were made by this node.
+    // SAFETY: the child and the rows were made by this node.
     unsafe {
-        if let Some(modify) = body::<Modify>(node) {
-            if !modify.store.is_null() {
-                pg_sys::tuplestore_end(modify.store);
-                modify.store = std::ptr::null_mut();
-            }
+        if let Some(rows) = body::<Modify>(node).and_then(|modify| modify.rows.take()) {
+            rows.end();
         }
         state::end_child(node)
     }
@@ -155,10 +150,8 @@ unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
     unsafe {
         match body::<Modify>(node) {
             Some(modify) if modify.plan.part.is_some() => {
-                if modify.was_read {
-                    pg_sys::tuplestore_select_read_pointer(modify.store, modify.given);
-                    pg_sys::tuplestore_rescan(modify.store);
-                    pg_sys::tuplestore_select_read_pointer(modify.store, 0);
+                if let Some(given) = &modify.given {
+                    given.rewind();
                 }
             }
             _ => state::never_again(node),
@@ -181,10 +174,7 @@ unsafe extern "C-unwind" fn explain_modify(
 }
 
 impl Modify {
-    unsafe fn new(
-        node: *mut pg_sys::CustomScanState,
-        scan: *mut pg_sys::CustomScan,
-    ) -> Result<Modify> {
+    unsafe fn new(scan: *mut pg_sys::CustomScan) -> Result<Modify> {
         unsafe {
             let plan = ModifyPlan::from_private((*scan).custom_private)?;
             let colocation = catalog::colocation(plan.colocation)?;
@@ -196,20 +186,12 @@ impl Modify {
                 .iter()
                 .map(|action| [encoders(&action.in_place), encoders(&action.insert)])
                 .collect();
-            let estate = (*node).ss.ps.state;
-            let stored = pg_sys::ExecInitExtraTupleSlot(
-                estate,
-                (*(*node).ss.ss_ScanTupleSlot).tts_tupleDescriptor,
-                &raw const pg_sys::TTSOpsMinimalTuple,
-            );
             Ok(Modify {
                 plan,
                 colocation,
                 encoders,
-                store: std::ptr::null_mut(),
-                stored,
-                given: 0,
-                was_read: false,
+                rows: None,
+                given: None,
                 seen: Places::default(),
                 missed: HashSet::new(),
                 inserted: Vec::new(),
@@ -258,11 +240,12 @@ impl Modify {
                     return Ok(());
                 }
             }
-            pg_sys::tuplestore_select_read_pointer(self.store, self.given);
-            if pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
-                state::copy_into_virtual(self.stored, slot);
+            if let Some(given) = &self.given {
+                let row = given.next();
+                if !row.is_null() {
+                    state::copy_into_virtual(row, slot);
+                }
             }
-            pg_sys::tuplestore_select_read_pointer(self.store, 0);
             Ok(())
         }
     }
@@ -272,11 +255,15 @@ impl Modify {
     /// # Safety
     /// `node` is this node's state.
     pub unsafe fn read_first(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
-        if self.was_read {
-            return Ok(());
+        if self.rows.is_none() {
+            unsafe {
+                let rows = Kept::for_scan(node);
+                self.given = Some(rows.reader());
+                self.read(node, &rows)?;
+                self.rows = Some(rows);
+            }
         }
-        self.was_read = true;
-        unsafe { self.read(node) }
+        Ok(())
     }
 
     /// Changes the rows, if that was not done yet.
@@ -298,31 +285,15 @@ impl Modify {
             }
             if self.plan.part.is_none() {
                 // Also those that a foreign key of the table to itself takes away before their own turn comes.
-                let changed = pg_sys::tuplestore_tuple_count(self.store);
-                (*(*node).ss.ps.state).es_processed += changed as u64;
+                let changed = self.rows.as_ref().map_or(0, |rows| rows.len());
+                (*(*node).ss.ps.state).es_processed += changed;
             }
             Ok(())
         }
     }
 
     /// Reads all rows and keeps those that are changed, each once.
-    unsafe fn read(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
-        unsafe {
-            let estate = (*node).ss.ps.state;
-            let old = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
-            self.store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
-            let rewind = pg_sys::EXEC_FLAG_REWIND as i32;
-            self.given = pg_sys::tuplestore_alloc_read_pointer(self.store, rewind);
-            pg_sys::MemoryContextSwitchTo(old);
-            self.read_into(node, self.store)
-        }
-    }
-
-    unsafe fn read_into(
-        &mut self,
-        node: *mut pg_sys::CustomScanState,
-        store: *mut pg_sys::Tuplestorestate,
-    ) -> Result<()> {
+    unsafe fn read(&mut self, node: *mut pg_sys::CustomScanState, rows: &Kept) -> Result<()> {
         unsafe {
             let estate = (*node).ss.ps.state;
             let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
@@ -353,7 +324,7 @@ impl Modify {
                     }
                 }
                 check(&action.checks, &row, estate)?;
-                pg_sys::tuplestore_puttupleslot(store, slot);
+                rows.put(slot);
             }
         }
     }
@@ -400,14 +371,8 @@ impl Modify {
             let missed = std::mem::take(&mut self.missed);
             find.look_again(missed.clone(), &std::mem::take(&mut self.inserted));
             state::run_anew(child);
-            let memory = (*(*node).ss.ps.state).es_query_cxt;
-            let old = pg_sys::MemoryContextSwitchTo(memory);
-            let begin = || pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
-            let (again, all) = (begin(), begin());
-            let rewind = pg_sys::EXEC_FLAG_REWIND as i32;
-            self.given = pg_sys::tuplestore_alloc_read_pointer(all, rewind);
-            pg_sys::MemoryContextSwitchTo(old);
-            self.read_into(node, again)?;
+            let again = Kept::for_scan(node);
+            self.read(node, &again)?;
             let (settled, repeated) = find.settled();
             if self.plan.part.is_some() {
                 // what they return is known already
@@ -423,22 +388,24 @@ impl Modify {
                 )
                 .hint("Run the transaction again."));
             }
-            let before = std::mem::replace(&mut self.store, again);
+            let before = self.rows.replace(again);
             self.change(node)?;
             // what was inserted or changed at first, then these
-            for (store, first) in [(before, true), (again, false)] {
-                pg_sys::tuplestore_rescan(store);
-                while pg_sys::tuplestore_gettupleslot(store, true, false, self.stored) {
-                    pg_sys::slot_getallattrs(self.stored);
-                    let number = self.plan.proposed(&Row(self.stored));
+            let all = Kept::for_scan(node);
+            self.given = Some(all.reader());
+            for (rows, first) in [(before, true), (self.rows.take(), false)] {
+                let Some(rows) = rows else { continue };
+                rows.rewind();
+                while let Some(row) = Row::next_of(&rows) {
+                    let number = self.plan.proposed(&row);
                     let void = number.is_some_and(|n| missed.contains(&n) && !settled.contains(&n));
                     if !(first && void) {
-                        pg_sys::tuplestore_puttupleslot(all, self.stored);
+                        all.put(row.0);
                     }
                 }
-                pg_sys::tuplestore_end(store);
+                rows.end();
             }
-            self.store = all;
+            self.rows = Some(all);
             Ok(())
         }
     }
@@ -476,14 +443,14 @@ impl Modify {
 
     unsafe fn round(&mut self, node: *mut pg_sys::CustomScanState, round: Round) -> Result<()> {
         unsafe {
-            pg_sys::tuplestore_rescan(self.store);
+            if let Some(rows) = &self.rows {
+                rows.rewind();
+            }
             let econtext = (*node).ss.ps.ps_ExprContext;
             let mut batches: BTreeMap<(usize, usize), Batch> = BTreeMap::new();
             let mut waiting = 0;
-            while pg_sys::tuplestore_gettupleslot(self.store, true, false, self.stored) {
+            while let Some(row) = self.rows.as_ref().and_then(|rows| Row::next_of(rows)) {
                 pgrx::check_for_interrupts!();
-                pg_sys::slot_getallattrs(self.stored);
-                let row = Row(self.stored);
                 let number = self.plan.number_of(&row);
                 let Some(action) = number.and_then(|n| self.plan.actions.get(n)) else {
                     continue;
@@ -725,6 +692,17 @@ fn statement_of(round: Round, action: &Action) -> Option<&RowsStatement> {
 struct Row(*mut pg_sys::TupleTableSlot);
 
 impl Row {
+    unsafe fn next_of(rows: &Kept) -> Option<Row> {
+        unsafe {
+            let slot = rows.next();
+            if slot.is_null() {
+                return None;
+            }
+            pg_sys::slot_getallattrs(slot);
+            Some(Row(slot))
+        }
+    }
+
     fn value(&self, column: usize) -> Option<Datum> {
         // SAFETY: a slot with values, as wide as the plan says.
         unsafe { state::value(self.0, column) }

@@ -278,9 +278,8 @@ impl Scan {
             if self.kept.is_some() {
                 return Ok(());
             }
-            let estate = (*node).ss.ps.state;
             let slot = (*node).ss.ss_ScanTupleSlot;
-            let kept = Kept::new(estate, (*slot).tts_tupleDescriptor);
+            let kept = Kept::for_scan(node);
             loop {
                 pg_sys::MemoryContextReset((*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
                 state::clear_virtual(slot);
