@@ -1,378 +1,28 @@
 //! Leaves in a coordinator query: a placeholder function in the range table while PostgreSQL plans, a custom scan
-//! afterwards. A distributed table that no larger leaf covers is a leaf of its own.
+//! afterwards.
 
-use crate::catalog::{self, Table, TableKind};
+mod session;
+mod table;
+
+use crate::catalog::{self, TableKind};
 use crate::error::{Error, Result};
 use crate::pg::{expr, list, node};
-use crate::planner::analysis::Analysis;
 use crate::planner::cursor;
 use crate::planner::estimate::{self, Estimate};
-use crate::planner::locks::Locking;
-use crate::planner::moved::{self, Moving};
-use crate::planner::plan::ModifyPlan;
-use crate::planner::proposed::Finding;
-use crate::planner::remote::{self, Order, Remote};
-use crate::planner::route::{self, Route};
-use crate::planner::ship;
+use crate::planner::moved;
+use crate::planner::remote::Remote;
 use crate::planner::wrapped;
-use crate::planner::writing::Inserting;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid, Query, RTEKind};
 use pgrx::{pg_extern, pg_guard};
-use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
-use std::rc::Rc;
-
-/// One statement being planned: the leaves that its placeholders number.
-#[derive(Default)]
-pub struct Planning {
-    leaves: Vec<Leaf>,
-    /// Relations that leaves cover, for permission checks and invalidation.
-    relations: Vec<*mut pg_sys::RangeTblEntry>,
-    /// The statement.
-    query: Option<*mut Query>,
-    /// The levels whose rows are locked after they were read; their leaves give ctid and xmin.
-    locks: Vec<Locking>,
-    strength: Option<pg_sys::LockClauseStrength::Type>,
-    reads_identity: bool,
-    /// Locked rows may be missing: those of MERGE.
-    optional_locks: bool,
-    /// The policies of nodes must not be applied to what is read.
-    as_others: bool,
-    /// The subqueries whose rows a WITH clause inserts.
-    inserts: Vec<Inserting>,
-    /// What happens to the rows that WITH clauses read before they change them.
-    changes: Vec<ModifyPlan>,
-    /// Rows whose conflicts are looked for.
-    findings: Vec<Finding>,
-    /// Rows that go to tables beside shards.
-    moves: Vec<Rc<Moving>>,
-    /// What stands for values that are sent to shards, by number, and what EXPLAIN says of them.
-    sent: Vec<(i32, String)>,
-    /// Tables by id and alias whose rows are joined here, and why.
-    joined: Vec<(Vec<(Oid, String)>, String)>,
-    /// The statement writes nothing, and nothing that it calls could.
-    quiet: bool,
-    /// The next to start a session shares this one.
-    shared: bool,
-    /// About how many elements arrays have that are sent to shards, by the numbers that stand for them.
-    sizes: HashMap<i32, f64>,
-}
-
-#[derive(Clone)]
-struct Leaf {
-    remote: Rc<Remote>,
-    /// Made when it is first asked for.
-    estimate: Rc<OnceCell<Estimate>>,
-    /// The rows come in the order that the query around the leaf asks for.
-    sorted: bool,
-}
-
-thread_local! {
-    static PLANNING: RefCell<Vec<Planning>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Runs PostgreSQL's planner with the leaves of one statement at hand.
-pub struct Session {
-    shares: bool,
-}
-
-impl Session {
-    pub fn start(query: *mut Query) -> Session {
-        let shared = current(|planning| std::mem::replace(&mut planning.shared, false));
-        if shared == Some(true) {
-            return Session { shares: true };
-        }
-        let planning = Planning {
-            query: Some(query),
-            // SAFETY: the statement is valid.
-            quiet: unsafe { moved::is_quiet(query) },
-            ..Planning::default()
-        };
-        PLANNING.with(|stack| stack.borrow_mut().push(planning));
-        Session { shares: false }
-    }
-
-    /// One that the next `start` goes on with.
-    pub fn share(query: *mut Query) -> Session {
-        let session = Session::start(query);
-        current(|planning| planning.shared = true);
-        session
-    }
-
-    /// How the statement locks rows of distributed tables.
-    pub fn lock_strength(&self) -> Option<pg_sys::LockClauseStrength::Type> {
-        current(|planning| planning.strength).flatten()
-    }
-
-    /// The relations that leaves cover.
-    pub fn relations(&self) -> Vec<*mut pg_sys::RangeTblEntry> {
-        PLANNING.with(|stack| {
-            stack
-                .borrow()
-                .last()
-                .map(|p| p.relations.clone())
-                .unwrap_or_default()
-        })
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if !self.shares {
-            PLANNING.with(|stack| stack.borrow_mut().pop());
-        }
-    }
-}
-
-fn current<T>(ask: impl FnOnce(&mut Planning) -> T) -> Option<T> {
-    PLANNING.with(|stack| stack.borrow_mut().last_mut().map(ask))
-}
-
-/// A relation that no leaf reads, but whose permissions are to be checked.
-///
-/// # Safety
-/// `rte` is its entry.
-pub unsafe fn add_relation(rte: *mut pg_sys::RangeTblEntry) {
-    let copy = unsafe { remote::relation_entry(rte) };
-    current(|planning| planning.relations.push(copy));
-}
-
-/// How many levels of the statement lock rows that were read before.
-pub fn lock_count() -> usize {
-    current(|planning| planning.locks.len()).unwrap_or(0)
-}
-
-pub fn add_lock(locking: Locking) {
-    current(|planning| planning.locks.push(locking));
-}
-
-pub fn note_strength(strength: pg_sys::LockClauseStrength::Type) {
-    current(|planning| planning.strength = planning.strength.max(Some(strength)));
-}
-
-/// Nodes must not apply their policies to the statement's rows.
-pub fn read_as_others() {
-    current(|planning| planning.as_others = true);
-}
-
-pub fn reads_as_others() -> bool {
-    current(|planning| planning.as_others).unwrap_or(false)
-}
-
-/// The lock of this number.
-pub fn with_lock<T>(number: usize, ask: impl FnOnce(&Locking) -> Result<T>) -> Result<T> {
-    current(|planning| planning.locks.get(number).map(ask))
-        .flatten()
-        .unwrap_or_else(|| Err(Error::internal("a lock without its plan")))
-}
-
-/// How many WITH clauses insert rows of a subquery.
-pub fn insert_count() -> usize {
-    current(|planning| planning.inserts.len()).unwrap_or(0)
-}
-
-pub fn add_insert(inserting: Inserting) {
-    current(|planning| planning.inserts.push(inserting));
-}
-
-/// The insert of this number.
-pub fn with_insert<T>(number: usize, ask: impl FnOnce(&Inserting) -> Result<T>) -> Result<T> {
-    current(|planning| planning.inserts.get(number).map(ask))
-        .flatten()
-        .unwrap_or_else(|| Err(Error::internal("an insert without its plan")))
-}
-
-/// How many WITH clauses read rows before they change them.
-pub fn change_count() -> usize {
-    current(|planning| planning.changes.len()).unwrap_or(0)
-}
-
-pub fn add_change(plan: ModifyPlan) {
-    current(|planning| planning.changes.push(plan));
-}
-
-/// The change of this number.
-pub fn with_change<T>(number: usize, ask: impl FnOnce(&ModifyPlan) -> Result<T>) -> Result<T> {
-    current(|planning| planning.changes.get(number).map(ask))
-        .flatten()
-        .unwrap_or_else(|| Err(Error::internal("a change without its plan")))
-}
-
-/// How many sets of rows the statement looks for conflicts of.
-pub fn finding_count() -> usize {
-    current(|planning| planning.findings.len()).unwrap_or(0)
-}
-
-pub fn add_finding(finding: Finding) {
-    current(|planning| planning.findings.push(finding));
-}
-
-/// The set of this number.
-pub fn with_finding<T>(number: usize, ask: impl FnOnce(&Finding) -> Result<T>) -> Result<T> {
-    current(|planning| planning.findings.get(number).map(ask))
-        .flatten()
-        .unwrap_or_else(|| Err(Error::internal("a look for conflicts without its plan")))
-}
-
-/// How many sets of rows the statement moves.
-pub fn move_count() -> usize {
-    current(|planning| planning.moves.len()).unwrap_or(0)
-}
-
-pub fn add_move(moving: Moving) {
-    current(|planning| planning.moves.push(Rc::new(moving)));
-}
-
-/// The move of this number.
-pub fn move_of(number: usize) -> Option<Rc<Moving>> {
-    current(|planning| planning.moves.get(number).cloned()).flatten()
-}
-
-/// Remembers how many elements the array of this number is expected to have.
-pub fn note_size(number: i32, elements: f64) {
-    current(|planning| planning.sizes.insert(number, elements));
-}
-
-/// What is known of the number of elements of what this number stands for.
-pub fn size_of(number: i32) -> Option<f64> {
-    current(|planning| planning.sizes.get(&number).copied()).flatten()
-}
-
-/// Says what is sent by the parameters in a tree.
-///
-/// # Safety
-/// `tree` is valid.
-pub unsafe fn note_sent(tree: *mut Node, text: &str) {
-    unsafe {
-        let mut numbers = Vec::new();
-        node::walk(tree, &mut |item, _| {
-            if let Some(param) = node::cast::<pg_sys::Param>(item) {
-                numbers.push((*param).paramid);
-            }
-            node::Step::Into
-        });
-        current(|planning| {
-            let sent = numbers.into_iter().map(|number| (number, text.to_owned()));
-            planning.sent.extend(sent);
-        });
-    }
-}
-
-/// What is sent by the parameters in expressions, each thing once.
-///
-/// # Safety
-/// They are valid expressions.
-pub unsafe fn sent_by(exprs: &[*mut Node]) -> Vec<String> {
-    unsafe {
-        let mut found: Vec<String> = Vec::new();
-        for tree in exprs {
-            node::walk(*tree, &mut |item, _| {
-                if let Some(param) = node::cast::<pg_sys::Param>(item) {
-                    let number = (*param).paramid;
-                    current(|planning| {
-                        // numbers are used again some time
-                        let known = planning
-                            .sent
-                            .iter()
-                            .rev()
-                            .find(|(known, _)| *known == number);
-                        if let Some((_, text)) = known.filter(|(_, text)| !found.contains(text)) {
-                            found.push(text.clone());
-                        }
-                    });
-                }
-                node::Step::Into
-            });
-        }
-        found
-    }
-}
-
-/// The rows of a level's tables are joined here.
-///
-/// # Safety
-/// `level` is valid.
-pub unsafe fn note_joined(level: *mut Query, why: String) {
-    unsafe {
-        let mut tables = Vec::new();
-        node::walk(level.cast(), &mut |item, _| {
-            if let Some(sub) = node::cast::<Query>(item) {
-                tables.extend(list::iter((*sub).rtable).filter_map(|entry| table_and_alias(entry)));
-            }
-            node::Step::Into
-        });
-        current(|planning| planning.joined.push((tables, why)));
-    }
-}
-
-/// Why the rows of some entries are joined here, if they are.
-///
-/// # Safety
-/// They are valid.
-pub unsafe fn joined_because(entries: &[*mut pg_sys::RangeTblEntry]) -> Option<String> {
-    unsafe {
-        let tables: Vec<_> = entries
-            .iter()
-            .filter_map(|entry| table_and_alias(*entry))
-            .collect();
-        current(|planning| {
-            // levels inside are looked at after those around them
-            let mut joined = planning.joined.iter().rev();
-            joined
-                .find(|(known, _)| tables.iter().any(|table| known.contains(table)))
-                .map(|(_, why)| why.clone())
-        })
-        .flatten()
-    }
-}
-
-unsafe fn table_and_alias(entry: *mut pg_sys::RangeTblEntry) -> Option<(Oid, String)> {
-    unsafe {
-        ((*entry).rtekind == RTEKind::RTE_RELATION).then(|| {
-            let alias = std::ffi::CStr::from_ptr((*(*entry).eref).aliasname);
-            ((*entry).relid, alias.to_string_lossy().into_owned())
-        })
-    }
-}
-
-/// May nothing in the statement write?
-pub fn is_quiet() -> bool {
-    current(|planning| planning.quiet).unwrap_or(false)
-}
-
-/// From now on leaves give ctid and xmin where they are asked for; fails when the statement itself asks.
-///
-/// # Safety
-/// The statement of the session is valid.
-pub unsafe fn read_row_identity() -> Result<()> {
-    let Some((query, before)) = current(|planning| {
-        let before = std::mem::replace(&mut planning.reads_identity, true);
-        (planning.query, before)
-    }) else {
-        return Ok(());
-    };
-    match query {
-        Some(query) if !before && unsafe { reads_system_column(query) } => {
-            Err(refused_system_column())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The same for a statement that was asked before, and that now reads ctid for the extension itself.
-pub fn give_row_identity() {
-    current(|planning| planning.reads_identity = true);
-}
-
-/// From now on locked rows may be on the side of an outer join that may be missing.
-pub fn lock_optional_rows() {
-    current(|planning| planning.optional_locks = true);
-}
-
-/// May they?
-pub fn locks_optional_rows() -> bool {
-    current(|planning| planning.optional_locks).unwrap_or(false)
-}
+use session::Leaf;
+pub use session::{
+    add_change, add_finding, add_insert, add_lock, add_move, add_relation, change_count,
+    finding_count, give_row_identity, insert_count, is_quiet, joined_because, lock_count,
+    lock_optional_rows, locks_optional_rows, move_count, move_of, note_joined, note_sent,
+    note_size, note_strength, read_as_others, read_row_identity, reads_as_others,
+    reads_row_identity, sent_by, size_of, with_change, with_finding, with_insert, with_lock,
+    Session,
+};
 
 /// Fails when a statement names a system column (other than `tableoid`) of its tables.
 ///
@@ -383,11 +33,6 @@ pub unsafe fn refuse_system_columns(query: *mut Query) -> Result<()> {
         return Err(refused_system_column());
     }
     Ok(())
-}
-
-/// May leaves give ctid and xmin, which are not the statement's own?
-pub fn reads_row_identity() -> bool {
-    current(|planning| planning.reads_identity).unwrap_or(false)
 }
 
 /// Does a statement name a system column (other than `tableoid`)?
@@ -421,23 +66,6 @@ pub fn refused_system_column() -> Error {
     )
 }
 
-fn add_leaf(remote: Remote, sorted: bool) -> i32 {
-    PLANNING.with(|stack| {
-        let mut stack = stack.borrow_mut();
-        let planning = match stack.last_mut() {
-            Some(planning) => planning,
-            None => return -1,
-        };
-        planning.relations.extend(remote.relations.iter().copied());
-        planning.leaves.push(Leaf {
-            remote: Rc::new(remote),
-            estimate: Rc::default(),
-            sorted,
-        });
-        planning.leaves.len() as i32 - 1
-    })
-}
-
 /// The range table entry that stands for a leaf until the path hook sees it.
 ///
 /// # Safety
@@ -447,7 +75,7 @@ pub unsafe fn placeholder(remote: Remote, sorted: bool) -> *mut pg_sys::RangeTbl
         let columns = remote.columns.clone();
         let names = remote.names.clone();
         let exprs: Vec<*mut Node> = remote.exprs.iter().map(|e| node::copy(*e)).collect();
-        let number = add_leaf(remote, sorted);
+        let number = session::add_leaf(remote, sorted);
         let mut arguments: Vec<*mut Node> = vec![expr::int4(number).cast()];
         arguments.extend(exprs);
         let call = pg_sys::makeFuncExpr(
@@ -633,11 +261,10 @@ impl Leaf {
 /// The leaf that a range table entry stands for.
 unsafe fn leaf_of(rte: *mut pg_sys::RangeTblEntry) -> Option<Leaf> {
     unsafe {
-        if PLANNING.with(|stack| stack.borrow().is_empty()) {
+        if session::none_planned() {
             return None;
         }
-        let number = usize::try_from(leaf_number(rte)?).ok()?;
-        PLANNING.with(|stack| stack.borrow().last()?.leaves.get(number).cloned())
+        session::leaf(leaf_number(rte)?)
     }
 }
 
@@ -805,14 +432,9 @@ unsafe fn plan_scan(
         (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*scan).methods = crate::executor::scan_methods();
         if let Some(number) = leaf_number(rte) {
-            let remote = PLANNING
-                .with(|stack| {
-                    stack
-                        .borrow()
-                        .last()
-                        .and_then(|p| p.leaves.get(number as usize).map(|l| l.remote.clone()))
-                })
-                .ok_or_else(|| Error::internal("a leaf without its plan"))?;
+            let leaf =
+                session::leaf(number).ok_or_else(|| Error::internal("a leaf without its plan"))?;
+            let remote = leaf.remote;
             (*scan).scan.plan.qual = pg_sys::extract_actual_clauses(clauses, false);
             (*scan).custom_scan_tlist = scan_tlist(rti, &remote);
             // the planner has prepared the arguments: subqueries are plans, columns around the leaf parameters
@@ -835,7 +457,7 @@ unsafe fn plan_scan(
         }
         let table = catalog::table((*rte).relid)?
             .ok_or_else(|| Error::internal("a leaf that is no table of ours"))?;
-        plan_relation(scan, rel, rte, &table, tlist, clauses)?;
+        table::plan_relation(scan, rel, rte, &table, tlist, clauses)?;
         Ok(scan.cast())
     }
 }
@@ -862,182 +484,12 @@ unsafe fn scan_tlist(rti: i32, remote: &Remote) -> *mut pg_sys::List {
     }
 }
 
-/// The leaf of one table: the conditions that PostgreSQL's planner pushed down to it, and the columns it needs.
-unsafe fn plan_relation(
-    scan: *mut pg_sys::CustomScan,
-    rel: *mut pg_sys::RelOptInfo,
-    rte: *mut pg_sys::RangeTblEntry,
-    table: &Table,
-    tlist: *mut pg_sys::List,
-    clauses: *mut pg_sys::List,
-) -> Result<()> {
-    unsafe {
-        let rti = (*rel).relid as i32;
-        let mut kept = Vec::new();
-        let mut shipped: *mut Node = std::ptr::null_mut();
-        for info in list::iter::<pg_sys::RestrictInfo>(clauses) {
-            if (*info).pseudoconstant {
-                continue;
-            }
-            let clause = (*info).clause.cast::<Node>();
-            // A condition that might leak rows must not run before those of row-level security.
-            let secure =
-                (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
-            if secure && clause_ships(clause, rti) {
-                let clause = expr::with_collations(expr::renumbered(clause, rti, 1));
-                shipped = expr::and(shipped, clause);
-            } else {
-                kept.push(clause);
-            }
-        }
-        let kept = list::from(kept);
-        // A projection put on the scan later sees what the relation was planned to give, not only `tlist`.
-        let needed = [
-            tlist.cast::<Node>(),
-            kept.cast(),
-            (*(*rel).reltarget).exprs.cast(),
-        ];
-        let columns = needed_columns(rti, needed)?;
-        let entry: *mut pg_sys::RangeTblEntry = node::copy(rte);
-        (*entry).securityQuals = std::ptr::null_mut();
-        (*entry).inFromCl = true;
-        let query = remote::select_from(entry, shipped, Some(&columns));
-        let whole_row = whole_row_needed(rti, needed);
-        if whole_row {
-            let var = pg_sys::makeWholeRowVar(entry, 1, 0, false);
-            let position = columns.len() as i16 + 1;
-            (*query).targetList = pg_sys::lappend(
-                (*query).targetList,
-                pg_sys::makeTargetEntry(var.cast(), position, node::pstrdup("whole_row"), false)
-                    .cast(),
-            );
-        }
-        let analysis = Analysis::of(query)?;
-        let route = route::route(&analysis)?.unwrap_or(everything(table)?);
-        let order = Order::default();
-        let mut finished = remote::finish(query, &route, order)?;
-        finished.plan.bulk |= finished.plan.params.is_empty()
-            && finished.plan.kind == crate::planner::plan::Kind::Scattered
-            && (*rel).rows >= BULK_ROWS;
-        let mut entries = Vec::new();
-        for (index, attno) in columns
-            .iter()
-            .copied()
-            .chain(whole_row.then_some(0))
-            .enumerate()
-        {
-            let var = expr::var(rti, attno, finished.columns[index]);
-            entries.push(pg_sys::makeTargetEntry(
-                var.cast(),
-                index as i16 + 1,
-                node::pstrdup(&finished.names[index]),
-                false,
-            ));
-        }
-        (*scan).custom_scan_tlist = list::from(entries);
-        (*scan).scan.plan.qual = kept;
-        (*scan).custom_exprs = list::from(finished.exprs.iter().copied());
-        (*scan).custom_private = finished.plan.to_private()?;
-        Ok(())
-    }
-}
-
-fn everything(table: &Table) -> Result<Route> {
-    match &table.kind {
-        TableKind::Distributed { colocation, .. } => Ok(Route {
-            colocation: colocation.clone(),
-            prune: crate::planner::plan::Prune::All,
-            values: Vec::new(),
-            single: false,
-        }),
-        TableKind::Reference => Err(Error::internal("a reference table is read where it is")),
-    }
-}
-
-/// Only this relation's columns and parameters, and nothing that must run on the coordinator.
-unsafe fn clause_ships(clause: *mut Node, rti: i32) -> bool {
-    unsafe {
-        let mut foreign = false;
-        node::walk(clause, &mut |item, _| {
-            let stop = match node::tag(item) {
-                NodeTag::T_Var => {
-                    (*item.cast::<pg_sys::Var>()).varno != rti
-                        || (*item.cast::<pg_sys::Var>()).varlevelsup != 0
-                }
-                NodeTag::T_SubPlan
-                | NodeTag::T_AlternativeSubPlan
-                | NodeTag::T_SubLink
-                | NodeTag::T_PlaceHolderVar => true,
-                NodeTag::T_Param => !matches!(
-                    (*item.cast::<pg_sys::Param>()).paramkind,
-                    pg_sys::ParamKind::PARAM_EXTERN | pg_sys::ParamKind::PARAM_EXEC
-                ),
-                _ => false,
-            };
-            foreign |= stop;
-            if stop {
-                node::Step::Stop
-            } else {
-                node::Step::Into
-            }
-        });
-        !foreign && ship::obstacle(clause).is_none() && !mentions_whole_row(clause)
-    }
-}
-
-unsafe fn mentions_whole_row(tree: *mut Node) -> bool {
-    unsafe {
-        node::walk(tree, &mut |item, _| match node::cast::<pg_sys::Var>(item) {
-            Some(var) if (*var).varattno <= 0 => node::Step::Stop,
-            _ => node::Step::Into,
-        })
-    }
-}
-
-unsafe fn needed_columns(rti: i32, trees: [*mut Node; 3]) -> Result<Vec<i16>> {
-    unsafe {
-        let mut columns = Vec::new();
-        let mut system = false;
-        for tree in trees {
-            node::walk(tree, &mut |item, _| {
-                if let Some(var) = node::cast::<pg_sys::Var>(item) {
-                    if (*var).varno == rti && (*var).varlevelsup == 0 {
-                        let identity = is_row_identity((*var).varattno) && reads_row_identity();
-                        system |= (*var).varattno < 0 && !identity;
-                        if ((*var).varattno > 0 || identity) && !columns.contains(&(*var).varattno)
-                        {
-                            columns.push((*var).varattno);
-                        }
-                    }
-                }
-                node::Step::Into
-            });
-        }
-        if system {
-            return Err(refused_system_column());
-        }
-        columns.sort_unstable();
-        Ok(columns)
-    }
-}
-
 /// ctid and xmin
 pub fn is_row_identity(attno: i16) -> bool {
     matches!(
         i32::from(attno),
         pg_sys::SelfItemPointerAttributeNumber | pg_sys::MinTransactionIdAttributeNumber
     )
-}
-
-unsafe fn whole_row_needed(rti: i32, trees: [*mut Node; 3]) -> bool {
-    unsafe {
-        trees.into_iter().any(|tree| {
-            node::walk(tree, &mut |item, _| match node::cast::<pg_sys::Var>(item) {
-                Some(var) if (*var).varno == rti && (*var).varattno == 0 => node::Step::Stop,
-                _ => node::Step::Into,
-            })
-        })
-    }
 }
 
 /// Makes the leaf the whole of a query level: `SELECT columns FROM leaf`, with names and sort references kept.
