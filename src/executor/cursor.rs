@@ -141,7 +141,7 @@ impl Cursor {
         };
         let relation = &self.plan.relations[index];
         let (block, offset, xmin) = place.version;
-        let read = self.ask(index, &place, xmin.to_string(), XID)?;
+        let read = self.ask(index, &place, xmin.to_string(), pg_sys::XIDOID)?;
         if read.is_some() {
             let now = unsafe { pg_sys::GetCurrentSubTransactionId() };
             self.found[index].insert(place, now);
@@ -165,7 +165,7 @@ impl Cursor {
         let group = &self.colocations[index].groups[place.group];
         let node = catalog::node(group.node)?;
         let name = task::render(&relation.name, Some(group.id), &node);
-        self.ask(index, &place, name, TEXT)
+        self.ask(index, &place, name, pg_sys::TEXTOID)
     }
 
     /// Asks the row's shard for a version of it, by ctid and another value.
@@ -174,18 +174,18 @@ impl Cursor {
         index: usize,
         place: &Place,
         value: String,
-        value_type: u32,
+        value_type: Oid,
     ) -> Result<Option<String>> {
         let relation = &self.plan.relations[index];
         let group = &self.colocations[index].groups[place.group];
-        let template = if value_type == XID {
+        let template = if value_type == pg_sys::XIDOID {
             &relation.lock
         } else {
             &relation.newest
         };
         let (block, offset, _) = place.version;
         let params = Params {
-            types: vec![Oid::from(TID), Oid::from(value_type)],
+            types: vec![pg_sys::TIDOID, value_type],
             values: vec![
                 Some(format!("({block},{offset})").into_bytes()),
                 Some(value.into_bytes()),
@@ -203,11 +203,6 @@ impl Cursor {
         Ok(found)
     }
 }
-
-/// `tid`, `xid` and `text` in `pg_type.dat`.
-const TID: u32 = 27;
-const XID: u32 = 28;
-const TEXT: u32 = 25;
 
 /// The state of an open cursor, and which of its tables this is: what `execCurrentOf` finds out, with its errors.
 unsafe fn current<'a>(name: &str, relid: Oid) -> Result<(&'a mut Cursor, usize)> {

@@ -482,9 +482,6 @@ enum Verdict {
     Changed,
 }
 
-/// `int8[]`'s neighbour in `pg_type.dat`: the array type of `tid`.
-const TID_ARRAY: u32 = 1010;
-
 /// The statement about some rows of one shard group.
 fn request(
     relation: &LockedRelation,
@@ -499,7 +496,7 @@ fn request(
         .map(|(_, (block, offset, _))| format!("\"({block},{offset})\""))
         .collect();
     let params = Params {
-        types: vec![pg_sys::Oid::from(TID_ARRAY)],
+        types: vec![pg_sys::TIDARRAYOID],
         values: vec![Some(format!("{{{}}}", ctids.join(",")).into_bytes())],
         formats: Vec::new(),
     };

@@ -63,10 +63,6 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Where a row is: index of its shard group, block, offset.
 pub type Place = (u32, u32, u16);
 
-/// `tid` and its array type in `pg_type.dat`.
-const TID: u32 = 27;
-const TID_ARRAY: u32 = 1010;
-
 pub struct Modify {
     pub plan: ModifyPlan,
     colocation: Rc<Colocation>,
@@ -563,7 +559,7 @@ impl Modify {
             };
             let mut params = Params::default();
             if statement.by_ctid {
-                params.push(Oid::from(TID_ARRAY), batch.ctids.finish());
+                params.push(pg_sys::TIDARRAYOID, batch.ctids.finish());
             }
             batch.arrays.finish(&statement.columns, &mut params);
             requests.push(self.request(group, &statement.template, params)?);
@@ -611,7 +607,7 @@ impl Modify {
         let mut requests = Vec::new();
         for ((_, group), batch) in batches {
             let mut params = Params::default();
-            params.push(Oid::from(TID_ARRAY), ctids(&batch.places));
+            params.push(pg_sys::TIDARRAYOID, ctids(&batch.places));
             requests.push(self.request(*group, &referenced.look, params)?);
         }
         let mut gather = Gather::start(requests)?;
@@ -736,7 +732,7 @@ impl Batch {
         Batch {
             places: Vec::new(),
             numbers: Vec::new(),
-            ctids: ArrayBuilder::new(TID),
+            ctids: ArrayBuilder::new(pg_sys::TIDOID.to_u32()),
             arrays: Arrays::new(&statement.columns),
         }
     }
@@ -770,7 +766,7 @@ fn push_ctid(array: &mut ArrayBuilder, (_, block, offset): Place) {
 }
 
 fn ctids(places: &[Place]) -> Vec<u8> {
-    let mut array = ArrayBuilder::new(TID);
+    let mut array = ArrayBuilder::new(pg_sys::TIDOID.to_u32());
     for place in places {
         push_ctid(&mut array, *place);
     }
