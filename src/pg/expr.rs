@@ -169,6 +169,37 @@ pub unsafe fn and(a: *mut Node, b: *mut Node) -> *mut Node {
     }
 }
 
+/// `CASE WHEN … THEN … ELSE … END`
+///
+/// # Safety
+/// They are valid expressions, the values of the type.
+pub unsafe fn case(
+    whens: Vec<(*mut Node, *mut Node)>,
+    otherwise: *mut Node,
+    (type_oid, _, collation): (pg_sys::Oid, i32, pg_sys::Oid),
+) -> *mut Node {
+    unsafe {
+        let case = node::make::<pg_sys::CaseExpr>();
+        (*case).casetype = type_oid;
+        (*case).casecollid = collation;
+        (*case).args = list::from(
+            whens
+                .into_iter()
+                .map(|(condition, value)| {
+                    let when = node::make::<pg_sys::CaseWhen>();
+                    (*when).expr = condition.cast();
+                    (*when).result = value.cast();
+                    (*when).location = -1;
+                    when
+                })
+                .collect::<Vec<_>>(),
+        );
+        (*case).defresult = otherwise.cast();
+        (*case).location = -1;
+        case.cast()
+    }
+}
+
 /// A Var of this level.
 ///
 /// # Safety

@@ -9,7 +9,6 @@ use crate::pg::node::Step;
 use crate::pg::{expr, list, node, types};
 use crate::planner::conflict::{self, Checks};
 use crate::planner::early::Early;
-use crate::planner::merge::when;
 use crate::planner::plan::{CheckKind, InsertColumn, InsertPlan, Private, Prune, RowCheck};
 use crate::planner::proposed::Proposed;
 use crate::planner::remote::{self, Order};
@@ -651,7 +650,7 @@ pub unsafe fn row_checks(
                 pg_sys::WCOKind::WCO_VIEW_CHECK => {
                     let text = (pg_sys::TEXTOID, -1, pg_sys::DEFAULT_COLLATION_OID);
                     let none = pg_sys::makeNullConst(text.0, text.1, text.2).cast();
-                    when(vec![((*option).qual, none)], row_text(query)?, text)
+                    expr::case(vec![((*option).qual, none)], row_text(query)?, text)
                 }
                 _ => (*option).qual,
             });

@@ -146,7 +146,7 @@ unsafe fn read(query: *mut Query, target: Target) -> Result<Pulled> {
                     };
                     let value =
                         reading::lifted(*condition, &mut |var| row.value(&mut reading, var))?;
-                    let guarded = when(
+                    let guarded = expr::case(
                         vec![(is_choice(choice, clause.number), value)],
                         passing(value),
                         expr::signature(value),
@@ -237,7 +237,7 @@ unsafe fn rows_of(
             clause.rows = MultipleAssignments::of(targets, &mut |row| {
                 let row = reading::lifted(row, &mut |var| Ok(reading.above(var)))?;
                 let none = pg_sys::makeNullConst(record.0, record.1, record.2).cast();
-                let row = when(vec![(is_choice(choice, number), row)], none, record);
+                let row = expr::case(vec![(is_choice(choice, number), row)], none, record);
                 Ok(reading::append(level, row))
             })?;
         }
@@ -342,42 +342,11 @@ unsafe fn choice(clauses: &[Clause], reading: &mut Reading, ctid: i16) -> Result
             let holds = expr::and(test.cast(), condition);
             whens.push((holds, expr::int4(clause.number).cast()));
         }
-        Ok(when(
+        Ok(expr::case(
             whens,
             expr::int4(0).cast(),
             (pg_sys::INT4OID, -1, pg_sys::InvalidOid),
         ))
-    }
-}
-
-/// `CASE WHEN … THEN … ELSE … END`
-///
-/// # Safety
-/// They are valid expressions, the values of the type.
-pub unsafe fn when(
-    whens: Vec<(*mut Node, *mut Node)>,
-    otherwise: *mut Node,
-    (type_oid, _, collation): (pg_sys::Oid, i32, pg_sys::Oid),
-) -> *mut Node {
-    unsafe {
-        let case = node::make::<pg_sys::CaseExpr>();
-        (*case).casetype = type_oid;
-        (*case).casecollid = collation;
-        (*case).args = list::from(
-            whens
-                .into_iter()
-                .map(|(condition, value)| {
-                    let when = node::make::<pg_sys::CaseWhen>();
-                    (*when).expr = condition.cast();
-                    (*when).result = value.cast();
-                    (*when).location = -1;
-                    when
-                })
-                .collect::<Vec<_>>(),
-        );
-        (*case).defresult = otherwise.cast();
-        (*case).location = -1;
-        case.cast()
     }
 }
 
@@ -433,7 +402,7 @@ unsafe fn values_of(
             let value = if whens.is_empty() {
                 null
             } else {
-                when(whens, null, (type_oid, typmod, collation))
+                expr::case(whens, null, (type_oid, typmod, collation))
             };
             columns.push((attno, reading::append(level, value) as usize - 1));
         }

@@ -516,27 +516,12 @@ unsafe fn guarded(security: *mut Node, quals: *mut Node) -> *mut Node {
             let condition = leaky
                 .into_iter()
                 .fold(std::ptr::null_mut(), |all, qual| expr::and(all, qual));
-            all = expr::and(all, case_when(node::copy(security), condition));
+            let no = pg_sys::makeBoolConst(false, false);
+            let boolean = (pg_sys::BOOLOID, -1, pg_sys::InvalidOid);
+            let guarded = expr::case(vec![(node::copy(security), condition)], no, boolean);
+            all = expr::and(all, guarded);
         }
         all
-    }
-}
-
-/// `CASE WHEN condition THEN value ELSE false END`
-unsafe fn case_when(condition: *mut Node, value: *mut Node) -> *mut Node {
-    unsafe {
-        let when =
-            pg_sys::palloc0(std::mem::size_of::<pg_sys::CaseWhen>()).cast::<pg_sys::CaseWhen>();
-        (*when).xpr.type_ = NodeTag::T_CaseWhen;
-        (*when).expr = condition.cast();
-        (*when).result = value.cast();
-        let case =
-            pg_sys::palloc0(std::mem::size_of::<pg_sys::CaseExpr>()).cast::<pg_sys::CaseExpr>();
-        (*case).xpr.type_ = NodeTag::T_CaseExpr;
-        (*case).casetype = pg_sys::BOOLOID;
-        (*case).args = list::from([when]);
-        (*case).defresult = pg_sys::makeBoolConst(false, false).cast();
-        case.cast()
     }
 }
 

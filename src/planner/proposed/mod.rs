@@ -16,7 +16,7 @@ use crate::pg::{expr, list, node, types};
 use crate::planner::apply::{self, Assigned};
 use crate::planner::conflict::{self, Checks};
 use crate::planner::insert::{self, row_checks};
-use crate::planner::merge::{is_choice, when};
+use crate::planner::merge::is_choice;
 use crate::planner::plan::{Action, Command, ModifyPlan, Repeats, RowCheck, RowsStatement};
 use crate::planner::pull::{self, MultipleAssignments, Pulled, Target};
 use crate::planner::{leaf, reading, ship, split, Planner};
@@ -218,7 +218,7 @@ impl Insert {
                 let value = match kind {
                     WCOKind::WCO_RLS_CONFLICT_CHECK | conflict::WCO_VIEW_CONFLICT_CHECK => {
                         let holds = reading::lifted(condition, &mut |var| self.rows.found(var))?;
-                        when(vec![(is_absent(ctid), truth())], holds, BOOL)
+                        expr::case(vec![(is_absent(ctid), truth())], holds, BOOL)
                     }
                     WCOKind::WCO_RLS_INSERT_CHECK => {
                         reading::lifted(condition, &mut |var| self.rows.proposed(var))?
@@ -266,7 +266,7 @@ impl Insert {
                 arms.push((condition, expr::int4(UPDATE).cast()));
             }
             let integer = (pg_sys::INT4OID, -1, pg_sys::InvalidOid);
-            Ok(when(arms, expr::int4(0).cast(), integer))
+            Ok(expr::case(arms, expr::int4(0).cast(), integer))
         }
     }
 
@@ -334,7 +334,11 @@ impl Insert {
             };
             let updated = self.rows.updated(var, assigned)?;
             let inserted = (is_choice(choice, INSERT), proposed);
-            Ok(when(vec![inserted], updated, expr::signature(var.cast())))
+            Ok(expr::case(
+                vec![inserted],
+                updated,
+                expr::signature(var.cast()),
+            ))
         }
     }
 
@@ -372,7 +376,7 @@ impl Insert {
                 let of_update = kind == WCOKind::WCO_RLS_UPDATE_CHECK;
                 if let (true, Some(conflict)) = (of_update, conflict) {
                     let updated = (is_choice(conflict.choice, UPDATE), value);
-                    value = when(vec![updated], truth(), BOOL);
+                    value = expr::case(vec![updated], truth(), BOOL);
                 }
                 let column = reading::append(level, value) as usize - 1;
                 // a view looks at what is inserted and at what is updated
@@ -490,6 +494,6 @@ unsafe fn is_absent(ctid: i16) -> *mut Node {
 unsafe fn if_updated(choice: i16, value: *mut Node, signature: (Oid, i32, Oid)) -> *mut Node {
     unsafe {
         let none = pg_sys::makeNullConst(signature.0, signature.1, signature.2).cast();
-        when(vec![(is_choice(choice, UPDATE), value)], none, signature)
+        expr::case(vec![(is_choice(choice, UPDATE), value)], none, signature)
     }
 }
