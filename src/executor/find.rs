@@ -10,7 +10,7 @@ use crate::executor::encode::{encoders, Arrays, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
 use crate::executor::lock::ctid_of_text;
-use crate::executor::modify::Place;
+use crate::executor::places::Place;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
 use crate::pg::list;

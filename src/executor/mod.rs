@@ -18,6 +18,7 @@ mod merge;
 mod modify;
 mod moved;
 mod movement;
+mod places;
 mod raw;
 mod scan;
 mod shard_copy;
