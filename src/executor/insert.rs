@@ -2,15 +2,15 @@
 //! each row's shard group, and sends arrays of columns, one statement per shard group and batch. When there are many
 //! rows, and nothing but rows, they go by COPY after the first batch.
 
+mod copy;
+mod readers;
+
 use crate::catalog::{self, Colocation, ShardGroup, ShardGroupId};
-use crate::deparse::quote_identifier;
 use crate::error::{Error, Result};
 use crate::executor::decode::Decoder;
 use crate::executor::encode::{encoders, Arrays, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
-use crate::executor::raw::RawRows;
-use crate::executor::scan;
 use crate::executor::shard_copy::ShardCopy;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task;
@@ -19,7 +19,7 @@ use crate::executor::{changes, checks};
 use crate::pg::list;
 use crate::planner::plan::{InsertPlan, ParamType, Private};
 use crate::planner::{conflict_condition, WRITER, WRITTEN_SINCE};
-use crate::remote::{self, Access, Format, Gather, Params, Request, Statement};
+use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use crate::settings;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -431,116 +431,6 @@ impl Insert {
         }
     }
 
-    /// What is still to be read must not see the rows that are sent from now on: it comes over connections of its own,
-    /// or is read before.
-    unsafe fn part_from_readers(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
-        unsafe {
-            // the parts of a statement have read what they must
-            if self.lists.is_some() || self.plan.part.is_some() {
-                return Ok(());
-            }
-            let readers = Readers::of(node);
-            if readers.scans.is_empty() && readers.only_scans {
-                return Ok(());
-            }
-            if readers.only_scans && remote::set_readers_aside()? {
-                for state in readers.scans {
-                    if let Some(scan) = scan::of_state(state) {
-                        scan.beside = true;
-                    }
-                }
-                return Ok(());
-            }
-            self.rest = Some(Kept::of(list::nth((*node).custom_ps, 0)));
-            Ok(())
-        }
-    }
-
-    /// Adds the current row to those that are copied to its shard group.
-    unsafe fn copy_row(&mut self, econtext: *mut pg_sys::ExprContext) -> Result<()> {
-        let target = self.target()?;
-        let Some(copy) = &mut self.copy else {
-            return Ok(());
-        };
-        let (row, columns) = (&self.row, &self.plan.columns);
-        // SAFETY: the row has the columns' values.
-        unsafe {
-            let old = pg_sys::MemoryContextSwitchTo((*econtext).ecxt_per_tuple_memory);
-            copy.add(target, |index| row[columns[index].source]);
-            pg_sys::MemoryContextSwitchTo(old);
-        }
-        self.attend_copy(target)
-    }
-
-    /// Copies the rest of what a scan below gives as it comes, where that is possible.
-    unsafe fn copy_raw(&mut self, node: *mut pg_sys::CustomScanState) -> Result<bool> {
-        let Some(copy) = &self.copy else {
-            return Ok(false);
-        };
-        if self.lists.is_some() || self.rest.is_some() {
-            return Ok(false);
-        }
-        unsafe {
-            let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
-            let child = list::nth((*node).custom_ps, 0);
-            let columns = &self.plan.columns;
-            let sources = columns.iter().map(|column| column.source);
-            let key = self.plan.key.map(|index| {
-                let column = &columns[index];
-                (column.source, Oid::from(column.value))
-            });
-            let Some(mut raw) = RawRows::of(child, copy, sources, key) else {
-                return Ok(false);
-            };
-            loop {
-                let Some(row) = raw.next(memory)? else {
-                    return Ok(true);
-                };
-                let target = self.target_of(row.key)?;
-                if let Some(copy) = &mut self.copy {
-                    copy.add_raw(target, |index| row.get(index));
-                }
-                self.attend_copy(target)?;
-            }
-        }
-    }
-
-    /// Sends what is due after a row was added for a shard group.
-    fn attend_copy(&mut self, target: usize) -> Result<()> {
-        let Some(copy) = &mut self.copy else {
-            return Ok(());
-        };
-        let due = copy.due(target);
-        copy.attend()?;
-        match due {
-            Some(group) => self.send_copy(group),
-            None => Ok(()),
-        }
-    }
-
-    fn send_copy(&mut self, index: usize) -> Result<()> {
-        let Some(copy) = &mut self.copy else {
-            return Ok(());
-        };
-        let group = &self.colocation.groups[index];
-        let (schema, table) = self.plan.template.target();
-        let schema = quote_identifier(&catalog::shard_schema(schema, group.id));
-        let columns = self.plan.copied.as_deref().unwrap_or_default();
-        let name = format!("{schema}.{}{columns}", quote_identifier(table));
-        copy.send(index, group.node, &name)
-    }
-
-    fn finish_copy(&mut self) -> Result<()> {
-        let waiting = self.copy.as_ref().map(ShardCopy::waiting);
-        for group in waiting.unwrap_or_default() {
-            self.send_copy(group)?;
-        }
-        if let Some(mut copy) = self.copy.take() {
-            self.affected += copy.finish()?;
-        }
-        Ok(())
-    }
-
     /// WITH CHECK conditions of policies and views, as `ExecWithCheckOptions` reports them.
     unsafe fn check(&self, econtext: *mut pg_sys::ExprContext) -> Result<()> {
         unsafe {
@@ -708,39 +598,5 @@ impl Insert {
         let text = task::shared_text(task::render(&self.plan.template, Some(group.id), &node));
         self.texts.insert(group.id, text.clone());
         Ok(text)
-    }
-}
-
-/// What reads from the nodes below an insert, in all parts of its plan.
-struct Readers {
-    scans: Vec<*mut pg_sys::PlanState>,
-    /// Nothing else does: no locks, no tables of moved rows.
-    only_scans: bool,
-}
-
-impl Readers {
-    unsafe fn of(node: *mut pg_sys::CustomScanState) -> Readers {
-        let mut readers = Readers {
-            scans: Vec::new(),
-            only_scans: true,
-        };
-        unsafe {
-            let mut visit = |state: *mut pg_sys::PlanState| {
-                if (*state).type_ != pg_sys::NodeTag::T_CustomScanState {
-                    return;
-                }
-                match scan::of_state(state) {
-                    Some(scan) if !scan.plan.plan.writes => readers.scans.push(state),
-                    _ => readers.only_scans = false,
-                }
-            };
-            let estate = (*node).ss.ps.state;
-            let children = list::iter::<pg_sys::PlanState>((*node).custom_ps);
-            let others = list::iter::<pg_sys::PlanState>((*estate).es_subplanstates);
-            for root in children.chain(others).filter(|root| !root.is_null()) {
-                state::walk_below(root, &mut visit);
-            }
-        }
-        readers
     }
 }
