@@ -1,6 +1,9 @@
 //! UPDATE and DELETE that the shards cannot run by themselves: the rows are read and locked as a distributed query,
 //! with their new values and what RETURNING says of them; a node on top changes them by ctid.
 
+mod multiple;
+mod new_row;
+
 use crate::catalog::{self, TableKind};
 use crate::error::{Error, Result};
 use crate::pg::node::Step;
@@ -11,7 +14,9 @@ use crate::planner::picked::{self, Picked};
 use crate::planner::plan::{Action, Command, ModifyPlan, Private, Repeats, RowCheck};
 use crate::planner::reading::{self, Reading};
 use crate::planner::{leaf, locks, statement, Planner};
-use pgrx::pg_sys::{self, CmdType, LockClauseStrength, Node, NodeTag, PlannedStmt, Query};
+pub use multiple::{reads_multiple, MultipleAssignments};
+pub use new_row::{whole_row, NewRow};
+use pgrx::pg_sys::{self, CmdType, LockClauseStrength, Node, PlannedStmt, Query};
 
 /// Where the rows of a changed table are known by their distribution column.
 pub struct Target {
@@ -497,220 +502,5 @@ impl Reading {
             let attno = self.column(var.cast());
             expr::var(1, attno, expr::signature(var.cast())).cast()
         }
-    }
-}
-
-/// The row as RETURNING and checks see it, over the columns of the level below them.
-pub struct NewRow<'a> {
-    pub relid: pg_sys::Oid,
-    /// The changed table in the joining level.
-    pub target: i32,
-    /// It is the row after the change; otherwise the one that is there.
-    pub changed: bool,
-    /// There was none before: columns without a value are NULL.
-    pub inserted: bool,
-    pub below: *mut Query,
-    pub assigned: &'a [Assigned],
-    pub generated: &'a [(i16, *mut Node)],
-}
-
-impl NewRow<'_> {
-    /// What a column of the joining level is for the level above the values.
-    ///
-    /// # Safety
-    /// `var` is a Var of the joining level.
-    pub unsafe fn value(&self, reading: &mut Reading, var: *mut pg_sys::Var) -> Result<*mut Node> {
-        unsafe {
-            if (*var).varno != self.target || !self.changed {
-                return Ok(reading.above(var));
-            }
-            if (*var).varattno == 0 {
-                return self.row(reading, var);
-            }
-            self.column(reading, (*var).varattno, var)
-        }
-    }
-
-    unsafe fn column(
-        &self,
-        reading: &mut Reading,
-        attno: i16,
-        var: *mut pg_sys::Var,
-    ) -> Result<*mut Node> {
-        unsafe {
-            if let Some((_, position)) = self.assigned.iter().find(|(a, _)| *a == attno) {
-                let entry = list::nth::<pg_sys::TargetEntry>((*self.below).targetList, *position);
-                let signature = expr::signature((*entry).expr.cast());
-                return Ok(expr::var(1, *position as i16 + 1, signature).cast());
-            }
-            if let Some((_, value)) = self.generated.iter().find(|(a, _)| *a == attno) {
-                return reading::lifted(*value, &mut |var| self.value(reading, var));
-            }
-            if self.inserted {
-                let (type_oid, typmod, collation) = expr::signature(var.cast());
-                return Ok(pg_sys::makeNullConst(type_oid, typmod, collation).cast());
-            }
-            Ok(reading.above(var))
-        }
-    }
-
-    /// The whole row, of the table's type.
-    unsafe fn row(&self, reading: &mut Reading, var: *mut pg_sys::Var) -> Result<*mut Node> {
-        unsafe {
-            whole_row(self.relid, (*var).vartype, self.target, &mut |column| {
-                self.column(reading, (*column).varattno, column)
-            })
-        }
-    }
-}
-
-/// A row of the relation, of this type; `value` answers each column's, given the Var of `varno`.
-///
-/// # Safety
-/// Called inside the server.
-pub unsafe fn whole_row(
-    relid: pg_sys::Oid,
-    type_oid: pg_sys::Oid,
-    varno: i32,
-    value: &mut dyn FnMut(*mut pg_sys::Var) -> Result<*mut Node>,
-) -> Result<*mut Node> {
-    unsafe {
-        let row = node::make::<pg_sys::RowExpr>();
-        let mut values = Vec::new();
-        let mut names = Vec::new();
-        for attno in 1..=types::column_count(relid) {
-            if !types::has_column(relid, attno) {
-                let null = pg_sys::makeNullConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid);
-                values.push(null.cast::<Node>());
-                names.push(pg_sys::makeString(node::pstrdup("dropped")));
-                continue;
-            }
-            let column = expr::var(varno, attno, types::attribute_signature(relid, attno));
-            values.push(value(column)?);
-            names.push(pg_sys::makeString(pg_sys::get_attname(relid, attno, false)));
-        }
-        (*row).args = list::from(values);
-        (*row).colnames = list::from(names);
-        (*row).row_typeid = type_oid;
-        (*row).row_format = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
-        (*row).location = -1;
-        Ok(row.cast())
-    }
-}
-
-/// `(a, b) = (SELECT …)`: the subquery as one value, a row, of which the level above takes the fields.
-#[derive(Default)]
-pub struct MultipleAssignments {
-    /// Number of the subquery, and of the column that has its row.
-    rows: Vec<(i32, i16)>,
-}
-
-impl MultipleAssignments {
-    /// `append` adds such a value to the level below, and answers its number there.
-    ///
-    /// # Safety
-    /// `targets` are those of an UPDATE.
-    pub unsafe fn of(
-        targets: *mut pg_sys::List,
-        append: &mut dyn FnMut(*mut Node) -> Result<i16>,
-    ) -> Result<MultipleAssignments> {
-        unsafe {
-            let mut rows = Vec::new();
-            for entry in list::iter::<pg_sys::TargetEntry>(targets) {
-                let Some(link) = node::cast::<pg_sys::SubLink>((*entry).expr) else {
-                    continue;
-                };
-                if (*link).subLinkType != pg_sys::SubLinkType::MULTIEXPR_SUBLINK {
-                    continue;
-                }
-                let link = node::copy(link);
-                let number = (*link).subLinkId;
-                (*link).subLinkType = pg_sys::SubLinkType::EXPR_SUBLINK;
-                (*link).subLinkId = 0;
-                (*link).testexpr = std::ptr::null_mut();
-                (*link).subselect = as_row((*link).subselect.cast()).cast();
-                rows.push((number, append(link.cast())?));
-            }
-            Ok(MultipleAssignments { rows })
-        }
-    }
-
-    /// The tree with fields in place of its `PARAM_MULTIEXPR` parameters.
-    ///
-    /// # Safety
-    /// `tree` is null or a valid expression of the level above.
-    pub unsafe fn resolve(&self, tree: *mut Node) -> *mut Node {
-        unsafe {
-            if tree.is_null() {
-                return tree;
-            }
-            if let Some(param) = node::cast::<pg_sys::Param>(tree) {
-                if (*param).paramkind == pg_sys::ParamKind::PARAM_MULTIEXPR {
-                    let number = (*param).paramid >> 16;
-                    let field = (*param).paramid & 0xFFFF;
-                    let row = self.rows.iter().find(|(n, _)| *n == number);
-                    let Some((_, column)) = row else { return tree };
-                    let select = pg_sys::palloc0(std::mem::size_of::<pg_sys::FieldSelect>())
-                        .cast::<pg_sys::FieldSelect>();
-                    (*select).xpr.type_ = NodeTag::T_FieldSelect;
-                    let record = (pg_sys::RECORDOID, -1, pg_sys::InvalidOid);
-                    (*select).arg = expr::var(1, *column, record).cast();
-                    (*select).fieldnum = field as i16;
-                    (*select).resulttype = (*param).paramtype;
-                    (*select).resulttypmod = (*param).paramtypmod;
-                    (*select).resultcollid = (*param).paramcollid;
-                    return select.cast();
-                }
-            }
-            node::map_children(tree, |child| self.resolve(child))
-        }
-    }
-}
-
-/// `SELECT ROW(a, b) FROM (SELECT a, b …)`
-unsafe fn as_row(below: *mut Query) -> *mut Query {
-    unsafe {
-        for (index, entry) in list::iter::<pg_sys::TargetEntry>((*below).targetList).enumerate() {
-            if (*entry).resname.is_null() {
-                (*entry).resname = node::pstrdup(&format!("f{}", index + 1));
-            }
-        }
-        let query = reading::level_above(below);
-        let mut fields = Vec::new();
-        let mut names = Vec::new();
-        for (index, entry) in list::iter::<pg_sys::TargetEntry>((*query).targetList).enumerate() {
-            fields.push((*entry).expr.cast::<Node>());
-            names.push(pg_sys::makeString(node::pstrdup(&format!(
-                "f{}",
-                index + 1
-            ))));
-        }
-        let row = node::make::<pg_sys::RowExpr>();
-        (*row).args = list::from(fields);
-        (*row).colnames = list::from(names);
-        (*row).row_typeid = pg_sys::RECORDOID;
-        (*row).row_format = pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
-        (*row).location = -1;
-        let entry = pg_sys::makeTargetEntry(row.cast(), 1, node::pstrdup("row"), false);
-        (*query).targetList = list::from([entry]);
-        query
-    }
-}
-
-/// Does a tree have values of `(a, b) = (SELECT …)`?
-///
-/// # Safety
-/// `tree` is null, a list or an expression.
-pub unsafe fn reads_multiple(tree: *mut Node) -> bool {
-    unsafe {
-        node::walk(
-            tree,
-            &mut |item, _| match node::cast::<pg_sys::Param>(item) {
-                Some(param) if (*param).paramkind == pg_sys::ParamKind::PARAM_MULTIEXPR => {
-                    Step::Stop
-                }
-                _ => Step::Into,
-            },
-        )
     }
 }
