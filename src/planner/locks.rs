@@ -9,7 +9,8 @@ use crate::pg::node::Step;
 use crate::pg::{expr, levels, list, node, types};
 use crate::planner::pieces::{joins, trees::forget_names};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
-use crate::planner::{estimate, leaf, reading, remote, rowmarks, split, whole_rows, wrapped};
+use crate::planner::wrapped::{self, Above};
+use crate::planner::{estimate, leaf, reading, remote, rowmarks, split, whole_rows};
 use pgrx::pg_sys::{
     self, JoinType, LockClauseStrength, LockWaitPolicy, Node, NodeTag, Query, RTEKind,
 };
@@ -527,27 +528,21 @@ unsafe fn read_from(query: *mut Query, inner: *mut Query, number: u32) {
 /// The custom scan that a path of `wrapped` becomes.
 ///
 /// # Safety
-/// Called by PlanCustomPath with its arguments.
-pub unsafe fn plan_lock(
-    path: *mut pg_sys::CustomPath,
-    tlist: *mut pg_sys::List,
-    plans: *mut pg_sys::List,
-) -> Result<*mut pg_sys::Plan> {
+/// `above` is the scan that a path becomes.
+pub unsafe fn plan_lock(above: &Above) -> Result<()> {
     unsafe {
-        let (scan, below, number) = wrapped::scan(path, tlist, plans);
-        (*scan).methods = crate::executor::lock_methods();
-        leaf::with_lock(number, |locking| {
+        (*above.scan).methods = crate::executor::lock_methods();
+        leaf::with_lock(above.number, |locking| {
             let mut plan = locking.plan.clone();
             for (relation, columns) in plan.relations.iter_mut().zip(&locking.columns) {
                 for (place, column) in relation.columns.iter_mut().zip(columns) {
-                    *place = wrapped::position((*below).targetlist, *column)?;
+                    *place = above.place(*column)?;
                 }
             }
-            (*scan).custom_private = plan.to_private()?;
+            (*above.scan).custom_private = plan.to_private()?;
             let exprs = locking.exprs.iter().map(|e| node::copy(*e));
-            (*scan).custom_exprs = list::from(exprs.collect::<Vec<_>>());
+            (*above.scan).custom_exprs = list::from(exprs.collect::<Vec<_>>());
             Ok(())
-        })?;
-        Ok(scan.cast())
+        })
     }
 }

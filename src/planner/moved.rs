@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::pg::{expr, levels, list, node, types};
 use crate::planner::estimate::Origin;
 use crate::planner::plan::{MoveColumn, MovePlan, Private};
-use crate::planner::{inline, leaf, ship, wrapped};
+use crate::planner::wrapped::{self, Above};
+use crate::planner::{inline, leaf, ship};
 use pgrx::pg_sys::{self, CmdType, Node, Oid, Query, RTEKind, RangeTblEntry};
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -200,26 +201,21 @@ pub unsafe fn entry(number: usize, units: &[*mut Node], rows: f64) -> *mut Range
 /// The custom scan that a path of `wrapped` becomes.
 ///
 /// # Safety
-/// Called by PlanCustomPath with its arguments.
-pub unsafe fn plan_move(
-    path: *mut pg_sys::CustomPath,
-    tlist: *mut pg_sys::List,
-    plans: *mut pg_sys::List,
-) -> Result<*mut pg_sys::Plan> {
+/// `above` is the scan that a path becomes.
+pub unsafe fn plan_move(above: &Above) -> Result<()> {
     unsafe {
-        let (scan, below, number) = wrapped::scan(path, tlist, plans);
-        (*scan).methods = crate::executor::move_methods();
-        let moving = leaf::move_of(number)
+        (*above.scan).methods = crate::executor::move_methods();
+        let moving = leaf::move_of(above.number)
             .ok_or_else(|| Error::internal("rows to be moved without their plan"))?;
         let mut plan = moving.plan.clone();
-        let place = |column: usize| wrapped::position((*below).targetlist, column as i16);
+        let place = |column: usize| above.place(column as i16);
         plan.key = place(plan.key)?;
         plan.handle = place(plan.handle)?;
         for column in &mut plan.columns {
             column.source = place(column.source)?;
         }
-        (*scan).custom_private = plan.to_private()?;
-        Ok(scan.cast())
+        (*above.scan).custom_private = plan.to_private()?;
+        Ok(())
     }
 }
 

@@ -149,58 +149,70 @@ unsafe extern "C-unwind" fn plan_custom_path(
     plans: *mut pg_sys::List,
 ) -> *mut pg_sys::Plan {
     // SAFETY: called by create_customscan_plan with its own arguments.
-    let planned = unsafe {
+    unsafe {
+        let above = Above::new(path, tlist, plans);
         let kind = list::ints((*path).custom_private)[1];
-        if kind == Kind::Lock as i32 {
-            locks::plan_lock(path, tlist, plans)
+        let planned = if kind == Kind::Lock as i32 {
+            locks::plan_lock(&above)
         } else if kind == Kind::Insert as i32 {
-            writing::plan_insert(path, tlist, plans)
+            writing::plan_insert(&above)
         } else if kind == Kind::Change as i32 {
-            writing::plan_change(path, tlist, plans)
+            writing::plan_change(&above)
         } else if kind == Kind::Find as i32 {
-            proposed::plan_find(path, tlist, plans)
+            proposed::plan_find(&above)
         } else {
-            moved::plan_move(path, tlist, plans)
+            moved::plan_move(&above)
+        };
+        match planned {
+            Ok(()) => above.scan.cast(),
+            Err(error) => error.raise(),
         }
-    };
-    match planned {
-        Ok(plan) => plan,
-        Err(error) => error.raise(),
     }
 }
 
-/// The custom scan above the plan below, whose rows are as wide as those of that plan; and the number.
-///
-/// # Safety
-/// Called by PlanCustomPath with its arguments.
-pub unsafe fn scan(
-    path: *mut pg_sys::CustomPath,
-    tlist: *mut pg_sys::List,
-    plans: *mut pg_sys::List,
-) -> (*mut pg_sys::CustomScan, *mut pg_sys::Plan, usize) {
-    unsafe {
-        let number = list::ints((*path).custom_private)[0] as usize;
-        let below = list::nth::<pg_sys::Plan>(plans, 0);
-        let scan = node::make::<pg_sys::CustomScan>();
-        // The plan below evaluates the relation's conditions.
-        (*scan).scan.plan.targetlist = tlist;
-        (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
-        (*scan).custom_scan_tlist = node::copy((*below).targetlist);
-        (*scan).custom_plans = plans;
-        (scan, below, number)
-    }
+/// A custom scan above the plan below, whose rows are as wide as those of that plan.
+pub struct Above {
+    pub scan: *mut pg_sys::CustomScan,
+    below: *mut pg_sys::Plan,
+    /// The caller's.
+    pub number: usize,
 }
 
-/// Where the plan below gives a column of the relation.
-///
-/// # Safety
-/// `tlist` is the target list of the plan below.
-pub unsafe fn position(tlist: *mut pg_sys::List, column: i16) -> Result<usize> {
-    unsafe {
-        list::iter::<pg_sys::TargetEntry>(tlist)
-            .position(|entry| {
-                node::cast::<pg_sys::Var>((*entry).expr).is_some_and(|v| (*v).varattno == column)
-            })
-            .ok_or_else(|| Error::internal("a column of a subquery without its place"))
+impl Above {
+    unsafe fn new(
+        path: *mut pg_sys::CustomPath,
+        tlist: *mut pg_sys::List,
+        plans: *mut pg_sys::List,
+    ) -> Above {
+        unsafe {
+            let number = list::ints((*path).custom_private)[0] as usize;
+            let below = list::nth::<pg_sys::Plan>(plans, 0);
+            let scan = node::make::<pg_sys::CustomScan>();
+            // The plan below evaluates the relation's conditions.
+            (*scan).scan.plan.targetlist = tlist;
+            (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+            (*scan).custom_scan_tlist = node::copy((*below).targetlist);
+            (*scan).custom_plans = plans;
+            Above {
+                scan,
+                below,
+                number,
+            }
+        }
+    }
+
+    /// Where the plan below gives a column of the relation.
+    ///
+    /// # Safety
+    /// The plan below is still there.
+    pub unsafe fn place(&self, column: i16) -> Result<usize> {
+        unsafe {
+            list::iter::<pg_sys::TargetEntry>((*self.below).targetlist)
+                .position(|entry| {
+                    node::cast::<pg_sys::Var>((*entry).expr)
+                        .is_some_and(|v| (*v).varattno == column)
+                })
+                .ok_or_else(|| Error::internal("a column of a subquery without its place"))
+        }
     }
 }

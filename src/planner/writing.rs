@@ -15,7 +15,8 @@ use crate::planner::modify::Change;
 use crate::planner::plan::{ChangesPlan, Private};
 use crate::planner::pull::{self, Pulled};
 use crate::planner::remote::Remote;
-use crate::planner::{copies, leaf, modify, proposed, ship, statement, wrapped, Planner};
+use crate::planner::wrapped::{self, Above};
+use crate::planner::{copies, leaf, modify, proposed, ship, statement, Planner};
 use order::Order;
 use pgrx::pg_sys::{self, CmdType, Oid, PlannedStmt, Query};
 use std::collections::HashSet;
@@ -361,51 +362,39 @@ unsafe fn over_returned(tree: *mut pg_sys::Node, returned: &[i16]) -> *mut pg_sy
 /// The custom scan of a part that changes the rows it has read.
 ///
 /// # Safety
-/// Called by PlanCustomPath with its arguments.
-pub unsafe fn plan_change(
-    path: *mut pg_sys::CustomPath,
-    tlist: *mut pg_sys::List,
-    plans: *mut pg_sys::List,
-) -> Result<*mut pg_sys::Plan> {
+/// `above` is the scan that a path becomes.
+pub unsafe fn plan_change(above: &Above) -> Result<()> {
     unsafe {
-        let (scan, below, number) = wrapped::scan(path, tlist, plans);
-        (*scan).methods = crate::executor::modify_methods();
-        let place = |column: usize| wrapped::position((*below).targetlist, column as i16 + 1);
-        let plan = leaf::with_change(number, |plan| plan.over(&place))?;
-        (*scan).custom_private = plan.to_private()?;
-        Ok(scan.cast())
+        (*above.scan).methods = crate::executor::modify_methods();
+        let place = |column: usize| above.place(column as i16 + 1);
+        let plan = leaf::with_change(above.number, |plan| plan.over(&place))?;
+        (*above.scan).custom_private = plan.to_private()?;
+        Ok(())
     }
 }
 
 /// The custom scan that a path of `wrapped` becomes.
 ///
 /// # Safety
-/// Called by PlanCustomPath with its arguments.
-pub unsafe fn plan_insert(
-    path: *mut pg_sys::CustomPath,
-    tlist: *mut pg_sys::List,
-    plans: *mut pg_sys::List,
-) -> Result<*mut pg_sys::Plan> {
+/// `above` is the scan that a path becomes.
+pub unsafe fn plan_insert(above: &Above) -> Result<()> {
     unsafe {
-        let (scan, below, number) = wrapped::scan(path, tlist, plans);
-        (*scan).methods = crate::executor::insert_methods();
-        leaf::with_insert(number, |inserting| {
+        (*above.scan).methods = crate::executor::insert_methods();
+        leaf::with_insert(above.number, |inserting| {
             let mut plan = inserting.made.plan.clone();
             plan.part = Some(inserting.part);
             plan.copied = None;
             for column in &mut plan.columns {
                 let attno = inserting.values[column.source];
-                column.source = wrapped::position((*below).targetlist, attno)?;
+                column.source = above.place(attno)?;
             }
             for attno in &inserting.returned {
-                plan.outputs
-                    .push(wrapped::position((*below).targetlist, *attno)?);
+                plan.outputs.push(above.place(*attno)?);
             }
-            (*scan).custom_private = plan.to_private()?;
+            (*above.scan).custom_private = plan.to_private()?;
             let exprs = inserting.made.exprs.iter().map(|e| node::copy(*e));
-            (*scan).custom_exprs = list::from(exprs.collect::<Vec<_>>());
+            (*above.scan).custom_exprs = list::from(exprs.collect::<Vec<_>>());
             Ok(())
-        })?;
-        Ok(scan.cast())
+        })
     }
 }

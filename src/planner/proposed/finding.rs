@@ -6,7 +6,8 @@ use crate::planner::plan::{FindPlan, Private};
 use crate::planner::proposed::lookup;
 use crate::planner::proposed::rows::Proposed;
 use crate::planner::pull::Target;
-use crate::planner::{leaf, reading, ship, wrapped};
+use crate::planner::wrapped::{self, Above};
+use crate::planner::{leaf, reading, ship};
 use pgrx::pg_sys::{self, Query};
 
 /// Rows whose conflicts are looked for: what the custom path becomes.
@@ -93,28 +94,24 @@ pub unsafe fn above(
 /// The custom scan that a path of `wrapped` becomes.
 ///
 /// # Safety
-/// Called by PlanCustomPath with its arguments.
-pub unsafe fn plan_find(
-    path: *mut pg_sys::CustomPath,
-    tlist: *mut pg_sys::List,
-    plans: *mut pg_sys::List,
-) -> Result<*mut pg_sys::Plan> {
+/// `above` is the scan that a path becomes.
+pub unsafe fn plan_find(above: &Above) -> Result<()> {
     unsafe {
-        let (scan, below, number) = wrapped::scan(path, tlist, plans);
-        (*scan).methods = crate::executor::find_methods();
-        let place = |attno: i16| wrapped::position((*below).targetlist, attno);
-        leaf::with_finding(number, |finding| {
+        (*above.scan).methods = crate::executor::find_methods();
+        leaf::with_finding(above.number, |finding| {
             let mut plan = finding.plan.clone();
             for column in &mut plan.columns {
-                column.source = place(column.source as i16 + 1)?;
+                column.source = above.place(column.source as i16 + 1)?;
             }
-            plan.key = plan.key.map(|key| place(key as i16 + 1)).transpose()?;
+            plan.key = plan
+                .key
+                .map(|key| above.place(key as i16 + 1))
+                .transpose()?;
             for attno in &finding.outputs {
-                plan.outputs.push(place(*attno)?);
+                plan.outputs.push(above.place(*attno)?);
             }
-            (*scan).custom_private = plan.to_private()?;
+            (*above.scan).custom_private = plan.to_private()?;
             Ok(())
-        })?;
-        Ok(scan.cast())
+        })
     }
 }
