@@ -63,6 +63,10 @@ pub fn commit_record_exists(gid: &str) -> Result<bool> {
 
 /// The gids decided for a node.
 pub fn commit_records(node: NodeId) -> Result<Vec<String>> {
+    gids(|owner| owner == Some(node))
+}
+
+fn gids(wanted: impl Fn(Option<NodeId>) -> bool) -> Result<Vec<String>> {
     let ours = ours()?;
     let mut gids = Vec::new();
     scan(
@@ -71,7 +75,7 @@ pub fn commit_records(node: NodeId) -> Result<Vec<String>> {
         None,
         pg_sys::AccessShareLock as pg_sys::LOCKMODE,
         |_, row| {
-            if row.get::<NodeId>(RECORD_NODE_ID) == Some(node) {
+            if wanted(row.get::<NodeId>(RECORD_NODE_ID)) {
                 gids.extend(row.get::<String>(RECORD_GID));
             }
         },
@@ -92,21 +96,8 @@ pub fn delete_commit_record(gid: &str) -> Result<()> {
 
 /// What was decided for nodes that have been removed since: nobody will ask again.
 pub fn delete_commit_records_of_removed_nodes() -> Result<()> {
-    let ours = ours()?;
     let nodes = super::nodes()?;
-    let mut orphans = Vec::new();
-    scan(
-        ours.commit_record,
-        ours.commit_record_pkey,
-        None,
-        pg_sys::AccessShareLock as pg_sys::LOCKMODE,
-        |_, row| {
-            let owner = row.get::<NodeId>(RECORD_NODE_ID);
-            if nodes.iter().all(|node| Some(node.id) != owner) {
-                orphans.extend(row.get::<String>(RECORD_GID));
-            }
-        },
-    );
+    let orphans = gids(|owner| nodes.iter().all(|node| Some(node.id) != owner))?;
     orphans
         .iter()
         .try_for_each(|gid| delete_commit_record(gid))?;
