@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString};
 
 use super::types::{Colocation, Method, TableKind};
 use crate::error::{sqlstate, Error, Result};
+use crate::pg::spi::Settings;
 
 /// The functions of a key's type. The type cache entry behind it is never freed by PostgreSQL.
 #[derive(Clone, Copy)]
@@ -77,35 +78,19 @@ pub fn type_name(type_oid: pg_sys::Oid) -> String {
 
 /// A bound as the catalog stores it: independent of the session's settings.
 pub fn bound_text(key_type: pg_sys::Oid, bound: pg_sys::Datum) -> String {
-    // SAFETY: the settings are changed within a nest level that is closed here, or by abort if the
-    // output function raises; the output function returns a palloc'd C string.
+    let settings = Settings::nested();
+    settings.set(c"datestyle", c"ISO");
+    settings.set(c"intervalstyle", c"postgres");
+    settings.set(c"extra_float_digits", c"3");
+    settings.set(c"search_path", c"pg_catalog");
+    // SAFETY: the output function returns a palloc'd C string.
     unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in [
-            (c"datestyle", c"ISO"),
-            (c"intervalstyle", c"postgres"),
-            (c"extra_float_digits", c"3"),
-            (c"search_path", c"pg_catalog"),
-        ] {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
         let mut output = pg_sys::InvalidOid;
         let mut is_varlena = false;
         pg_sys::getTypeOutputInfo(key_type, &mut output, &mut is_varlena);
-        let text = CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, bound))
+        CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, bound))
             .to_string_lossy()
-            .into_owned();
-        pg_sys::AtEOXact_GUC(true, level);
-        text
+            .into_owned()
     }
 }
 
