@@ -25,6 +25,7 @@ pub use user_code::calls_user_code;
 use crate::catalog::{self, TableKind};
 use crate::deparse::quote_identifier;
 use crate::error::Result;
+use crate::pg::node;
 use pgrx::pg_sys;
 use std::ffi::c_char;
 
@@ -50,13 +51,7 @@ pub unsafe fn copy_statement(copy: &CopyStatement) -> Result<Option<u64>> {
             return Ok(None);
         }
         // Not locked yet: PostgreSQL or `statement::open` does that, and looks again.
-        let relid = pg_sys::RangeVarGetRelidExtended(
-            relation,
-            pg_sys::NoLock as i32,
-            pg_sys::RVROption::RVR_MISSING_OK,
-            None,
-            std::ptr::null_mut(),
-        );
+        let relid = node::relation_named(relation);
         if relid == pg_sys::InvalidOid {
             return Ok(None);
         }

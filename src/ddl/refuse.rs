@@ -4,7 +4,7 @@
 use super::checks::relation_name;
 use crate::catalog;
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::spi;
+use crate::pg::{node, spi};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -31,13 +31,7 @@ pub unsafe fn ours(relation: *const pg_sys::RangeVar) -> Result<Option<pg_sys::O
     if relation.is_null() {
         return Ok(None);
     }
-    let mut relid = pg_sys::RangeVarGetRelidExtended(
-        relation,
-        pg_sys::NoLock as i32,
-        pg_sys::RVROption::RVR_MISSING_OK,
-        None,
-        std::ptr::null_mut(),
-    );
+    let mut relid = node::relation_named(relation);
     if relid == pg_sys::InvalidOid {
         return Ok(None);
     }

@@ -3,6 +3,7 @@
 
 use crate::copy::{self, CopyStatement};
 use crate::error::Result;
+use crate::pg::node;
 use crate::statistics::{self, VacuumCall};
 use crate::{catalog, ddl, maintenance};
 use pgrx::pg_sys;
@@ -145,13 +146,7 @@ impl Utility {
     unsafe fn truncate(&self, statement: *mut pg_sys::TruncateStmt) -> Result<()> {
         let mut relids = Vec::new();
         for relation in elements((*statement).relations) {
-            relids.push(pg_sys::RangeVarGetRelidExtended(
-                relation.cast(),
-                pg_sys::NoLock as i32,
-                pg_sys::RVROption::RVR_MISSING_OK,
-                None,
-                std::ptr::null_mut(),
-            ));
+            relids.push(node::relation_named(relation.cast()));
         }
         relids.retain(|relid| *relid != pg_sys::InvalidOid);
         self.chain();

@@ -131,6 +131,42 @@ pub unsafe fn query_children<F: FnMut(*mut Node) -> bool>(
     }
 }
 
+/// The relation that a name means, or `InvalidOid`. It is not locked.
+///
+/// # Safety
+/// `name` is a valid RangeVar.
+pub unsafe fn relation_named(name: *const pg_sys::RangeVar) -> pg_sys::Oid {
+    unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            name,
+            pg_sys::NoLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
+    }
+}
+
+/// The queries directly below a Query: those in FROM, WITH and its expressions.
+///
+/// # Safety
+/// `query` is a valid Query.
+pub unsafe fn queries_below(query: *mut pg_sys::Query) -> Vec<*mut pg_sys::Query> {
+    let mut found = Vec::new();
+    unsafe {
+        query_children(query, 0, |child| {
+            walk(child, &mut |item, _| match cast::<pg_sys::Query>(item) {
+                Some(below) => {
+                    found.push(below);
+                    Step::Over
+                }
+                None => Step::Into,
+            })
+        });
+    }
+    found
+}
+
 /// Calls `visit` for each direct child of a raw parse tree.
 ///
 /// # Safety

@@ -45,17 +45,7 @@ pub unsafe fn wrap(query: *mut Query) -> Result<Vec<*mut Query>> {
         for rtindex in wrapped {
             whole_rows::make_column(query, rtindex);
         }
-        let mut children: Vec<*mut Query> = Vec::new();
-        node::query_children(query, 0, |child| {
-            node::walk(child, &mut |item, _| match node::cast::<Query>(item) {
-                Some(sub) => {
-                    children.push(sub);
-                    Step::Over
-                }
-                None => Step::Into,
-            });
-            false
-        });
+        let mut children = node::queries_below(query);
         children.retain(|child| super::mentions_distributed(*child));
         Ok(children)
     }

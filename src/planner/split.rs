@@ -205,18 +205,7 @@ pub unsafe fn split_whole(query: *mut Query) -> Result<bool> {
 
 unsafe fn transform_children(query: *mut Query) -> Result<()> {
     unsafe {
-        let mut children: Vec<*mut Query> = Vec::new();
-        node::query_children(query, 0, |child| {
-            node::walk(child, &mut |item, _| match node::cast::<Query>(item) {
-                Some(sub) => {
-                    children.push(sub);
-                    Step::Over
-                }
-                None => Step::Into,
-            });
-            false
-        });
-        for child in children {
+        for child in node::queries_below(query) {
             transform(child)?;
         }
         Ok(())

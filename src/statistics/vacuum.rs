@@ -8,7 +8,7 @@ use super::totals::Totals;
 use crate::catalog::{self, NodeId};
 use crate::ddl::{self, quote_identifier};
 use crate::error::Result;
-use crate::pg::{list, spi};
+use crate::pg::{list, node, spi};
 use crate::remote::{ConnectOptions, LoneConnection};
 use pgrx::pg_sys::{self, Oid};
 use std::collections::BTreeMap;
@@ -151,13 +151,7 @@ unsafe fn named_tables(
         let relid = if (*entry).oid != pg_sys::InvalidOid {
             (*entry).oid
         } else {
-            pg_sys::RangeVarGetRelidExtended(
-                (*entry).relation,
-                pg_sys::NoLock as i32,
-                pg_sys::RVROption::RVR_MISSING_OK,
-                None,
-                std::ptr::null_mut(),
-            )
+            node::relation_named((*entry).relation)
         };
         let table = if relid == pg_sys::InvalidOid {
             None
