@@ -28,6 +28,8 @@ UNRULY = ("22", "21", "54", "57014")  # errors that depend on which row is looke
 class Case:
     """The statements of one try: what is run before the compared ones, the compared ones, and what ends them."""
 
+    block = False  # queries run in transaction blocks, too
+
     def __init__(self, choices):
         generator = Statements(choices)
         way = choices.below(12)  # 0-5 simple, extended, cursor, prepared twice, bound, scrolled
@@ -68,6 +70,9 @@ class Case:
             zone = choices.one(["America/New_York", "Asia/Tokyo"])
             self.before.insert(0, f"SET TimeZone = '{zone}'")
             self.after.append("RESET TimeZone")
+        if self.block and "BEGIN" not in self.before:
+            self.before.insert(0, "BEGIN")
+            self.after.insert(0, "ROLLBACK")
 
     def scroll(self, choices):
         """The query by a cursor that goes back and forth; where its rows have no order, always over all of them."""
@@ -214,9 +219,11 @@ def main():
     parser.add_argument("--analyze", action="store_true", help="with statistics of the tables, which change plans")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the distributed session")
     parser.add_argument("--unrest", action="store_true", help="another session runs ANALYZE all the time, which invalidates plans and caches")
+    parser.add_argument("--block", action="store_true", help="each query in a transaction block, in which its nodes have to begin")
     parser.add_argument("--refused", action="store_true", help="show what plain PostgreSQL refuses")
     parser.add_argument("--self-check", action="store_true")
     options = parser.parse_args()
+    Case.block = options.block
     suite = run.Suite(HERE / "generated", options, "simple")
     # databases of its own: run.py uses the folder, too
     suite.names, suite.workers = ([name.replace("generated", "random") for name in names] for names in (suite.names, suite.workers))
@@ -229,7 +236,7 @@ def main():
         suite.distributed.connection.execute("SELECT set_config(%s, %s, false)", (name, value))
     if options.unrest:
         threading.Thread(target=analyze_forever, args=(suite.distributed,), daemon=True).start()
-    how = "".join([" --analyze" * options.analyze, *(f" --set {s}" for s in options.set)])
+    how = "".join([" --analyze" * options.analyze, " --block" * options.block, *(f" --set {s}" for s in options.set)])
     suite.plain.connection.execute("SET statement_timeout = '500ms'")
     suite.distributed.connection.execute("SET statement_timeout = '5s'")
     comparison, kinds, refused, valid, failed, began = Comparison(suite), Counter(), Counter(), 0, 0, time.monotonic()

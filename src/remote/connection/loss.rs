@@ -28,7 +28,7 @@ impl Connection {
     }
 
     pub(super) fn after_loss(&mut self) -> Step {
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && self.again.is_empty() {
             return Step::Lost;
         }
         if self.may_resend() {
