@@ -25,6 +25,8 @@ pub struct Moving {
     /// Complete but for where the plan below has the columns: there the columns' numbers stand.
     pub plan: MovePlan,
     pub origins: Vec<Option<Origin>>,
+    /// What EXPLAIN calls the columns.
+    pub names: Vec<String>,
 }
 
 /// The column that the handle comes in.

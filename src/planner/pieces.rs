@@ -32,7 +32,7 @@ pub struct Item {
     /// Entries outside that it refers to (LATERAL).
     needs: Vec<i32>,
     pub place: Place,
-    /// Of the nullable side of a LEFT JOIN: the conjuncts of its condition.
+    /// Of the nullable side of a LEFT JOIN, or one side of a full join: the conjuncts of its condition.
     pub on: Option<Vec<*mut Node>>,
 }
 
@@ -63,6 +63,8 @@ pub struct Level {
     pub quals: Vec<*mut Node>,
     /// Sets of items that run on the shards together, by index. A nullable side stands alone, or with what it is joined to.
     pub pieces: Vec<Vec<usize>>,
+    /// FROM is a full join of two items, of which the second one has the condition: both keep their rows.
+    pub full: bool,
     /// Range table entries of the joins that `rebuild` writes.
     joins: Vec<i32>,
 }
@@ -81,6 +83,18 @@ impl Level {
     /// # Safety
     /// `query` is a valid Query that the caller owns.
     pub unsafe fn of(query: *mut Query) -> Result<Option<Level>> {
+        unsafe { Level::taken_apart(query, false) }
+    }
+
+    /// The same; if FROM is a full join, its sides are the items.
+    ///
+    /// # Safety
+    /// As `of`.
+    pub unsafe fn of_sides(query: *mut Query) -> Result<Option<Level>> {
+        unsafe { Level::taken_apart(query, true) }
+    }
+
+    unsafe fn taken_apart(query: *mut Query, sides: bool) -> Result<Option<Level>> {
         unsafe {
             if (*query).commandType != pg_sys::CmdType::CMD_SELECT
                 || !(*query).setOperations.is_null()
@@ -96,11 +110,15 @@ impl Level {
                 items: Vec::new(),
                 quals: Vec::new(),
                 pieces: Vec::new(),
+                full: false,
                 joins: Vec::new(),
             };
-            level.flatten((*query).jointree.cast());
+            match joins::full_join(query).filter(|_| sides) {
+                Some(join) => level.take_sides(join),
+                None => level.flatten((*query).jointree.cast()),
+            }
             for index in 0..level.items.len() {
-                level.items[index].place = level.place_of(index)?;
+                level.locate(index)?;
             }
             level.merge()?;
             // the entries of the joins that it had are gone
@@ -142,6 +160,27 @@ impl Level {
                     self.add_item(from, Place::Here);
                 }
             }
+        }
+    }
+
+    /// Takes the full join apart that FROM is.
+    unsafe fn take_sides(&mut self, join: *mut pg_sys::JoinExpr) {
+        unsafe {
+            self.full = true;
+            self.quals = expr::conjuncts((*(*self.query).jointree).quals);
+            self.forget_join(join);
+            self.add_item((*join).larg, Place::Here);
+            let second = self.add_item((*join).rarg, Place::Here);
+            self.items[second].on = Some(expr::conjuncts((*join).quals));
+        }
+    }
+
+    /// How items with a condition of their own are joined.
+    fn kind(&self) -> JoinType::Type {
+        if self.full {
+            JoinType::JOIN_FULL
+        } else {
+            JoinType::JOIN_LEFT
         }
     }
 
@@ -196,6 +235,11 @@ impl Level {
         matches!(items, [only] if self.is_optional(*only))
     }
 
+    /// Is it one side of a full join, of which no condition may drop rows?
+    fn is_side(&self, items: &[usize]) -> bool {
+        self.full && items.len() == 1
+    }
+
     /// The entries outside that an item refers to, in the condition of its LEFT JOIN as well.
     unsafe fn partners(&self, item: usize) -> Vec<i32> {
         unsafe {
@@ -237,6 +281,21 @@ impl Level {
         self.items[item].needs.is_empty()
     }
 
+    /// Finds out where an item's rows can be had. Sides of a full join have to give each row once.
+    ///
+    /// # Safety
+    /// The level's query is valid.
+    pub unsafe fn locate(&mut self, item: usize) -> Result<()> {
+        unsafe {
+            let place = self.place_of(item)?;
+            self.items[item].place = match place {
+                Place::Everywhere if self.full => Place::Here,
+                place => place,
+            };
+            Ok(())
+        }
+    }
+
     unsafe fn place_of(&self, item: usize) -> Result<Place> {
         unsafe {
             if !self.is_independent(item) || self.reads_with(item) {
@@ -273,6 +332,9 @@ impl Level {
     /// The conditions that speak of these items only and that a node can evaluate.
     pub unsafe fn conditions(&self, items: &[usize], sublinks: bool) -> Vec<usize> {
         unsafe {
+            if self.is_side(items) {
+                return Vec::new();
+            }
             let members = self.members(items);
             let quals = self.quals_about(items);
             (0..quals.len())
@@ -332,7 +394,7 @@ impl Level {
             let about = self.quals_about(items);
             let mut quals: Vec<*mut Node> = conditions.iter().map(|i| about[*i]).collect();
             for (index, qual) in about.iter().enumerate() {
-                if !conditions.contains(&index) {
+                if !conditions.contains(&index) && !self.is_side(items) {
                     quals.extend(implied_by(*qual, &members));
                 }
             }
@@ -358,7 +420,7 @@ impl Level {
             // one level more than before
             node::shift_levels(part.cast(), 1, 1);
             move_with(part, 0, 1);
-            let from = joins::from_clause(part, &operands, &mut Vec::new());
+            let from = joins::from_clause(part, &operands, self.kind(), &mut Vec::new());
             (*part).jointree = pg_sys::makeFromExpr(from, quals);
             part
         }
@@ -561,6 +623,17 @@ impl Level {
             || present.iter().any(|item| unsafe {
                 node::cast::<pg_sys::JoinExpr>(self.items[*item].node).is_some()
             })
+    }
+
+    /// The joins among the items that do not run on the shards.
+    pub unsafe fn nested_joins(&self) -> Vec<usize> {
+        let is_nested = |item: &usize| {
+            let item = &self.items[*item];
+            // SAFETY: the level's query is valid.
+            let is_join = unsafe { node::cast::<pg_sys::JoinExpr>(item.node).is_some() };
+            is_join && item.place == Place::Here && item.needs.is_empty()
+        };
+        self.present().into_iter().filter(is_nested).collect()
     }
 
     /// Does everything in FROM and WHERE belong to one piece?

@@ -6,6 +6,7 @@ mod cost;
 mod equality;
 mod inner;
 mod load;
+mod nested;
 mod subqueries;
 
 use crate::deparse;
@@ -14,6 +15,7 @@ use crate::planner::externals::Externals;
 use crate::planner::pieces::Level;
 use crate::planner::split;
 use crate::settings::{self, JoinStrategy};
+use cost::Terms;
 use pgrx::pg_sys;
 
 /// Moves operands of the level's joins as far as it is worth it, and makes leaves of the pieces. True: nothing is left to
@@ -34,32 +36,49 @@ pub unsafe fn pieces(level: &mut Level, externals: &mut Externals) -> Result<boo
             return Ok(false);
         }
         let saved = level.save();
-        if move_operands(level, externals, forced)? {
-            level.rebuild();
-            if level.is_one_piece() && split::split_whole(level.query)? {
-                return Ok(true);
+        for nested in [true, false] {
+            let moved = move_operands(level, externals, forced, nested)?;
+            // where not all comes together, joins in joins are looked at by themselves
+            if moved && (forced || !nested || level.is_one_piece()) {
+                level.rebuild();
+                if level.is_one_piece() && split::split_whole(level.query)? {
+                    return Ok(true);
+                }
+                level.make_subqueries()?;
+                if deparse::moved::entries(level.query).is_empty() {
+                    return Ok(true);
+                }
             }
-            level.make_subqueries()?;
-            if deparse::moved::entries(level.query).is_empty() {
-                return Ok(true);
-            }
+            // a piece turned out not to be a leaf
+            level.bring_back(&saved);
         }
-        // a piece turned out not to be a leaf
-        level.bring_back(&saved);
         Ok(false)
     }
 }
 
-/// Did anything move, and stand beside what it is joined with?
+/// Did anything move, and stand beside what it is joined with? With `nested`, operands of joins in joins first.
 unsafe fn move_operands(
     level: &mut Level,
     externals: &mut Externals,
     forced: bool,
+    nested: bool,
 ) -> Result<bool> {
     unsafe {
-        let Some(mut moves) = inner::operands(level, externals, forced)? else {
+        let mut moves = 0;
+        if nested {
+            moves += nested::settle(level, externals, forced)?;
+            if moves == 0 {
+                return Ok(false);
+            }
+        }
+        let terms = Terms {
+            forced,
+            around: None,
+        };
+        let Some(more) = inner::operands(level, externals, &terms)? else {
             return Ok(false);
         };
+        moves += more;
         moves += subqueries::conditions(level, externals, forced)?;
         Ok(moves > 0)
     }

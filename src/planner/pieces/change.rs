@@ -28,7 +28,7 @@ impl Level {
     ///
     /// # Safety
     /// As `make_subqueries`.
-    pub(super) unsafe fn wrap(&mut self, piece: &[usize], place: Place) -> Result<*mut Query> {
+    pub unsafe fn wrap(&mut self, piece: &[usize], place: Place) -> Result<*mut Query> {
         unsafe {
             let taken = self.take(piece)?;
             let item = self.put(subquery_entry(taken.query), &taken, place);
@@ -190,6 +190,7 @@ impl Level {
                 }],
                 quals: Vec::new(),
                 pieces: Vec::new(),
+                full: false,
                 joins: Vec::new(),
             };
             let subquery = alone.part_with(&[0], &[], targets_of(&units));
@@ -246,7 +247,7 @@ impl Level {
     }
 
     /// The items that are there.
-    pub(super) fn present(&self) -> Vec<usize> {
+    pub fn present(&self) -> Vec<usize> {
         (0..self.items.len())
             .filter(|item| !self.items[*item].node.is_null())
             .collect()
@@ -286,7 +287,7 @@ impl Level {
                 .map(|item| &self.items[item])
                 .map(|item| (item.node, item.on.as_ref().map(|on| all_of(on))))
                 .collect();
-            let from = joins::from_clause(self.query, &operands, &mut self.joins);
+            let from = joins::from_clause(self.query, &operands, self.kind(), &mut self.joins);
             (*self.query).jointree = pg_sys::makeFromExpr(from, split::conjunction(&self.quals));
         }
     }

@@ -123,6 +123,21 @@ unsafe fn seen_below(condition: *mut Node, rtindex: i32, entry: *mut RangeTblEnt
     }
 }
 
+/// The full join that FROM is, if it is one.
+///
+/// # Safety
+/// `query` is valid.
+pub unsafe fn full_join(query: *mut Query) -> Option<*mut pg_sys::JoinExpr> {
+    unsafe {
+        let from = (*(*query).jointree).fromlist;
+        if list::len(from) != 1 {
+            return None;
+        }
+        node::cast::<pg_sys::JoinExpr>(list::nth::<Node>(from, 0))
+            .filter(|join| (**join).jointype == JoinType::JOIN_FULL)
+    }
+}
+
 /// The sides of a join that keeps the rows of one of them: that one, and the one whose rows may be missing.
 ///
 /// # Safety
@@ -173,14 +188,15 @@ pub unsafe fn are_referred_to(query: *mut Query, members: &[i32]) -> bool {
     }
 }
 
-/// The FROM clause of some operands, each with the condition of its LEFT JOIN if its rows may be missing: these are
-/// joined to the operands that they speak of. `entries` are those of the joins written before, and then of these.
+/// The FROM clause of some operands, each with the condition of its outer join, of this kind, if its rows may be missing:
+/// these are joined to the operands that they speak of. `entries` are those of the joins written before, and then of these.
 ///
 /// # Safety
 /// `query` is owned by the caller; an operand comes after those that it speaks of.
 pub unsafe fn from_clause(
     query: *mut Query,
     operands: &[(*mut Node, Option<*mut Node>)],
+    kind: JoinType::Type,
     entries: &mut Vec<i32>,
 ) -> *mut pg_sys::List {
     unsafe {
@@ -216,7 +232,7 @@ pub unsafe fn from_clause(
                 };
             }
             let sides = (joined, *operand);
-            let joined = join(query, JoinType::JOIN_LEFT, sides, condition, entries);
+            let joined = join(query, kind, sides, condition, entries);
             members.push((*joined.cast::<pg_sys::JoinExpr>()).rtindex);
             from.insert(partners[0], (joined, members));
         }

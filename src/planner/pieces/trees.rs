@@ -382,14 +382,29 @@ pub unsafe fn select_from(entry: *mut RangeTblEntry, targets: *mut pg_sys::List)
     }
 }
 
+const PIECE: &std::ffi::CStr = c"piece";
+
+/// What a column is in the subquery that `subquery_entry` made the entry of.
+pub unsafe fn column_of_piece(entry: *mut RangeTblEntry, attno: i16) -> Option<*mut Node> {
+    unsafe {
+        let is_piece = (*entry).rtekind == RTEKind::RTE_SUBQUERY
+            && std::ffi::CStr::from_ptr((*(*entry).eref).aliasname) == PIECE;
+        if !is_piece {
+            return None;
+        }
+        let index = usize::try_from(attno).ok()?.checked_sub(1)?;
+        let column = columns((*entry).subquery).nth(index)?;
+        Some((*column).expr.cast())
+    }
+}
+
 pub unsafe fn subquery_entry(subquery: *mut Query) -> *mut RangeTblEntry {
     unsafe {
         let entry = node::make::<RangeTblEntry>();
         (*entry).rtekind = RTEKind::RTE_SUBQUERY;
         (*entry).subquery = subquery;
         (*entry).inFromCl = true;
-        (*entry).eref =
-            pg_sys::makeAlias(node::pstrdup("piece").cast_const(), column_names(subquery));
+        (*entry).eref = pg_sys::makeAlias(PIECE.as_ptr(), column_names(subquery));
         (*entry).alias = node::copy((*entry).eref);
         entry
     }

@@ -59,6 +59,8 @@ impl Size {
 pub struct Sizes {
     pub moved: Vec<Size>,
     pub stays: Option<Size>,
+    /// What would come here, too, to be joined with all that.
+    pub beside: Vec<Size>,
     pub joined: Size,
     /// What of it comes here; none: all.
     pub returned: Option<Size>,
@@ -69,13 +71,15 @@ impl Sizes {
         self.moved
             .iter()
             .chain(&self.stays)
+            .chain(&self.beside)
             .chain([&self.joined])
             .all(|size| size.rows.is_finite())
     }
 
     /// How many rows would come here to be joined.
     pub fn fetched(&self) -> f64 {
-        self.moved.iter().chain(&self.stays).map(|s| s.rows).sum()
+        let all = self.moved.iter().chain(&self.stays).chain(&self.beside);
+        all.map(|size| size.rows).sum()
     }
 
     pub fn rows_moved(&self) -> f64 {
@@ -86,7 +90,10 @@ impl Sizes {
     pub fn gain(&self, groups: usize, nodes: f64, forced: bool) -> f64 {
         let transfers = |sizes: &[Size]| sizes.iter().map(Size::transfer).sum::<f64>();
         let compared = (self.fetched() + self.joined.rows) * JOIN_COST;
-        let here = transfers(&self.moved) + self.stays.map_or(0.0, |s| s.transfer()) + compared;
+        let here = transfers(&self.moved)
+            + self.stays.map_or(0.0, |s| s.transfer())
+            + transfers(&self.beside)
+            + compared;
         let tables = (groups * self.moved.len()) as f64 * TABLE_COST;
         let returned = self.returned.unwrap_or(self.joined).transfer();
         let there = transfers(&self.moved) * 2.0
@@ -114,24 +121,60 @@ impl Sizes {
     }
 }
 
-/// The rows of the whole level, which the shards group where they can, as far as they come here.
+/// What is known before, and holds for a level and for those that its joins are.
+pub struct Terms {
+    /// Whatever it costs.
+    pub forced: bool,
+    pub around: Option<Around>,
+}
+
+/// What is around a join in another one, if all of it is on the shards then.
+pub struct Around {
+    pub returned: Returned,
+    /// What else would come here.
+    pub beside: Vec<Size>,
+}
+
+/// The rows of a whole level, which the shards group where they can, as far as they come here.
+#[derive(Clone, Copy)]
+pub struct Returned {
+    /// If one node has them all; and before they are grouped.
+    of_one: f64,
+    joined: f64,
+    width: f64,
+}
+
+impl Returned {
+    pub fn of_nodes(&self, nodes: f64) -> Size {
+        Size {
+            rows: (self.of_one * nodes).min(self.joined),
+            width: self.width,
+        }
+    }
+}
+
+/// What comes here of the level, of which so many rows are joined.
 ///
 /// # Safety
 /// The level's query is valid.
-pub unsafe fn returned(level: &mut Level, joined: &Size, nodes: f64) -> Size {
+pub unsafe fn returned(level: &mut Level, joined: f64) -> Returned {
     unsafe {
         level.rebuild();
         let query = level.query;
         let known =
             !(*query).hasModifyingCTE && !refers_outside(query.cast()) && !lacks_with(query);
-        let rows = if known {
-            (estimate::rows_of(query) * nodes).min(joined.rows)
+        let of_one = if known {
+            estimate::rows_of(query)
         } else {
-            joined.rows
+            joined
         };
         let columns: Vec<*mut Node> = list::iter::<pg_sys::TargetEntry>((*query).targetList)
             .map(|entry| (*entry).expr.cast())
             .collect();
-        Size::of_columns(rows, &columns)
+        Returned {
+            of_one,
+            joined,
+            width: Size::of_columns(joined, &columns).width,
+        }
     }
 }

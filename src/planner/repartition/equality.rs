@@ -3,7 +3,8 @@
 use crate::catalog;
 use crate::pg::{expr, list, node};
 use crate::planner::analysis;
-use crate::planner::pieces::trees::{refers_outside, varnos};
+use crate::planner::moved;
+use crate::planner::pieces::trees::{self, refers_outside, varnos};
 use pgrx::pg_sys::{self, Node, OpExpr, Query};
 use std::ffi::CStr;
 
@@ -241,6 +242,16 @@ pub unsafe fn name(query: *mut Query, value: *mut Node) -> String {
 unsafe fn column_name(query: *mut Query, var: *mut pg_sys::Var) -> String {
     unsafe {
         let rte = list::rt_fetch((*var).varno, (*query).rtable);
+        if let Some(column) = trees::column_of_piece(rte, (*var).varattno) {
+            return name((*rte).subquery, column);
+        }
+        let moved_name = moved::of_entry(rte).and_then(|moving| {
+            let index = usize::try_from((*var).varattno - 1).ok()?;
+            moving.names.get(index).cloned()
+        });
+        if let Some(name) = moved_name {
+            return name;
+        }
         let text = |p: *mut std::ffi::c_char| CStr::from_ptr(p).to_string_lossy().into_owned();
         let entry = text((*(*rte).eref).aliasname);
         if (*var).varattno <= 0 {

@@ -1,7 +1,7 @@
-//! Operands of the level's join: one moves to the shards of another, or two move to shards of both. What a LEFT JOIN keeps
-//! moves with the rows that match nothing.
+//! Operands of the level's join: one moves to the shards of another, or two move to shards of both. What an outer join
+//! keeps moves with the rows that match nothing.
 
-use super::cost::{self, Size, Sizes};
+use super::cost::{self, Size, Sizes, Terms};
 use super::equality::{self, Column, Equality};
 use super::load::{Home, Load};
 use crate::error::Result;
@@ -18,7 +18,7 @@ struct Choice {
     /// The operands of the equality; those that move.
     operands: [Vec<usize>; 2],
     moves: Vec<usize>,
-    /// Which of the operands is the nullable side of a LEFT JOIN, whose condition has the equality.
+    /// Which of the operands has the condition with the equality: the nullable side of a LEFT JOIN, or one of a full join.
     optional: Option<usize>,
     equality: Equality,
     home: Home,
@@ -33,11 +33,11 @@ struct Choice {
 pub unsafe fn operands(
     level: &mut Level,
     externals: &mut Externals,
-    forced: bool,
+    terms: &Terms,
 ) -> Result<Option<usize>> {
     unsafe {
         let mut moves = 0;
-        while let Some(choice) = best(level, forced)? {
+        while let Some(choice) = best(level, terms)? {
             if !carry_out(level, &choice, externals)? {
                 return Ok(None);
             }
@@ -48,7 +48,7 @@ pub unsafe fn operands(
 }
 
 /// The move that is worth most.
-unsafe fn best(level: &mut Level, forced: bool) -> Result<Option<Choice>> {
+unsafe fn best(level: &mut Level, terms: &Terms) -> Result<Option<Choice>> {
     unsafe {
         let mut operands: Vec<Vec<usize>> = level.pieces.clone();
         for item in 0..level.items.len() {
@@ -62,14 +62,14 @@ unsafe fn best(level: &mut Level, forced: bool) -> Result<Option<Choice>> {
         let mut best: Option<Choice> = None;
         for (index, first) in operands.iter().enumerate() {
             for second in &operands[index + 1..] {
-                for choice in between(level, first, second, forced)? {
+                for choice in between(level, first, second, terms)? {
                     if best.as_ref().is_none_or(|known| choice.gain > known.gain) {
                         best = Some(choice);
                     }
                 }
             }
         }
-        Ok(best.filter(|choice| forced || choice.gain > 0.0))
+        Ok(best.filter(|choice| terms.forced || choice.gain > 0.0))
     }
 }
 
@@ -78,7 +78,7 @@ unsafe fn between(
     level: &mut Level,
     first: &[usize],
     second: &[usize],
-    forced: bool,
+    terms: &Terms,
 ) -> Result<Vec<Choice>> {
     unsafe {
         let operands = [first.to_vec(), second.to_vec()];
@@ -97,7 +97,7 @@ unsafe fn between(
             for stays in [0, 1] {
                 if let Some(home) = home_of(level, &operands[stays], equality, stays)? {
                     let moves = vec![1 - stays];
-                    choices.extend(weigh(level, &operands, moves, equality, home, forced)?);
+                    choices.extend(weigh(level, &operands, moves, equality, home, terms)?);
                 }
             }
             if !choices.is_empty() {
@@ -111,7 +111,7 @@ unsafe fn between(
             let Some(home) = common_home(level, &operands)? else {
                 break;
             };
-            choices.extend(weigh(level, &operands, vec![0, 1], equality, home, forced)?);
+            choices.extend(weigh(level, &operands, vec![0, 1], equality, home, terms)?);
             if !choices.is_empty() {
                 break;
             }
@@ -189,10 +189,10 @@ pub unsafe fn keyed(
 /// Shards on which rows of both operands can be.
 unsafe fn common_home(level: &Level, operands: &[Vec<usize>; 2]) -> Result<Option<Home>> {
     unsafe {
-        for operand in operands {
-            if !level.pieces.iter().any(|piece| piece == operand) {
-                continue;
-            }
+        let (there, here): (Vec<_>, Vec<_>) = operands
+            .iter()
+            .partition(|operand| level.pieces.contains(operand));
+        for operand in there.into_iter().chain(here) {
             if let Some(home) = Home::for_hashes(Home::all_in(level.part(operand, true))?) {
                 return Ok(Some(home));
             }
@@ -227,7 +227,7 @@ unsafe fn weigh(
     moves: Vec<usize>,
     equality: &Equality,
     home: Home,
-    forced: bool,
+    terms: &Terms,
 ) -> Result<Option<Choice>> {
     unsafe {
         for operand in &moves {
@@ -246,22 +246,27 @@ unsafe fn weigh(
             .iter()
             .enumerate()
             .all(|(index, item)| item.node.is_null() || union.contains(&index));
-        let returned = whole.then(|| cost::returned(level, &joined, home.nodes()));
+        let returned = whole.then(|| {
+            let around = terms.around.as_ref().map(|around| around.returned);
+            around.unwrap_or_else(|| cost::returned(level, joined.rows))
+        });
+        let beside = terms.around.as_ref().map(|around| around.beside.clone());
         let sizes = Sizes {
             moved: moves.iter().map(|operand| each[*operand]).collect(),
             stays: (0..2)
                 .find(|operand| !moves.contains(operand))
                 .map(|stays| each[stays]),
+            beside: beside.unwrap_or_default(),
             joined,
-            returned,
+            returned: returned.map(|returned| returned.of_nodes(home.nodes())),
         };
         if !sizes.are_known() {
             return Ok(None);
         }
-        let gain = if !forced && decorrelate::wants_few_rows(level.query) {
+        let gain = if !terms.forced && decorrelate::wants_few_rows(level.query) {
             0.0
         } else {
-            sizes.gain(home.groups(), home.nodes(), forced)
+            sizes.gain(home.groups(), home.nodes(), terms.forced)
         };
         Ok(Some(Choice {
             operands: operands.clone(),
@@ -270,7 +275,7 @@ unsafe fn weigh(
             equality: *equality,
             home,
             gain,
-            reason: sizes.reason(forced),
+            reason: sizes.reason(terms.forced),
         }))
     }
 }
@@ -286,7 +291,7 @@ unsafe fn carry_out(level: &mut Level, choice: &Choice, externals: &mut External
                 items: choice.operands[*operand].clone(),
                 by,
                 home: &choice.home,
-                keep: choice.optional.is_some_and(|optional| optional != *operand),
+                keep: level.full || choice.optional.is_some_and(|optional| optional != *operand),
                 estimate: level_estimate(level, &choice.operands[*operand]),
                 reason: choice.reason.clone(),
             };

@@ -144,6 +144,9 @@ impl Load<'_> {
             } else {
                 estimate::origins_of(self.rows)
             };
+            let names = list::iter::<pg_sys::TargetEntry>((*self.rows).targetList)
+                .map(|target| equality::name(self.rows, (*target).expr.cast()))
+                .collect();
             if !self.keep {
                 without_nulls(self.rows, self.units[key], key);
             }
@@ -173,6 +176,7 @@ impl Load<'_> {
                     reason: self.reason,
                 },
                 origins,
+                names,
             });
             Ok(Some(moved::entry(number, self.units, self.estimate)))
         }

@@ -295,6 +295,7 @@ impl Condition<'_> {
                 let sizes = Sizes {
                     moved,
                     stays: (!both).then_some(piece),
+                    beside: Vec::new(),
                     joined,
                     returned: None,
                 };

@@ -17,6 +17,10 @@ SET shard_ext.broadcast_rows = 100;
 -- by estimates: grouping on the shards leaves little to fetch
 EXPLAIN (COSTS OFF) SELECT region, sum(amount) FROM sales JOIN customers USING (customer_id) GROUP BY region;
 SELECT region, sum(amount) FROM sales JOIN customers USING (customer_id) GROUP BY region ORDER BY 1;
+EXPLAIN (COSTS OFF) SELECT region, sum(amount) FROM sales FULL JOIN customers USING (customer_id) GROUP BY region;
+EXPLAIN (COSTS OFF) SELECT c.region, sum(amount) FROM customers c LEFT JOIN (customers d LEFT JOIN sales USING (customer_id)) USING (customer_id) GROUP BY c.region;
+-- all rows would come back
+EXPLAIN (COSTS OFF) SELECT region, amount FROM sales FULL JOIN customers USING (customer_id);
 
 SET shard_ext.join_strategy = repartition;
 -- whichever side compares the other's key
@@ -37,6 +41,12 @@ EXPLAIN (COSTS OFF) SELECT count(*) FROM sales JOIN customers ON amount < length
 -- outer joins: of the kept side all rows move
 EXPLAIN (COSTS OFF) SELECT region, count(*) FROM sales LEFT JOIN customers USING (customer_id) GROUP BY region;
 EXPLAIN (COSTS OFF) SELECT region, count(*) FROM sales RIGHT JOIN customers USING (customer_id) GROUP BY region;
+-- full joins: of both sides; of what is on every node, once
+EXPLAIN (COSTS OFF) SELECT kind, region, count(*) FROM sales FULL JOIN customers USING (customer_id) FULL JOIN products USING (product_id) GROUP BY 1, 2;
+EXPLAIN (COSTS OFF) SELECT count(*) FROM sales FULL JOIN customers ON sales.product_id = length(region);
+EXPLAIN (COSTS OFF) SELECT count(*) FROM sales FULL JOIN generate_series(1, 5) g ON sale_id = g;
+-- a join on the nullable side
+EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c LEFT JOIN (customers d JOIN sales USING (customer_id)) ON c.customer_id = d.customer_id;
 -- subqueries in conditions
 EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c WHERE EXISTS (SELECT FROM sales s WHERE s.customer_id = c.customer_id AND s.amount > 100);
 EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c WHERE c.region = 'region 1' OR NOT EXISTS (SELECT FROM sales s WHERE s.customer_id = c.customer_id);
