@@ -12,7 +12,7 @@ use crate::executor::kept::Kept;
 use crate::executor::merge::Merge;
 use crate::executor::state::{self, body, Callbacks, Methods};
 use crate::executor::task::{self, Tasks};
-use crate::pg::list;
+use crate::pg::{list, node};
 use crate::planner::asks_for_row;
 use crate::planner::plan::{CachedPlan, Command, Prune, RemotePlan};
 use crate::remote::{Format, Gather, Params, Row, Use};
@@ -376,8 +376,11 @@ impl Scan {
     ) -> Result<()> {
         unsafe {
             let tasks = task::plan_tasks(&self.plan, values)?;
-            // Rows that are checked here may turn out forbidden after they were changed there.
-            let alone = self.checks.is_empty() && self.plan.plan.part.is_none();
+            // Rows that are checked here may turn out forbidden after they were changed there, and what is computed of
+            // them may fail.
+            let alone = self.checks.is_empty()
+                && self.plan.plan.part.is_none()
+                && (!self.plan.plan.writes || computes_nothing(node));
             let whole = if alone {
                 (*(*node).ss.ps.state).es_plannedstmt
             } else {
@@ -649,5 +652,23 @@ impl Scan {
             unsafe { (*(*node).ss.ps.state).es_processed += affected };
         }
         Ok(())
+    }
+}
+
+/// Is there nothing between the rows that come and those that the statement returns that could fail?
+///
+/// # Safety
+/// `node` is the state of a scan.
+unsafe fn computes_nothing(node: *mut pg_sys::CustomScanState) -> bool {
+    unsafe {
+        let plan = (*node).ss.ps.plan;
+        let mut entries = list::iter::<pg_sys::TargetEntry>((*plan).targetlist);
+        (*plan).qual.is_null()
+            && plan == (*(*(*node).ss.ps.state).es_plannedstmt).planTree
+            && entries.all(|entry| {
+                use pg_sys::NodeTag::*;
+                let expression = (*entry).expr.cast();
+                matches!(node::tag(expression), T_Var | T_Const | T_Param)
+            })
     }
 }

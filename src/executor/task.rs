@@ -316,7 +316,8 @@ pub fn requests(
     statement: *const pgrx::pg_sys::PlannedStmt,
 ) -> Vec<Request> {
     let writes = plan.writes;
-    let autocommit = (!writes || tasks.len() == 1)
+    // what watches over several shard groups may find out at the end that the change has missed rows
+    let autocommit = (!writes || matches!(tasks, [task] if task.groups.len() < 2))
         && !statement.is_null()
         && transaction::may_autocommit(statement);
     tasks

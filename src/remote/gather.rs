@@ -7,6 +7,7 @@
 use super::abandoned;
 use super::answer::{Answer, Progress, State};
 use super::connection::{Shared, Step};
+use super::outcome;
 use super::pool::{self, Use};
 use super::request::{Received, Request};
 use super::row::Row;
@@ -196,7 +197,7 @@ impl Gather {
             }
             if answer.state() != State::Running {
                 return match answer.error() {
-                    Some(error) => Err(error),
+                    Some(error) => Err(outcome::failed(error)),
                     None => Ok(None),
                 };
             }
@@ -233,7 +234,7 @@ impl Gather {
             return Ok(());
         }
         match self.answers.iter().find_map(|a| a.error()) {
-            Some(error) => Err(error),
+            Some(error) => Err(outcome::failed(error)),
             None => Ok(()),
         }
     }

@@ -13,6 +13,7 @@ mod gather;
 pub mod libpq;
 mod lone;
 mod options;
+pub mod outcome;
 pub mod pool;
 mod prepared;
 mod probe;

@@ -99,7 +99,7 @@ fn drive(connections: &[Shared], patience: Patience, deadlock: &mut Option<Error
 }
 
 /// Asks the nodes to stop the commands whose outcome is awaited.
-fn interrupt(connections: &[Shared], limit: Instant) {
+pub(super) fn interrupt(connections: &[Shared], limit: Instant) {
     let requests = connections
         .iter()
         .flat_map(|connection| connection.try_borrow())
@@ -124,7 +124,7 @@ fn discard(connection: &mut Connection) -> bool {
     }
 }
 
-fn give_up(connections: &[Shared]) {
+pub(super) fn give_up(connections: &[Shared]) {
     // SAFETY: a flag set by a signal handler.
     let reason = if unsafe { pg_sys::ProcDiePending != 0 } {
         "This session is being terminated."

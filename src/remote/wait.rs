@@ -1,6 +1,7 @@
 //! Waiting for sockets: interruptibly with PostgreSQL's wait event sets, or, where nothing may be raised, with poll(2).
 
 use super::connection::Shared;
+use super::outcome;
 use super::sessions::Waiting;
 use crate::error::{sqlstate, Error, Result};
 use pgrx::pg_sys;
@@ -100,11 +101,13 @@ impl WaitSet {
         self.register(interests);
         let mut waiting = Waiting::start();
         loop {
-            let woken = self.wait_once(waiting.pause(), &mut ready);
-            if woken == Woken::Socket {
+            let woken = self.wait_once(outcome::pause(waiting.pause()), &mut ready);
+            let given_up = outcome::pass_cancel_on(connections);
+            if given_up || woken == Woken::Socket {
                 return;
             }
-            waiting.look(woken == Woken::Time, connections);
+            let alarmed = woken == Woken::Time && !outcome::is_cancelled();
+            waiting.look(alarmed, connections);
             if let Some(deadlock) = waiting.deadlock() {
                 deadlock.raise();
             }

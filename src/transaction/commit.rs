@@ -12,7 +12,7 @@ use crate::catalog;
 use crate::error::{Error, Result};
 use crate::remote::connection::Shared;
 use crate::remote::quiet::{self, Patience};
-use crate::remote::{abandoned, pool};
+use crate::remote::{abandoned, outcome, pool};
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,11 @@ pub fn before_local_commit() -> Result<()> {
         return Ok(());
     }
     abandoned::settle_all()?;
+    let refused = |connection: &Shared| connection.borrow_mut().take_autocommit_error();
+    match pool::all().iter().find_map(refused) {
+        Some(error) => return Err(outcome::failed(error)),
+        None => outcome::succeeded(),
+    }
     let participants = participants();
     if participants.is_empty() {
         return Ok(());
@@ -74,6 +79,7 @@ fn commit_in_one_phase(writers: &[Shared], readers: &[Shared]) -> Result<()> {
         }
     }
     end_participation(&all, true);
+    outcome::too_late_to_cancel();
     Ok(())
 }
 
@@ -248,6 +254,12 @@ pub fn after_abort() {
     let limit = Instant::now() + patience;
     let all = pool::all();
     quiet::stop(&all, limit);
+    outcome::aborted();
+    for connection in &all {
+        if let Ok(mut connection) = connection.try_borrow_mut() {
+            connection.take_autocommit_error();
+        }
+    }
     let participants = participants();
     let mut unresolved = false;
     if participants

@@ -121,6 +121,8 @@ pub struct Connection {
     again: Vec<Rc<Answer>>,
     /// The last error of a command nobody waits for in particular.
     command_error: Option<Error>,
+    /// Why the node could not commit what it was to commit by itself.
+    autocommit_error: Option<Error>,
     lost: Option<Error>,
     participation: Option<Participation>,
     settings: Option<Settings>,
@@ -184,6 +186,7 @@ impl Connection {
             aborted_by: None,
             again: Vec::new(),
             command_error: None,
+            autocommit_error: None,
             lost: None,
             participation: None,
             settings: None,
@@ -234,6 +237,10 @@ impl Connection {
 
     pub fn take_command_error(&mut self) -> Option<Error> {
         self.command_error.take()
+    }
+
+    pub fn take_autocommit_error(&mut self) -> Option<Error> {
+        self.autocommit_error.take()
     }
 
     /// Sends what the socket takes.

@@ -238,7 +238,11 @@ impl Connection {
                     answer.fail(error.clone());
                     answer.finish();
                 }
-                self.command_error = Some(error);
+                if self.participation.is_none() && matches!(self.queue.front(), Some(Item::Sync)) {
+                    self.autocommit_error = Some(error);
+                } else {
+                    self.command_error = Some(error);
+                }
                 self.settings = None; // it may have been what sets them
             }
             None => {}

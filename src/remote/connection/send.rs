@@ -3,6 +3,7 @@
 use super::{Command, Connection, Item, Participation};
 use crate::remote::answer::Answer;
 use crate::remote::libpq::WireParams;
+use crate::remote::outcome;
 use crate::remote::prepared::Lookup;
 use crate::remote::request::{Access, Format};
 use crate::remote::scope;
@@ -43,6 +44,9 @@ impl Connection {
             self.queue
                 .extend(answers.iter().map(|a| Item::Query(a.clone())));
             return false;
+        }
+        if autocommit && writes {
+            outcome::awaited();
         }
         let row_security = self.row_security(answers);
         let mut prefix = Vec::new();

@@ -134,6 +134,52 @@ fn statement_timeout_stops_the_workers() {
     );
 }
 
+/// The worker takes a second to commit what it gets, and ends that early, one way or another, when it is cancelled.
+fn cancelled_while_a_worker_commits(on_cancel: &str) -> (Option<String>, i64) {
+    let cluster = Cluster::with_accounts(2);
+    for worker in &cluster.workers {
+        worker
+            .connect()
+            .batch_execute(&format!(
+                "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                     PERFORM pg_sleep(10); RETURN NULL; EXCEPTION WHEN query_canceled THEN {on_cancel}; RETURN NULL; END $$;
+                 DO $$ DECLARE shard text; BEGIN
+                     FOR shard IN SELECT oid::regclass FROM pg_class WHERE relname = 'accounts' AND relkind = 'r' LOOP
+                         EXECUTE format('CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON %s
+                                         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slowly()', shard);
+                     END LOOP; END $$"
+            ))
+            .unwrap();
+    }
+    let mut client = cluster.connect();
+    let token = client.cancel_token();
+    let insert = std::thread::spawn(move || {
+        let inserted = client.batch_execute("INSERT INTO accounts VALUES (7777, 1)");
+        (inserted.err().map(|e| sqlstate(Err::<(), _>(e))), client)
+    });
+    wait_for("a worker to commit", || {
+        cluster.workers.iter().any(|w| active_on(w) > 0)
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    token.cancel_query(postgres::NoTls).unwrap();
+    let (state, mut client) = insert.join().unwrap();
+    let count = "SELECT count(*) FROM accounts WHERE id = 7777";
+    let seen = one::<i64>(&mut client, count);
+    (state, seen)
+}
+
+#[test]
+fn a_worker_that_commits_is_cancelled() {
+    let (state, rows) = cancelled_while_a_worker_commits("RAISE");
+    assert_eq!((state.as_deref(), rows), (Some("57014"), 0));
+}
+
+#[test]
+fn a_worker_that_has_committed_is_not_cancelled_any_more() {
+    let (state, rows) = cancelled_while_a_worker_commits("NULL");
+    assert_eq!((state.as_deref(), rows), (None, 1));
+}
+
 #[test]
 fn a_client_that_goes_away_leaves_nothing_behind() {
     let cluster = Cluster::with_accounts(2);

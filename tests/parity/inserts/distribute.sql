@@ -12,6 +12,7 @@ SELECT create_distributed_table('stepped', 'k', shard_count => 4);
 SELECT create_distributed_table('generated', 'k', shard_count => 4);
 SELECT create_distributed_table('shapes', 'k', shard_count => 4);
 SELECT create_distributed_table('nullable', 'k', shard_count => 4);
+SELECT create_distributed_table('at_commit', 'k', shard_count => 4);
 SELECT create_distributed_table('filler', 'k', shard_count => 4);
 SELECT create_distributed_table('other', 'name', shard_count => 5);
 SELECT create_distributed_table('secrets', 'owner', shard_count => 4);

@@ -41,6 +41,8 @@ ALTER TABLE filler ADD COLUMN late int DEFAULT 7;
 CREATE TABLE by_day (day date NOT NULL, v int);
 CREATE TABLE by_zone (zone text, v int);
 CREATE TABLE copies (id int PRIMARY KEY, v text, n serial);
+CREATE TABLE at_commit (k int, n int, CONSTRAINT once UNIQUE (k, n) DEFERRABLE INITIALLY DEFERRED);
+CREATE FUNCTION refuse(int) RETURNS int LANGUAGE plpgsql VOLATILE AS 'BEGIN RAISE EXCEPTION ''refused %'', $1; END';
 -- in the same groups as accounts, and elsewhere
 CREATE TABLE history (account int NOT NULL, entry int NOT NULL, what text, at timestamptz, PRIMARY KEY (account, entry));
 CREATE TABLE totals (account int PRIMARY KEY, entries bigint, amount numeric, label text DEFAULT 'sum');
