@@ -5,7 +5,7 @@ use crate::executor::state;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// The values of all parameters, as they are sent.
+/// The values of all parameters, as they are sent, and which tables of moved rows are read.
 pub type Key = Vec<Option<Vec<u8>>>;
 
 /// The rows that were received for values, as far as `work_mem` allows. Often only the first are wanted (EXISTS, LIMIT): these

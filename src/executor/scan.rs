@@ -345,7 +345,12 @@ impl Scan {
             let (values, params) = self.parameters(node);
             self.runs += 1;
             if self.runs > 1 && self.keeps_answers() {
-                self.answers.start(node, params.values.clone());
+                let mut key = params.values.clone();
+                key.extend(self.plan.plan.moved.iter().map(|moved| {
+                    let handle = values[moved.handle].1?.value() as i32;
+                    Some(handle.to_ne_bytes().to_vec())
+                }));
+                self.answers.start(node, key);
                 if self.answers.is_known() {
                     return Ok(());
                 }
@@ -426,8 +431,7 @@ impl Scan {
             && !plan.writes
             && plan.part.is_none()
             && plan.window.is_none()
-            && plan.moved.is_empty()
-            && plan.params.len() == self.exprs.len()
+            && plan.params.len() + plan.moved.len() == self.exprs.len()
             && !self.exprs.iter().any(|value| value.volatile)
     }
 

@@ -51,6 +51,8 @@ EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c LEFT JOIN (customers d JOIN
 EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c WHERE EXISTS (SELECT FROM sales s WHERE s.customer_id = c.customer_id AND s.amount > 100);
 EXPLAIN (COSTS OFF) SELECT count(*) FROM customers c WHERE c.region = 'region 1' OR NOT EXISTS (SELECT FROM sales s WHERE s.customer_id = c.customer_id);
 EXPLAIN (COSTS OFF) SELECT count(*) FROM sales WHERE product_id IN (SELECT p.product_id / 2 FROM products p WHERE kind = 'kind 1');
+-- a subquery that runs for row after row reads what was moved once
+SELECT line FROM explained('SELECT ARRAY(SELECT sale_id FROM (SELECT sale_id, p.product_id FROM sales JOIN products p USING (product_id) WHERE sale_id < 10 OFFSET 0) s WHERE s.product_id = i) FROM generate_series(1, 5) i') line WHERE line ~ 'Rows Moved|Answers';
 
 -- a transaction that writes is prepared on both nodes: its tables are not temporary, and gone before
 BEGIN;
