@@ -6,6 +6,7 @@ its seed and number:  generate.py --host DIR --seed 7 --count 1000;  generate.py
 
 import argparse
 import pathlib
+import random
 import re
 import sys
 import threading
@@ -23,6 +24,8 @@ from sqlsplit import Statement, top_level_order  # noqa: E402
 
 ALLOWED = {"0A000"}  # of writes
 UNRULY = ("22", "21", "54", "57014")  # errors that depend on which row is looked at first, and on the time it takes
+
+UNHURRIED = Statement("SET statement_timeout = '5s'", 1)
 
 
 class Case:
@@ -98,9 +101,10 @@ def bind(sql, parameters):
 
 
 class Comparison:
-    def __init__(self, suite):
+    def __init__(self, suite, hurry=False):
         self.suite = suite
         self.slow = 0  # statements that the distributed database did not finish in time
+        self.hurry, self.stopped = hurry, 0  # cases that a short statement_timeout stopped
         self.refused = None  # why plain PostgreSQL refused the last one
 
     def why(self, case):
@@ -113,10 +117,68 @@ class Comparison:
         if any(len(a.rows) > 20000 for a in plain):
             self.refused = "00000 too many rows"
             return None
-        other = self.answers(self.suite.distributed, case)
+        for answer in plain:
+            answer.types = [self.without_modifier(t) for t in answer.types]
+        if self.hurry:
+            why = self.hurried(case, plain)
+            if why:
+                return f"in a hurry: {why}"
+        return self.differing(case, plain, self.answers(self.suite.distributed, case))
+
+    def hurried(self, case, plain):
+        """The same for a run of the case that a short statement_timeout may stop; then nothing must be left of it."""
+        chance = random.Random(case.text())
+        milliseconds = chance.randint(1, 40)
+        session, within = self.suite.distributed, case.before[:1] == ["BEGIN"] and chance.random() < 0.5
+        before, after, slow = case.before, case.after, self.slow
+        try:
+            if within:  # what follows ROLLBACK TO is in the same transaction
+                case.before, case.after = ["BEGIN", "SAVEPOINT hurry", *before[1:]], ["ROLLBACK TO hurry", *after[1:]]
+            answers = self.answers(session, case, milliseconds)
+            while within and session.connection.pgconn.transaction_status == run.pq.TransactionStatus.INERROR:
+                session.run(Statement("ROLLBACK TO hurry", 1), "simple")  # it was too slow itself
+            session.run(UNHURRIED, "simple")
+            why = self.differing(case, plain, answers)
+            self.stopped += self.slow > slow
+            self.slow = slow
+            if not why and within:
+                case.before, case.after = before[1:], after
+                why = self.differing(case, plain, self.answers(session, case))
+                why = why and f"after ROLLBACK TO: {why}"
+        finally:
+            case.before, case.after = before, after
+        if session.in_transaction():
+            session.run(Statement("ROLLBACK", 1), "simple")
+        return why or self.left()
+
+    def left(self):
+        """What is left on nodes of statements that were stopped."""
+        for _ in range(100):
+            found = [f"{name}: {what}" for name, node in zip(self.suite.workers, self.nodes()) for (what,) in node.execute(
+                "SELECT 'prepared ' || gid FROM pg_prepared_xacts WHERE database = current_database() UNION ALL "
+                "SELECT state || ' ' || query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                "AND backend_type = 'client backend' AND state <> 'idle' UNION ALL "
+                "SELECT 'table ' || oid::regclass FROM pg_class WHERE relpersistence = 't' AND relkind = 'r'")]
+            if not found:
+                return None
+            time.sleep(0.02)
+        return f"left on a node: {found[0]}"
+
+    def nodes(self):
+        if not hasattr(self, "connections"):
+            self.connections = [run.Session(self.suite.options, name).connection for name in self.suite.workers]
+        return self.connections
+
+    @staticmethod
+    def without_modifier(name):  # folding of constants may find a length or precision, which is no difference
+        return re.sub(r"\(.*\)$", "", name)
+
+    def differing(self, case, plain, other):
         for sql, mine, theirs in zip(case.compared, plain, other):
             if theirs.lost:
                 return f"crash: {theirs.message}"
+            if theirs.error and theirs.error[0] == "57014" and "statement timeout" not in theirs.message:
+                return f"error 57014: {theirs.message}"
             if mine.error and theirs.error and theirs.error[0][:2] == "23":
                 return None
             if theirs.error and case.write and theirs.error[0] in ALLOWED:
@@ -128,8 +190,7 @@ class Comparison:
                 if theirs.error[0].startswith(UNRULY):
                     return None
                 return f"error {theirs.error[0]}: {theirs.message}"
-            for answer in (mine, theirs):  # folding of constants may find a length or precision, which is no difference
-                answer.types = [re.sub(r"\(.*\)$", "", t) for t in answer.types]
+            theirs.types = [self.without_modifier(t) for t in theirs.types]
             statement = Statement(sql, 1)
             ordered = top_level_order(sql) and "WITH TIES" not in sql if case.ordered is None else case.ordered
             why = run.difference(statement, mine, theirs, ordered)
@@ -138,12 +199,13 @@ class Comparison:
         return None
 
     @staticmethod
-    def answers(session, case):
+    def answers(session, case, milliseconds=None):
         if session.connection.pgconn.status != run.pq.ConnStatus.OK:
             session.connect()
         if not session.type_names:
             session.type_name(16384, -1)  # learns the names, which it cannot do within a transaction
-        for sql in case.before:
+        hurry = [f"SET statement_timeout = {milliseconds}"] if milliseconds else []
+        for sql in case.before + hurry:
             answer = session.run(Statement(sql, 1), "simple")
             if answer.error or answer.lost:
                 for sql in [*case.after, "DEALLOCATE ALL"]:
@@ -157,6 +219,8 @@ class Comparison:
                 answers.append(session.run(Statement(sql, 1), case.protocol))
             if answers[-1].error or answers[-1].lost:
                 break
+        if hurry:
+            session.run(UNHURRIED, "simple")
         for sql in case.after:
             session.run(Statement(sql, 1), "simple")
         return answers
@@ -220,6 +284,7 @@ def main():
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the distributed session")
     parser.add_argument("--unrest", action="store_true", help="another session runs ANALYZE all the time, which invalidates plans and caches")
     parser.add_argument("--block", action="store_true", help="each query in a transaction block, in which its nodes have to begin")
+    parser.add_argument("--hurry", action="store_true", help="first with a statement_timeout of some milliseconds, drawn for each case")
     parser.add_argument("--refused", action="store_true", help="show what plain PostgreSQL refuses")
     parser.add_argument("--self-check", action="store_true")
     options = parser.parse_args()
@@ -236,10 +301,10 @@ def main():
         suite.distributed.connection.execute("SELECT set_config(%s, %s, false)", (name, value))
     if options.unrest:
         threading.Thread(target=analyze_forever, args=(suite.distributed,), daemon=True).start()
-    how = "".join([" --analyze" * options.analyze, " --block" * options.block, *(f" --set {s}" for s in options.set)])
+    how = "".join([" --analyze" * options.analyze, " --block" * options.block, " --hurry" * options.hurry, *(f" --set {s}" for s in options.set)])
     suite.plain.connection.execute("SET statement_timeout = '500ms'")
-    suite.distributed.connection.execute("SET statement_timeout = '5s'")
-    comparison, kinds, refused, valid, failed, began = Comparison(suite), Counter(), Counter(), 0, 0, time.monotonic()
+    suite.distributed.connection.execute(UNHURRIED.sql)
+    comparison, kinds, refused, valid, failed, began = Comparison(suite, options.hurry), Counter(), Counter(), 0, 0, time.monotonic()
     numbers = [options.only] if options.only is not None else range(options.count)
     tried = 0
     for number in numbers:
@@ -271,6 +336,8 @@ def main():
             print(f"{count:5} by plain PostgreSQL: {kind}")
     if comparison.slow:
         print(f"{comparison.slow} took longer than 5 s, which plain PostgreSQL finished in 0.5 s")
+    if options.hurry:
+        print(f"{comparison.stopped} were stopped by a short timeout first")
     print(f"{valid} of {tried} generated statements run, {time.monotonic() - began:.1f} s")
     print(f"{valid - failed} passed, {failed} failed")
     return 1 if failed or not valid else 0

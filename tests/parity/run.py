@@ -150,11 +150,13 @@ class Session:
         pgconn = self.connection.pgconn
         try:
             computed = self.answer(pgconn.exec_(f"SELECT {', '.join(f'({v})::text' for v in values)}".encode()), None)
-            if first and not computed.error:
-                pgconn.exec_(b"DEALLOCATE ALL")
-                computed.error = self.answer(pgconn.prepare(b"bound", sql.encode()), None).error
             if computed.error:
                 return computed
+            if first:
+                pgconn.exec_(b"DEALLOCATE ALL")
+                prepared = self.answer(pgconn.prepare(b"bound", sql.encode()), None)
+                if prepared.error:
+                    return prepared
             return self.answer(pgconn.exec_prepared(b"bound", list(computed.rows[0])), None)
         except psycopg.OperationalError as e:
             return Answer(lost=True, message=str(e))
