@@ -8,31 +8,19 @@ use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
 use crate::executor::modify::{Modify, Taken};
 use crate::executor::scan::Scan;
-use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::state::{self, body, Body, Methods};
 use crate::executor::{insert, modify, scan};
 use crate::pg::list;
 use crate::planner::plan::{ChangesPlan, Command, Private};
-use pgrx::pg_guard;
 use pgrx::pg_sys;
 use std::collections::HashMap;
+use std::ffi::CStr;
 
-static SCAN: Methods<pg_sys::CustomScanMethods> =
-    state::scan_methods(c"ShardChanges", create_state);
-
-static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
-    c"ShardChanges",
-    Callbacks {
-        begin,
-        exec,
-        end,
-        rescan: state::never_again,
-        explain: explain_changes,
-    },
-);
+static METHODS: Methods = Methods::of::<Changes>();
 
 /// For `CustomScan.methods`.
 pub fn changes_methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN.0
+    METHODS.for_plan()
 }
 
 struct Changes {
@@ -42,90 +30,67 @@ struct Changes {
     rows: Option<Kept>,
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
-    // SAFETY: the body's type is that of every callback here.
-    unsafe { state::create::<Changes>(&EXEC.0) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn begin(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-) {
-    // SAFETY: called by ExecInitCustomScan.
-    unsafe {
-        state::begin_above(node, estate, flags, |scan| {
-            let plan = ChangesPlan::from_private((*scan).custom_private)?;
-            Ok(Changes {
-                plan,
-                done: false,
-                rows: None,
-            })
-        })
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn exec(
-    node: *mut pg_sys::CustomScanState,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: the child was made in begin.
-    unsafe {
-        let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
-        if let Some(changes) = body::<Changes>(node) {
-            if !changes.done {
-                changes.done = true;
-                if let Err(error) = changes.run(node) {
-                    error.raise();
-                }
-            }
-            if let Some(rows) = &changes.rows {
-                return rows.next();
-            }
-        }
-        state::exec_child(child)
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child and the rows were made by this node.
-    unsafe {
-        if let Some(rows) = body::<Changes>(node).and_then(|changes| changes.rows.take()) {
-            rows.end();
-        }
-        state::end_child(node)
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn explain_changes(
-    node: *mut pg_sys::CustomScanState,
-    _ancestors: *mut pg_sys::List,
-    es: *mut pg_sys::ExplainState,
-) {
-    // SAFETY: called by ExplainNode.
-    unsafe {
-        if let Some(changes) = body::<Changes>(node) {
-            let tables: Vec<&str> = changes
-                .plan
-                .tables
-                .iter()
-                .map(|(_, name)| name.as_str())
-                .collect();
-            Explainer(es).text("Changes First", &tables.join(", "));
-        }
-    }
-}
-
 /// What a part returns is asked for before it may run.
 pub fn too_early() -> Error {
     Error::refused(
         "a part of this statement reads a table that a WITH clause changes, by what such a clause returns",
         "Run the WITH clause as a statement of its own, in the same transaction.",
     )
+}
+
+impl Body for Changes {
+    const NAME: &'static CStr = c"ShardChanges";
+
+    fn methods() -> &'static Methods {
+        &METHODS
+    }
+
+    unsafe fn new(
+        _node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Changes> {
+        let plan = unsafe { ChangesPlan::from_private((*scan).custom_private)? };
+        Ok(Changes {
+            plan,
+            done: false,
+            rows: None,
+        })
+    }
+
+    unsafe fn exec(node: *mut pg_sys::CustomScanState) -> Result<*mut pg_sys::TupleTableSlot> {
+        unsafe {
+            if let Some(changes) = body::<Changes>(node) {
+                if !changes.done {
+                    changes.done = true;
+                    changes.run(node)?;
+                }
+                if let Some(rows) = &changes.rows {
+                    return Ok(rows.next());
+                }
+            }
+            Ok(state::exec_child(list::nth((*node).custom_ps, 0)))
+        }
+    }
+
+    unsafe fn end(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            if let Some(rows) = self.rows.take() {
+                rows.end();
+            }
+            state::end_child(node);
+        }
+        Ok(())
+    }
+
+    unsafe fn explain(
+        &mut self,
+        _node: *mut pg_sys::CustomScanState,
+        es: *mut pg_sys::ExplainState,
+    ) -> Result<()> {
+        let tables = self.plan.tables.iter().map(|(_, name)| name.as_str());
+        Explainer(es).text("Changes First", &tables.collect::<Vec<_>>().join(", "));
+        Ok(())
+    }
 }
 
 impl Changes {

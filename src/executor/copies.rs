@@ -10,14 +10,14 @@ use crate::catalog::{self, NodeId};
 use crate::error::{sqlstate, Error, Result};
 use crate::executor::encode::{encoders, Arrays};
 use crate::executor::explain::Explainer;
-use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::state::{self, Body, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{CopiesPlan, CopyStatement, Private};
 use crate::remote::{scope, Format, Gather, Params};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
-use std::ffi::c_void;
+use std::ffi::{c_void, CStr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -31,22 +31,11 @@ const BATCH_BYTES: usize = 4 << 20;
 /// As object id of the trigger and its function: none of the catalog has it.
 const NOWHERE: u32 = 1;
 
-static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardCopies", create_state);
-
-static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
-    c"ShardCopies",
-    Callbacks {
-        begin,
-        exec,
-        end: state::end_above,
-        rescan: state::never_again,
-        explain: explain_copies,
-    },
-);
+static METHODS: Methods = Methods::of::<Copies>();
 
 /// For `CustomScan.methods`.
 pub fn copies_methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN.0
+    METHODS.for_plan()
 }
 
 struct Copies {
@@ -60,72 +49,6 @@ enum Event {
     Insert,
     Update,
     Delete,
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn create_state(_scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
-    // SAFETY: the body's type is that of every callback here.
-    unsafe { state::create::<Copies>(&EXEC.0) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn begin(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-) {
-    // SAFETY: called by ExecInitCustomScan; the child is the ModifyTable that the planner put there.
-    unsafe {
-        state::begin_above(node, estate, flags, |scan| {
-            Ok(Copies {
-                plan: CopiesPlan::from_private((*scan).custom_private)?,
-                row_memory: (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory,
-            })
-        });
-        if flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY == 0 {
-            let modify = list::nth::<pg_sys::ModifyTableState>((*node).custom_ps, 0);
-            if let Some(copies) = body::<Copies>(node) {
-                lock_table(
-                    (*(*modify).resultRelInfo).ri_RelationDesc,
-                    copies.plan.keyed,
-                );
-                watch(copies, modify, estate);
-            }
-        }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn exec(
-    node: *mut pg_sys::CustomScanState,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: the child was made in begin.
-    unsafe { state::exec_child(list::nth::<pg_sys::PlanState>((*node).custom_ps, 0)) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn explain_copies(
-    node: *mut pg_sys::CustomScanState,
-    _ancestors: *mut pg_sys::List,
-    es: *mut pg_sys::ExplainState,
-) {
-    // SAFETY: called by ExplainNode.
-    unsafe {
-        if let Some(copies) = body::<Copies>(node) {
-            let explainer = Explainer(es);
-            explainer.text("Kind", "every node");
-            let plan = &copies.plan;
-            for (happens, statement) in [
-                (plan.deletes, &plan.delete),
-                (plan.updates, &plan.update),
-                (plan.inserts, &plan.insert),
-            ] {
-                if happens {
-                    explainer.text("Remote SQL", statement.template.text());
-                }
-            }
-        }
-    }
 }
 
 /// Locks the table until the end of the transaction: against changes of tables without a key, in such a table against
@@ -274,6 +197,64 @@ impl Rows {
 
     unsafe fn drop_slot(self) {
         unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) }
+    }
+}
+
+impl Body for Copies {
+    const NAME: &'static CStr = c"ShardCopies";
+
+    fn methods() -> &'static Methods {
+        &METHODS
+    }
+
+    unsafe fn new(
+        node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Copies> {
+        unsafe {
+            Ok(Copies {
+                plan: CopiesPlan::from_private((*scan).custom_private)?,
+                row_memory: (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory,
+            })
+        }
+    }
+
+    unsafe fn begun(&mut self, node: *mut pg_sys::CustomScanState, flags: i32) -> Result<()> {
+        if flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY != 0 {
+            return Ok(());
+        }
+        // SAFETY: the child is the ModifyTable that the planner put there.
+        unsafe {
+            let modify = list::nth::<pg_sys::ModifyTableState>((*node).custom_ps, 0);
+            let table = (*(*modify).resultRelInfo).ri_RelationDesc;
+            lock_table(table, self.plan.keyed);
+            watch(self, modify, (*node).ss.ps.state);
+        }
+        Ok(())
+    }
+
+    unsafe fn exec(node: *mut pg_sys::CustomScanState) -> Result<*mut pg_sys::TupleTableSlot> {
+        unsafe { Ok(state::exec_child(list::nth((*node).custom_ps, 0))) }
+    }
+
+    unsafe fn explain(
+        &mut self,
+        _node: *mut pg_sys::CustomScanState,
+        es: *mut pg_sys::ExplainState,
+    ) -> Result<()> {
+        let explainer = Explainer(es);
+        explainer.text("Kind", "every node");
+        let plan = &self.plan;
+        for (happens, statement) in [
+            (plan.deletes, &plan.delete),
+            (plan.updates, &plan.update),
+            (plan.inserts, &plan.insert),
+        ] {
+            if happens {
+                explainer.text("Remote SQL", statement.template.text());
+            }
+        }
+        Ok(())
     }
 }
 

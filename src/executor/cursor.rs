@@ -4,33 +4,21 @@
 use crate::catalog::{self, Colocation};
 use crate::error::{sqlstate, Error, Result};
 use crate::executor::lock::{version, version_of_text, Version};
-use crate::executor::state::{self, Callbacks, Methods};
+use crate::executor::state::{self, Body, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{CursorPlan, FollowedRelation, Private};
 use crate::remote::{Format, Gather, Params};
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Oid};
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
-static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardCursor", create_state);
-
-static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
-    c"ShardCursor",
-    Callbacks {
-        begin,
-        exec,
-        end: state::end_above,
-        rescan,
-        explain,
-    },
-);
+static METHODS: Methods = Methods::of::<Cursor>();
 
 /// For `CustomScan.methods`.
 pub fn cursor_methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN.0
+    METHODS.for_plan()
 }
 
 /// A row version, and the index of its shard group.
@@ -52,42 +40,17 @@ struct Cursor {
     found: Vec<HashMap<Place, pg_sys::SubTransactionId>>,
 }
 
-state::gives_rows!(Cursor, next);
+impl Body for Cursor {
+    const NAME: &'static CStr = c"ShardCursor";
 
-#[pg_guard]
-unsafe extern "C-unwind" fn begin(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-) {
-    // SAFETY: called by ExecInitCustomScan.
-    unsafe { state::begin_above(node, estate, flags, |scan| Cursor::new(scan)) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child was made in begin.
-    unsafe {
-        let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
-        if !(*node).ss.ps.chgParam.is_null() {
-            pg_sys::UpdateChangedParamSet(child, (*node).ss.ps.chgParam);
-        }
-        if (*child).chgParam.is_null() {
-            pg_sys::ExecReScan(child);
-        }
+    fn methods() -> &'static Methods {
+        &METHODS
     }
-}
 
-#[pg_guard]
-unsafe extern "C-unwind" fn explain(
-    _node: *mut pg_sys::CustomScanState,
-    _ancestors: *mut pg_sys::List,
-    _es: *mut pg_sys::ExplainState,
-) {
-}
-
-impl Cursor {
-    unsafe fn new(scan: *mut pg_sys::CustomScan) -> Result<Cursor> {
+    unsafe fn new(
+        _node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Cursor> {
         let plan = unsafe { CursorPlan::from_private((*scan).custom_private)? };
         let mut colocations = Vec::new();
         for relation in &plan.relations {
@@ -134,6 +97,21 @@ impl Cursor {
         }
     }
 
+    unsafe fn rescan(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            if !(*node).ss.ps.chgParam.is_null() {
+                pg_sys::UpdateChangedParamSet(child, (*node).ss.ps.chgParam);
+            }
+            if (*child).chgParam.is_null() {
+                pg_sys::ExecReScan(child);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Cursor {
     /// Locks the current row and answers its ctid; None: it is deleted, or there is none.
     unsafe fn locate(&mut self, index: usize) -> Result<Option<String>> {
         let Some(place) = self.places[index] else {
@@ -268,7 +246,7 @@ unsafe fn current<'a>(name: &str, relid: Oid) -> Result<(&'a mut Cursor, usize)>
 }
 
 unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Cursor> {
-    unsafe { state::body_of(state, &EXEC) }
+    unsafe { state::body_of(state) }
 }
 
 #[pgrx::pg_schema]

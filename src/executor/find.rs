@@ -11,32 +11,21 @@ use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
 use crate::executor::lock::ctid_of_text;
 use crate::executor::places::Place;
-use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::state::{self, Body, Methods};
 use crate::executor::task;
 use crate::pg::list;
 use crate::planner::plan::{CheckKind, FindPlan, Private, RowCheck};
 use crate::remote::{Gather, Params};
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ffi::CStr;
 use std::rc::Rc;
 
-static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardFind", create_state);
-
-static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
-    c"ShardFind",
-    Callbacks {
-        begin,
-        exec,
-        end,
-        rescan,
-        explain: explain_find,
-    },
-);
+static METHODS: Methods = Methods::of::<Find>();
 
 /// For `CustomScan.methods`.
 pub fn find_methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN.0
+    METHODS.for_plan()
 }
 
 /// The node that a plan state is, if it is one of ours.
@@ -44,7 +33,7 @@ pub fn find_methods() -> *const pg_sys::CustomScanMethods {
 /// # Safety
 /// `state` is a valid plan state whose `begin` was called.
 pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Find> {
-    unsafe { state::body_of(state, &EXEC) }
+    unsafe { state::body_of(state) }
 }
 
 /// Rows that are looked for at once.
@@ -92,57 +81,13 @@ struct Batch {
     rows: Vec<usize>,
 }
 
-state::gives_rows!(Find, next);
+impl Body for Find {
+    const NAME: &'static CStr = c"ShardFind";
 
-#[pg_guard]
-unsafe extern "C-unwind" fn begin(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-) {
-    // SAFETY: called by ExecInitCustomScan.
-    unsafe { state::begin_above(node, estate, flags, |scan| Find::new(node, scan)) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child, the rows and the relation were opened by this node.
-    unsafe {
-        if let Some(find) = body::<Find>(node) {
-            if let Some(proposed) = find.proposed.take() {
-                proposed.end();
-            }
-            find.constraints.end();
-        }
-        state::end_child(node)
+    fn methods() -> &'static Methods {
+        &METHODS
     }
-}
 
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: called by ExecReScanCustomScan.
-    unsafe {
-        if let Some(find) = body::<Find>(node) {
-            find.rewind();
-        }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn explain_find(
-    node: *mut pg_sys::CustomScanState,
-    _ancestors: *mut pg_sys::List,
-    es: *mut pg_sys::ExplainState,
-) {
-    // SAFETY: called by ExplainNode.
-    unsafe {
-        if let Some(find) = body::<Find>(node) {
-            Explainer(es).text("Remote SQL", find.plan.lookup.text());
-        }
-    }
-}
-
-impl Find {
     unsafe fn new(
         node: *mut pg_sys::CustomScanState,
         scan: *mut pg_sys::CustomScan,
@@ -169,35 +114,6 @@ impl Find {
                 waiting: VecDeque::new(),
                 again: None,
             })
-        }
-    }
-
-    /// Lets the rows of these numbers be looked for again, and no others. `inserted`: places of those that were inserted, of
-    /// which some have become rows.
-    ///
-    /// # Safety
-    /// All rows were handed on.
-    pub unsafe fn look_again(&mut self, wanted: HashSet<i64>, inserted: &[Place]) {
-        self.again = Some(Again {
-            wanted,
-            inserted: inserted.iter().map(|place| (*place, false)).collect(),
-            settled: HashSet::new(),
-            repeated: false,
-        });
-        unsafe { self.rewind() };
-    }
-
-    /// The numbers of those that were inserted after all; and are some of the others in conflict with these?
-    pub fn settled(&mut self) -> (HashSet<i64>, bool) {
-        let again = self.again.take();
-        again.map_or_else(Default::default, |again| (again.settled, again.repeated))
-    }
-
-    unsafe fn rewind(&mut self) {
-        self.next = 0;
-        self.waiting.clear();
-        if let Some(proposed) = &self.proposed {
-            unsafe { proposed.rewind() };
         }
     }
 
@@ -233,6 +149,62 @@ impl Find {
                 *(*slot).tts_isnull.add(*place) = nulls[index];
             }
             Ok(())
+        }
+    }
+
+    unsafe fn end(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            if let Some(proposed) = self.proposed.take() {
+                proposed.end();
+            }
+            self.constraints.end();
+            state::end_child(node);
+        }
+        Ok(())
+    }
+
+    unsafe fn rescan(&mut self, _node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe { self.rewind() };
+        Ok(())
+    }
+
+    unsafe fn explain(
+        &mut self,
+        _node: *mut pg_sys::CustomScanState,
+        es: *mut pg_sys::ExplainState,
+    ) -> Result<()> {
+        Explainer(es).text("Remote SQL", self.plan.lookup.text());
+        Ok(())
+    }
+}
+
+impl Find {
+    /// Lets the rows of these numbers be looked for again, and no others. `inserted`: places of those that were inserted, of
+    /// which some have become rows.
+    ///
+    /// # Safety
+    /// All rows were handed on.
+    pub unsafe fn look_again(&mut self, wanted: HashSet<i64>, inserted: &[Place]) {
+        self.again = Some(Again {
+            wanted,
+            inserted: inserted.iter().map(|place| (*place, false)).collect(),
+            settled: HashSet::new(),
+            repeated: false,
+        });
+        unsafe { self.rewind() };
+    }
+
+    /// The numbers of those that were inserted after all; and are some of the others in conflict with these?
+    pub fn settled(&mut self) -> (HashSet<i64>, bool) {
+        let again = self.again.take();
+        again.map_or_else(Default::default, |again| (again.settled, again.repeated))
+    }
+
+    unsafe fn rewind(&mut self) {
+        self.next = 0;
+        self.waiting.clear();
+        if let Some(proposed) = &self.proposed {
+            unsafe { proposed.rewind() };
         }
     }
 

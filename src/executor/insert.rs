@@ -12,7 +12,7 @@ use crate::executor::encode::{encoders, Arrays, Encoder};
 use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
 use crate::executor::shard_copy::ShardCopy;
-use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::state::{self, Body, Methods};
 use crate::executor::task;
 use crate::executor::value_rows::ValueRows;
 use crate::executor::{changes, checks};
@@ -21,28 +21,16 @@ use crate::planner::plan::{InsertPlan, ParamType, Private};
 use crate::planner::{conflict_condition, WRITER, WRITTEN_SINCE};
 use crate::remote::{Access, Format, Gather, Params, Request, Statement};
 use crate::settings;
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
-static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardInsert", create_state);
-
-static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
-    c"ShardInsert",
-    Callbacks {
-        begin,
-        exec,
-        end,
-        rescan,
-        explain: explain_insert,
-    },
-);
+static METHODS: Methods = Methods::of::<Insert>();
 
 /// For `CustomScan.methods`.
 pub fn insert_methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN.0
+    METHODS.for_plan()
 }
 
 /// The insert that a plan state is, if it is one.
@@ -50,7 +38,7 @@ pub fn insert_methods() -> *const pg_sys::CustomScanMethods {
 /// # Safety
 /// `state` is a valid plan state whose `begin` was called.
 pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Insert> {
-    unsafe { state::body_of(state, &EXEC) }
+    unsafe { state::body_of(state) }
 }
 
 /// Rows waiting for one shard group.
@@ -101,69 +89,13 @@ pub struct Insert {
     pub held: bool,
 }
 
-state::gives_rows!(Insert, next_returned);
+impl Body for Insert {
+    const NAME: &'static CStr = c"ShardInsert";
 
-#[pg_guard]
-unsafe extern "C-unwind" fn begin(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-) {
-    // SAFETY: called by ExecInitCustomScan.
-    unsafe {
-        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
-        if !(*scan).custom_plans.is_null() {
-            state::init_child(node, scan, estate, flags);
-        }
-        match Insert::new(node, scan) {
-            Ok(insert) => state::set_body(node, estate, insert),
-            Err(error) => error.raise(),
-        }
+    fn methods() -> &'static Methods {
+        &METHODS
     }
-}
 
-#[pg_guard]
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child was made in begin.
-    unsafe {
-        state::end_child(node);
-        if let Some(rest) = body::<Insert>(node).and_then(|insert| insert.rest.take()) {
-            rest.end();
-        }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: called by ExecReScanCustomScan.
-    match unsafe { body::<Insert>(node) } {
-        Some(insert) if insert.plan.part.is_some() => insert.given = 0,
-        _ => Error::internal("an insert cannot be scanned again").raise(),
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn explain_insert(
-    node: *mut pg_sys::CustomScanState,
-    _ancestors: *mut pg_sys::List,
-    es: *mut pg_sys::ExplainState,
-) {
-    // SAFETY: called by ExplainNode.
-    unsafe {
-        if let Some(insert) = body::<Insert>(node) {
-            let explainer = Explainer(es);
-            explainer.text("Kind", "rows to their shard groups");
-            let groups = insert.colocation.groups.len();
-            explainer.text("Shard Groups", &format!("up to {groups} of {groups}"));
-            if let Some(lists) = &insert.lists {
-                explainer.integer("Rows", None, lists.len() as i64);
-            }
-            explainer.text("Remote SQL", insert.plan.template.text());
-        }
-    }
-}
-
-impl Insert {
     unsafe fn new(
         node: *mut pg_sys::CustomScanState,
         scan: *mut pg_sys::CustomScan,
@@ -217,7 +149,7 @@ impl Insert {
     }
 
     /// Reads everything below on the first call; then gives what the workers returned.
-    unsafe fn next_returned(
+    unsafe fn next(
         &mut self,
         node: *mut pg_sys::CustomScanState,
         slot: *mut pg_sys::TupleTableSlot,
@@ -251,6 +183,42 @@ impl Insert {
         }
     }
 
+    unsafe fn end(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            state::end_child(node);
+            if let Some(rest) = self.rest.take() {
+                rest.end();
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn rescan(&mut self, _node: *mut pg_sys::CustomScanState) -> Result<()> {
+        if self.plan.part.is_none() {
+            return Err(state::never_again());
+        }
+        self.given = 0;
+        Ok(())
+    }
+
+    unsafe fn explain(
+        &mut self,
+        _node: *mut pg_sys::CustomScanState,
+        es: *mut pg_sys::ExplainState,
+    ) -> Result<()> {
+        let explainer = Explainer(es);
+        explainer.text("Kind", "rows to their shard groups");
+        let groups = self.colocation.groups.len();
+        explainer.text("Shard Groups", &format!("up to {groups} of {groups}"));
+        if let Some(lists) = &self.lists {
+            explainer.integer("Rows", None, lists.len() as i64);
+        }
+        explainer.text("Remote SQL", self.plan.template.text());
+        Ok(())
+    }
+}
+
+impl Insert {
     /// What came back, in its columns of a row that is as wide as those below.
     unsafe fn decode_part<'a>(
         &mut self,

@@ -7,33 +7,22 @@ use crate::catalog::{self, Colocation};
 use crate::error::{sqlstate, Error, Result};
 use crate::executor::explain::Explainer;
 use crate::executor::kept::Kept;
-use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::state::{self, Body, Methods};
 use crate::executor::{scan, task};
 use crate::pg::{list, types};
 use crate::planner::plan::{LockPlan, LockedRelation, Private};
 use crate::remote::{scope, Format, Gather, Params, Request};
 use crate::transaction::moves::Watch;
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum};
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::rc::Rc;
 
-static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardLock", create_state);
-
-static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
-    c"ShardLock",
-    Callbacks {
-        begin,
-        exec,
-        end,
-        rescan,
-        explain: explain_lock,
-    },
-);
+static METHODS: Methods = Methods::of::<Lock>();
 
 /// For `CustomScan.methods`.
 pub fn lock_methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN.0
+    METHODS.for_plan()
 }
 
 /// Rows whose locks are asked for at once: so many first, and up to so many after others.
@@ -81,69 +70,13 @@ enum Outcome {
     TooFew,
 }
 
-state::gives_rows!(Lock, next);
+impl Body for Lock {
+    const NAME: &'static CStr = c"ShardLock";
 
-#[pg_guard]
-unsafe extern "C-unwind" fn begin(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-) {
-    // SAFETY: called by ExecInitCustomScan.
-    unsafe { state::begin_above(node, estate, flags, |scan| Lock::new(node, scan)) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child and the rows were made by this node.
-    unsafe {
-        if let Some(locked) = body::<Lock>(node).and_then(|lock| lock.locked.take()) {
-            locked.end();
-        }
-        state::end_child(node)
+    fn methods() -> &'static Methods {
+        &METHODS
     }
-}
 
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: called by ExecReScanCustomScan.
-    unsafe {
-        let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
-        if !(*node).ss.ps.chgParam.is_null() {
-            pg_sys::UpdateChangedParamSet(child, (*node).ss.ps.chgParam);
-        }
-        if let Some(lock) = body::<Lock>(node) {
-            if lock.filled && (*child).chgParam.is_null() {
-                lock.locked(node).rewind();
-            } else if lock.filled {
-                lock.filled = false;
-            }
-        }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn explain_lock(
-    node: *mut pg_sys::CustomScanState,
-    _ancestors: *mut pg_sys::List,
-    es: *mut pg_sys::ExplainState,
-) {
-    // SAFETY: called by ExplainNode.
-    unsafe {
-        if let Some(lock) = body::<Lock>(node) {
-            let explainer = Explainer(es);
-            for relation in &lock.plan.relations {
-                let text = format!("{} OF {}", relation.clause, relation.name);
-                explainer.text("Lock", &text);
-            }
-            if (*es).analyze && lock.readings > 1 {
-                explainer.integer("Readings", None, i64::from(lock.readings));
-            }
-        }
-    }
-}
-
-impl Lock {
     unsafe fn new(
         node: *mut pg_sys::CustomScanState,
         scan: *mut pg_sys::CustomScan,
@@ -189,6 +122,49 @@ impl Lock {
         }
     }
 
+    unsafe fn end(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            if let Some(locked) = self.locked.take() {
+                locked.end();
+            }
+            state::end_child(node);
+        }
+        Ok(())
+    }
+
+    unsafe fn rescan(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+            if !(*node).ss.ps.chgParam.is_null() {
+                pg_sys::UpdateChangedParamSet(child, (*node).ss.ps.chgParam);
+            }
+            if self.filled && (*child).chgParam.is_null() {
+                self.locked(node).rewind();
+            } else if self.filled {
+                self.filled = false;
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn explain(
+        &mut self,
+        _node: *mut pg_sys::CustomScanState,
+        es: *mut pg_sys::ExplainState,
+    ) -> Result<()> {
+        let explainer = Explainer(es);
+        for relation in &self.plan.relations {
+            let text = format!("{} OF {}", relation.clause, relation.name);
+            explainer.text("Lock", &text);
+        }
+        if unsafe { (*es).analyze } && self.readings > 1 {
+            explainer.integer("Readings", None, i64::from(self.readings));
+        }
+        Ok(())
+    }
+}
+
+impl Lock {
     unsafe fn locked(&mut self, node: *mut pg_sys::CustomScanState) -> &Kept {
         self.locked
             .get_or_insert_with(|| unsafe { Kept::for_scan(node) })

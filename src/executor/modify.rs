@@ -13,33 +13,22 @@ use crate::executor::explain::Explainer;
 use crate::executor::find::{self, Find};
 use crate::executor::kept::{Kept, Reader};
 use crate::executor::places::{Place, Places};
-use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::state::{self, Body, Methods};
 use crate::pg::{list, types};
 use crate::planner::plan::{
     Action, CheckKind, Command, ModifyPlan, Private, Repeats, RowCheck, RowsStatement,
 };
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::ffi::CStr;
 use std::rc::Rc;
 
-static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardModify", create_state);
-
-static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
-    c"ShardModify",
-    Callbacks {
-        begin,
-        exec,
-        end,
-        rescan,
-        explain: explain_modify,
-    },
-);
+static METHODS: Methods = Methods::of::<Modify>();
 
 /// For `CustomScan.methods`.
 pub fn modify_methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN.0
+    METHODS.for_plan()
 }
 
 /// The node that a plan state is, if it is one of ours.
@@ -47,7 +36,7 @@ pub fn modify_methods() -> *const pg_sys::CustomScanMethods {
 /// # Safety
 /// `state` is a valid plan state whose `begin` was called.
 pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Modify> {
-    unsafe { state::body_of(state, &EXEC) }
+    unsafe { state::body_of(state) }
 }
 
 /// How often proposed rows that were not inserted are looked for: where policies may hide what they are in conflict with,
@@ -77,60 +66,17 @@ pub struct Modify {
 /// Rows that are changed by somebody.
 pub type Taken = Rc<RefCell<Places>>;
 
-state::gives_rows!(Modify, next);
+impl Body for Modify {
+    const NAME: &'static CStr = c"ShardModify";
 
-#[pg_guard]
-unsafe extern "C-unwind" fn begin(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-) {
-    // SAFETY: called by ExecInitCustomScan.
-    unsafe { state::begin_above(node, estate, flags, |scan| Modify::new(scan)) }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child and the rows were made by this node.
-    unsafe {
-        if let Some(rows) = body::<Modify>(node).and_then(|modify| modify.rows.take()) {
-            rows.end();
-        }
-        state::end_child(node)
+    fn methods() -> &'static Methods {
+        &METHODS
     }
-}
 
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: called by ExecReScanCustomScan.
-    unsafe {
-        match body::<Modify>(node) {
-            Some(modify) if modify.plan.part.is_some() => {
-                if let Some(given) = &modify.given {
-                    given.rewind();
-                }
-            }
-            _ => state::never_again(node),
-        }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn explain_modify(
-    node: *mut pg_sys::CustomScanState,
-    _ancestors: *mut pg_sys::List,
-    es: *mut pg_sys::ExplainState,
-) {
-    // SAFETY: called by ExplainNode.
-    unsafe {
-        if let Some(modify) = body::<Modify>(node) {
-            modify.explain(&Explainer(es));
-        }
-    }
-}
-
-impl Modify {
-    unsafe fn new(scan: *mut pg_sys::CustomScan) -> Result<Modify> {
+    unsafe fn new(
+        _node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Modify> {
         unsafe {
             let plan = ModifyPlan::from_private((*scan).custom_private)?;
             let colocation = catalog::colocation(plan.colocation)?;
@@ -154,29 +100,6 @@ impl Modify {
                 taken: None,
                 done: false,
             })
-        }
-    }
-
-    fn explain(&self, explainer: &Explainer) {
-        for action in &self.plan.actions {
-            let word = match action.command {
-                Command::Update => "Update",
-                Command::Delete => "Delete",
-                Command::Insert => "Insert",
-                Command::Select | Command::InsertSelect | Command::Merge => continue,
-            };
-            explainer.text(word, &self.plan.table);
-            if let Some(statement) = &action.in_place {
-                explainer.text("Remote SQL", statement.template.text());
-            }
-            if let (Some(_), Some(statement)) = (&action.remove, &action.insert) {
-                explainer.text("When The Shard Changes", statement.template.text());
-            } else if let Some(statement) = &action.insert {
-                explainer.text("Remote SQL", statement.template.text());
-            }
-        }
-        if !self.plan.reason.is_empty() {
-            explainer.text("Read First Because", &self.plan.reason);
         }
     }
 
@@ -206,6 +129,57 @@ impl Modify {
         }
     }
 
+    unsafe fn end(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe {
+            if let Some(rows) = self.rows.take() {
+                rows.end();
+            }
+            state::end_child(node);
+        }
+        Ok(())
+    }
+
+    unsafe fn rescan(&mut self, _node: *mut pg_sys::CustomScanState) -> Result<()> {
+        if self.plan.part.is_none() {
+            return Err(state::never_again());
+        }
+        if let Some(given) = &self.given {
+            unsafe { given.rewind() };
+        }
+        Ok(())
+    }
+
+    unsafe fn explain(
+        &mut self,
+        _node: *mut pg_sys::CustomScanState,
+        es: *mut pg_sys::ExplainState,
+    ) -> Result<()> {
+        let explainer = Explainer(es);
+        for action in &self.plan.actions {
+            let word = match action.command {
+                Command::Update => "Update",
+                Command::Delete => "Delete",
+                Command::Insert => "Insert",
+                Command::Select | Command::InsertSelect | Command::Merge => continue,
+            };
+            explainer.text(word, &self.plan.table);
+            if let Some(statement) = &action.in_place {
+                explainer.text("Remote SQL", statement.template.text());
+            }
+            if let (Some(_), Some(statement)) = (&action.remove, &action.insert) {
+                explainer.text("When The Shard Changes", statement.template.text());
+            } else if let Some(statement) = &action.insert {
+                explainer.text("Remote SQL", statement.template.text());
+            }
+        }
+        if !self.plan.reason.is_empty() {
+            explainer.text("Read First Because", &self.plan.reason);
+        }
+        Ok(())
+    }
+}
+
+impl Modify {
     /// Reads and locks all rows, if that was not done yet.
     ///
     /// # Safety

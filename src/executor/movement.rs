@@ -8,32 +8,21 @@ use crate::executor::explain::Explainer;
 use crate::executor::moved::{self, Moved};
 use crate::executor::raw::RawRows;
 use crate::executor::shard_copy::ShardCopy;
-use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::state::{self, Body, Methods};
 use crate::pg::{list, types};
 use crate::planner::plan::{MovePlan, Private};
 use crate::planner::route;
 use crate::remote::Access;
 use crate::transaction;
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::CStr;
 use std::rc::Rc;
 
-static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardMove", create_state);
-
-static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
-    c"ShardMove",
-    Callbacks {
-        begin,
-        exec,
-        end,
-        rescan,
-        explain: explain_move,
-    },
-);
+static METHODS: Methods = Methods::of::<Move>();
 
 /// For `CustomScan.methods`.
 pub fn move_methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN.0
+    METHODS.for_plan()
 }
 
 /// One execution of a move.
@@ -57,71 +46,33 @@ impl Drop for Move {
     }
 }
 
-state::gives_rows!(Move, next);
+impl Body for Move {
+    const NAME: &'static CStr = c"ShardMove";
 
-#[pg_guard]
-unsafe extern "C-unwind" fn begin(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-) {
-    // SAFETY: called by ExecInitCustomScan.
-    unsafe { state::begin_above(node, estate, flags, |scan| Move::new(scan)) }
-}
+    fn methods() -> &'static Methods {
+        &METHODS
+    }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: the child was made in begin; the leaves above have ended before.
-    unsafe {
-        state::end_child(node);
-        if let Some(movement) = body::<Move>(node) {
-            if let Some(tables) = movement.tables.take() {
-                moved::forget(tables.handle());
-                if let Err(error) = tables.drop_tables() {
-                    error.raise();
-                }
-            }
+    unsafe fn new(
+        _node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Move> {
+        unsafe {
+            let plan = MovePlan::from_private((*scan).custom_private)?;
+            let colocation = catalog::colocation(plan.colocation)?;
+            let hash = plan.hashed.then(|| hash_of(Oid::from(plan.key_type)));
+            Ok(Move {
+                plan,
+                colocation,
+                hash: hash.transpose()?,
+                tables: None,
+                given: false,
+                rows: 0,
+                bytes: 0,
+            })
         }
     }
-}
 
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: called by ExecReScanCustomScan. Nothing below takes values from outside.
-    if let Some(movement) = unsafe { body::<Move>(node) } {
-        movement.given = false;
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn explain_move(
-    node: *mut pg_sys::CustomScanState,
-    _ancestors: *mut pg_sys::List,
-    es: *mut pg_sys::ExplainState,
-) {
-    // SAFETY: called by ExplainNode.
-    unsafe {
-        if let Some(movement) = body::<Move>(node) {
-            let explainer = Explainer(es);
-            explainer.text("Moved By", &movement.plan.by);
-            explainer.text(
-                "To",
-                &format!(
-                    "{} shard groups of {}",
-                    movement.colocation.groups.len(),
-                    movement.plan.target
-                ),
-            );
-            explainer.text("Reason", &movement.plan.reason);
-            if (*es).analyze {
-                explainer.integer("Rows Moved", None, movement.rows as i64);
-                explainer.integer("Bytes Moved", None, movement.bytes as i64);
-            }
-        }
-    }
-}
-
-impl Move {
     /// One row, which says in the column for it by what handle the tables are known.
     unsafe fn next(
         &mut self,
@@ -144,23 +95,49 @@ impl Move {
         }
     }
 
-    unsafe fn new(scan: *mut pg_sys::CustomScan) -> Result<Move> {
-        unsafe {
-            let plan = MovePlan::from_private((*scan).custom_private)?;
-            let colocation = catalog::colocation(plan.colocation)?;
-            let hash = plan.hashed.then(|| hash_of(Oid::from(plan.key_type)));
-            Ok(Move {
-                plan,
-                colocation,
-                hash: hash.transpose()?,
-                tables: None,
-                given: false,
-                rows: 0,
-                bytes: 0,
-            })
+    unsafe fn end(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        // the leaves above have ended before
+        unsafe { state::end_child(node) };
+        match self.tables.take() {
+            Some(tables) => {
+                moved::forget(tables.handle());
+                tables.drop_tables()
+            }
+            None => Ok(()),
         }
     }
 
+    unsafe fn rescan(&mut self, _node: *mut pg_sys::CustomScanState) -> Result<()> {
+        // nothing below takes values from outside
+        self.given = false;
+        Ok(())
+    }
+
+    unsafe fn explain(
+        &mut self,
+        _node: *mut pg_sys::CustomScanState,
+        es: *mut pg_sys::ExplainState,
+    ) -> Result<()> {
+        let explainer = Explainer(es);
+        explainer.text("Moved By", &self.plan.by);
+        explainer.text(
+            "To",
+            &format!(
+                "{} shard groups of {}",
+                self.colocation.groups.len(),
+                self.plan.target
+            ),
+        );
+        explainer.text("Reason", &self.plan.reason);
+        if unsafe { (*es).analyze } {
+            explainer.integer("Rows Moved", None, self.rows as i64);
+            explainer.integer("Bytes Moved", None, self.bytes as i64);
+        }
+        Ok(())
+    }
+}
+
+impl Move {
     /// Moves the rows, unless that was done.
     unsafe fn handle(&mut self, node: *mut pg_sys::CustomScanState) -> Result<i32> {
         if self.tables.is_none() {

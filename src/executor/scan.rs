@@ -10,33 +10,22 @@ use crate::executor::encode::Encoder;
 use crate::executor::explain;
 use crate::executor::kept::Kept;
 use crate::executor::merge::Merge;
-use crate::executor::state::{self, body, Callbacks, Methods};
+use crate::executor::state::{self, Body, Methods};
 use crate::executor::task::{self, Tasks};
 use crate::pg::{list, node};
 use crate::planner::asks_for_row;
 use crate::planner::plan::{CachedPlan, Command, Prune, RemotePlan};
 use crate::remote::{Format, Gather, Params, Row, Use};
 use crate::transaction::moves::Watch;
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::CStr;
 use std::rc::Rc;
 
-static SCAN: Methods<pg_sys::CustomScanMethods> = state::scan_methods(c"ShardScan", create_state);
-
-static EXEC: Methods<pg_sys::CustomExecMethods> = state::exec_methods(
-    c"ShardScan",
-    Callbacks {
-        begin,
-        exec,
-        end,
-        rescan,
-        explain: explain_scan,
-    },
-);
+static METHODS: Methods = Methods::of::<Scan>();
 
 /// For `CustomScan.methods`.
 pub fn scan_methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN.0
+    METHODS.for_plan()
 }
 
 /// The scan that a plan state is, if it is one of ours.
@@ -44,7 +33,7 @@ pub fn scan_methods() -> *const pg_sys::CustomScanMethods {
 /// # Safety
 /// `state` is a valid plan state whose `begin` was called.
 pub unsafe fn of_state<'a>(state: *mut pg_sys::PlanState) -> Option<&'a mut Scan> {
-    unsafe { state::body_of(state, &EXEC) }
+    unsafe { state::body_of(state) }
 }
 
 /// One execution of a remote plan.
@@ -92,75 +81,18 @@ struct Running {
     merge: Option<Merge>,
 }
 
-state::gives_rows!(Scan, give);
+impl Body for Scan {
+    const NAME: &'static CStr = c"ShardScan";
 
-#[pg_guard]
-unsafe extern "C-unwind" fn begin(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    _flags: i32,
-) {
-    // SAFETY: called by ExecInitCustomScan.
-    unsafe {
-        match Scan::new(node) {
-            Ok(scan) => state::set_body(node, estate, scan),
-            Err(error) => error.raise(),
-        }
+    fn methods() -> &'static Methods {
+        &METHODS
     }
-}
 
-#[pg_guard]
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: called by ExecEndCustomScan.
-    if let Some(scan) = unsafe { body::<Scan>(node) } {
-        if scan.running.take().is_some() {
-            // not read to the end: the nodes need not go on
-            if let Err(error) = crate::remote::abandoned::make_way() {
-                error.raise();
-            }
-        }
-        if let Some(kept) = scan.kept.take() {
-            // SAFETY: the plan ends.
-            unsafe { kept.end() };
-        }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: called by ExecReScanCustomScan.
-    if let Some(scan) = unsafe { body::<Scan>(node) } {
-        if let Some(kept) = &scan.kept {
-            // SAFETY: the query runs.
-            unsafe { kept.rewind() };
-            return;
-        }
-        scan.running = None;
-        scan.done = false;
-        scan.answers.rescan();
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn explain_scan(
-    node: *mut pg_sys::CustomScanState,
-    _ancestors: *mut pg_sys::List,
-    es: *mut pg_sys::ExplainState,
-) {
-    // SAFETY: called by ExplainNode.
-    unsafe {
-        if let Some(scan) = body::<Scan>(node) {
-            if let Err(error) = explain::remote(scan, node, es) {
-                error.raise();
-            }
-        }
-    }
-}
-
-impl Scan {
-    unsafe fn new(node: *mut pg_sys::CustomScanState) -> Result<Scan> {
+    unsafe fn new(
+        node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Scan> {
         unsafe {
-            let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
             let plan = RemotePlan::from_private((*scan).custom_private)?;
             let mut exprs = Vec::new();
             for expr in list::iter::<pg_sys::Expr>((*scan).custom_exprs) {
@@ -201,6 +133,65 @@ impl Scan {
         }
     }
 
+    /// Puts the next row into the slot, or leaves it empty at the end: one that was kept, where rows were read at once.
+    unsafe fn next(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
+        unsafe {
+            if self.plan.plan.part.is_some() {
+                if self.held {
+                    return Err(changes::too_early());
+                }
+                self.keep(node)?;
+            }
+            if self.kept.is_some() {
+                self.next_kept(slot);
+                return Ok(());
+            }
+            if self.forward.is_some() {
+                if self.next_raw(node)?.is_some() {
+                    state::store_virtual(slot);
+                }
+                return Ok(());
+            }
+            self.next_answered(node, slot)
+        }
+    }
+
+    unsafe fn end(&mut self, _node: *mut pg_sys::CustomScanState) -> Result<()> {
+        if self.running.take().is_some() {
+            // not read to the end: the nodes need not go on
+            crate::remote::abandoned::make_way()?;
+        }
+        if let Some(kept) = self.kept.take() {
+            unsafe { kept.end() };
+        }
+        Ok(())
+    }
+
+    unsafe fn rescan(&mut self, _node: *mut pg_sys::CustomScanState) -> Result<()> {
+        if let Some(kept) = &self.kept {
+            unsafe { kept.rewind() };
+            return Ok(());
+        }
+        self.running = None;
+        self.done = false;
+        self.answers.rescan();
+        Ok(())
+    }
+
+    unsafe fn explain(
+        &mut self,
+        node: *mut pg_sys::CustomScanState,
+        es: *mut pg_sys::ExplainState,
+    ) -> Result<()> {
+        unsafe { explain::remote(self, node, es) }
+    }
+}
+
+impl Scan {
     /// The values of `custom_exprs` now; for EXPLAIN, without those that would change something or differ each time.
     unsafe fn values(
         &self,
@@ -283,7 +274,7 @@ impl Scan {
             loop {
                 pg_sys::MemoryContextReset((*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
                 state::clear_virtual(slot);
-                self.next(node, slot)?;
+                self.next_answered(node, slot)?;
                 if state::is_empty(slot) {
                     break;
                 }
@@ -435,35 +426,8 @@ impl Scan {
             && !self.exprs.iter().any(|value| value.volatile)
     }
 
-    /// Puts the next row into the slot, or leaves it empty at the end: one that was kept, where rows were read at once.
-    unsafe fn give(
-        &mut self,
-        node: *mut pg_sys::CustomScanState,
-        slot: *mut pg_sys::TupleTableSlot,
-    ) -> Result<()> {
-        unsafe {
-            if self.plan.plan.part.is_some() {
-                if self.held {
-                    return Err(changes::too_early());
-                }
-                self.keep(node)?;
-            }
-            if self.kept.is_some() {
-                self.next_kept(slot);
-                return Ok(());
-            }
-            if self.forward.is_some() {
-                if self.next_raw(node)?.is_some() {
-                    state::store_virtual(slot);
-                }
-                return Ok(());
-            }
-            self.next(node, slot)
-        }
-    }
-
     /// The same for a row that nodes send, or that an answer before had.
-    unsafe fn next(
+    unsafe fn next_answered(
         &mut self,
         node: *mut pg_sys::CustomScanState,
         slot: *mut pg_sys::TupleTableSlot,

@@ -3,90 +3,219 @@
 
 use crate::error::{Error, Result};
 use pgrx::pg_guard;
+use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::pg_sys::{self, NodeTag};
 use std::ffi::{c_void, CStr};
 
-/// Tables of callbacks, which PostgreSQL only reads.
-pub struct Methods<T>(pub T);
+/// What a custom scan keeps for one execution, and what it does.
+pub trait Body: Sized + 'static {
+    const NAME: &'static CStr;
+
+    /// A static of this type, by which its nodes are known.
+    fn methods() -> &'static Methods;
+
+    /// BeginCustomScan, after the plan below, if there is one, was initialised.
+    ///
+    /// # Safety
+    /// Called by ExecInitCustomScan.
+    unsafe fn new(
+        node: *mut pg_sys::CustomScanState,
+        scan: *mut pg_sys::CustomScan,
+    ) -> Result<Self>;
+
+    /// What remains to be done once the body has its place.
+    ///
+    /// # Safety
+    /// Called by ExecInitCustomScan with the node of this body.
+    unsafe fn begun(&mut self, _node: *mut pg_sys::CustomScanState, _flags: i32) -> Result<()> {
+        Ok(())
+    }
+
+    /// ExecCustomScan: the rows of `next`, through the projection.
+    ///
+    /// # Safety
+    /// Called by ExecCustomScan with the node of a body of this type.
+    unsafe fn exec(node: *mut pg_sys::CustomScanState) -> Result<*mut pg_sys::TupleTableSlot> {
+        unsafe { Ok(exec::<Self>(node)) }
+    }
+
+    /// Puts the next row into the slot, which is empty, or leaves it empty at the end.
+    ///
+    /// # Safety
+    /// Called from `exec` with the node of this body.
+    unsafe fn next(
+        &mut self,
+        _node: *mut pg_sys::CustomScanState,
+        _slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// EndCustomScan: ends the plan below, and frees what does not go with the query's memory.
+    ///
+    /// # Safety
+    /// Called by ExecEndCustomScan with the node of this body.
+    unsafe fn end(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
+        unsafe { end_child(node) };
+        Ok(())
+    }
+
+    /// ReScanCustomScan.
+    ///
+    /// # Safety
+    /// Called by ExecReScanCustomScan with the node of this body.
+    unsafe fn rescan(&mut self, _node: *mut pg_sys::CustomScanState) -> Result<()> {
+        Err(never_again())
+    }
+
+    /// ExplainCustomScan.
+    ///
+    /// # Safety
+    /// Called by ExplainNode with the node of this body.
+    unsafe fn explain(
+        &mut self,
+        _node: *mut pg_sys::CustomScanState,
+        _es: *mut pg_sys::ExplainState,
+    ) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A node that changes rows is scanned once.
+pub fn never_again() -> Error {
+    Error::internal("a change cannot be scanned again")
+}
+
+/// The callbacks of a kind of node, which PostgreSQL only reads.
+pub struct Methods {
+    scan: pg_sys::CustomScanMethods,
+    exec: pg_sys::CustomExecMethods,
+}
+
 // SAFETY: constant data, read by one backend.
-unsafe impl<T> Sync for Methods<T> {}
+unsafe impl Sync for Methods {}
 
-/// `CustomScanMethods` of a node that `create` makes the state of.
-pub const fn scan_methods(
-    name: &'static CStr,
-    create: unsafe extern "C-unwind" fn(*mut pg_sys::CustomScan) -> *mut pg_sys::Node,
-) -> Methods<pg_sys::CustomScanMethods> {
-    Methods(pg_sys::CustomScanMethods {
-        CustomName: name.as_ptr(),
-        CreateCustomScanState: Some(create),
-    })
-}
+impl Methods {
+    /// Parallel query and mark/restore are not for remote rows.
+    pub const fn of<T: Body>() -> Methods {
+        Methods {
+            scan: pg_sys::CustomScanMethods {
+                CustomName: T::NAME.as_ptr(),
+                CreateCustomScanState: Some(on_create::<T>),
+            },
+            exec: pg_sys::CustomExecMethods {
+                CustomName: T::NAME.as_ptr(),
+                BeginCustomScan: Some(on_begin::<T>),
+                ExecCustomScan: Some(on_exec::<T>),
+                EndCustomScan: Some(on_end::<T>),
+                ReScanCustomScan: Some(on_rescan::<T>),
+                MarkPosCustomScan: None,
+                RestrPosCustomScan: None,
+                EstimateDSMCustomScan: None,
+                InitializeDSMCustomScan: None,
+                ReInitializeDSMCustomScan: None,
+                InitializeWorkerCustomScan: None,
+                ShutdownCustomScan: None,
+                ExplainCustomScan: Some(on_explain::<T>),
+            },
+        }
+    }
 
-/// The callbacks that a node has; parallel query and mark/restore are not for remote rows.
-pub struct Callbacks {
-    pub begin: unsafe extern "C-unwind" fn(*mut pg_sys::CustomScanState, *mut pg_sys::EState, i32),
-    pub exec:
-        unsafe extern "C-unwind" fn(*mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot,
-    pub end: unsafe extern "C-unwind" fn(*mut pg_sys::CustomScanState),
-    pub rescan: unsafe extern "C-unwind" fn(*mut pg_sys::CustomScanState),
-    pub explain: unsafe extern "C-unwind" fn(
-        *mut pg_sys::CustomScanState,
-        *mut pg_sys::List,
-        *mut pg_sys::ExplainState,
-    ),
-}
-
-/// `CustomExecMethods` of a node.
-pub const fn exec_methods(
-    name: &'static CStr,
-    callbacks: Callbacks,
-) -> Methods<pg_sys::CustomExecMethods> {
-    Methods(pg_sys::CustomExecMethods {
-        CustomName: name.as_ptr(),
-        BeginCustomScan: Some(callbacks.begin),
-        ExecCustomScan: Some(callbacks.exec),
-        EndCustomScan: Some(callbacks.end),
-        ReScanCustomScan: Some(callbacks.rescan),
-        MarkPosCustomScan: None,
-        RestrPosCustomScan: None,
-        EstimateDSMCustomScan: None,
-        InitializeDSMCustomScan: None,
-        ReInitializeDSMCustomScan: None,
-        InitializeWorkerCustomScan: None,
-        ShutdownCustomScan: None,
-        ExplainCustomScan: Some(callbacks.explain),
-    })
+    /// For `CustomScan.methods`.
+    pub fn for_plan(&'static self) -> *const pg_sys::CustomScanMethods {
+        &raw const self.scan
+    }
 }
 
 /// What PostgreSQL allocates and passes around; `body` is ours.
 #[repr(C)]
-pub struct Frame<T> {
-    pub scan: pg_sys::CustomScanState,
+struct Frame<T> {
+    scan: pg_sys::CustomScanState,
     body: *mut T,
 }
 
-/// A new state with its tag and methods set and no body yet.
-///
-/// # Safety
-/// Called from CreateCustomScanState.
-pub unsafe fn create<T>(methods: &'static pg_sys::CustomExecMethods) -> *mut pg_sys::Node {
+// SAFETY of the callbacks: PostgreSQL calls them with nodes of `on_create::<T>`, whose bodies are of type `T`.
+
+unsafe extern "C-unwind" fn on_create<T: Body>(
+    _scan: *mut pg_sys::CustomScan,
+) -> *mut pg_sys::Node {
     unsafe {
-        let frame = pg_sys::palloc0(std::mem::size_of::<Frame<T>>()).cast::<Frame<T>>();
-        (*frame).scan.ss.ps.type_ = NodeTag::T_CustomScanState;
-        (*frame).scan.methods = methods;
-        frame.cast()
+        pgrx_extern_c_guard(|| {
+            let frame = pg_sys::palloc0(std::mem::size_of::<Frame<T>>()).cast::<Frame<T>>();
+            (*frame).scan.ss.ps.type_ = NodeTag::T_CustomScanState;
+            (*frame).scan.methods = &raw const T::methods().exec;
+            frame.cast()
+        })
+    }
+}
+
+unsafe extern "C-unwind" fn on_begin<T: Body>(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    flags: i32,
+) {
+    unsafe { guarded(|| begin::<T>(node, estate, flags)) }
+}
+
+unsafe extern "C-unwind" fn on_exec<T: Body>(
+    node: *mut pg_sys::CustomScanState,
+) -> *mut pg_sys::TupleTableSlot {
+    unsafe { guarded(|| T::exec(node)) }
+}
+
+unsafe extern "C-unwind" fn on_end<T: Body>(node: *mut pg_sys::CustomScanState) {
+    unsafe { guarded(|| of_node::<T>(node, |body| body.end(node))) }
+}
+
+unsafe extern "C-unwind" fn on_rescan<T: Body>(node: *mut pg_sys::CustomScanState) {
+    unsafe { guarded(|| of_node::<T>(node, |body| body.rescan(node))) }
+}
+
+unsafe extern "C-unwind" fn on_explain<T: Body>(
+    node: *mut pg_sys::CustomScanState,
+    _ancestors: *mut pg_sys::List,
+    es: *mut pg_sys::ExplainState,
+) {
+    unsafe { guarded(|| of_node::<T>(node, |body| body.explain(node, es))) }
+}
+
+unsafe fn of_node<T: Body>(
+    node: *mut pg_sys::CustomScanState,
+    act: impl FnOnce(&mut T) -> Result<()>,
+) -> Result<()> {
+    match unsafe { body::<T>(node) } {
+        Some(body) => act(body),
+        None => Ok(()),
+    }
+}
+
+/// Errors become PostgreSQL's at the edge.
+unsafe fn guarded<R>(act: impl FnOnce() -> Result<R>) -> R {
+    unsafe { pgrx_extern_c_guard(|| act().unwrap_or_else(|error| error.raise())) }
+}
+
+unsafe fn begin<T: Body>(
+    node: *mut pg_sys::CustomScanState,
+    estate: *mut pg_sys::EState,
+    flags: i32,
+) -> Result<()> {
+    unsafe {
+        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
+        if !(*scan).custom_plans.is_null() {
+            let below = crate::pg::list::nth::<pg_sys::Plan>((*scan).custom_plans, 0);
+            let child = pg_sys::ExecInitNode(below, estate, flags);
+            (*node).custom_ps = crate::pg::list::from([child]);
+        }
+        set_body(node, estate, T::new(node, scan)?);
+        of_node::<T>(node, |body| body.begun(node, flags))
     }
 }
 
 /// Gives the frame its body, which lives as long as the query's memory context.
 ///
 /// # Safety
-/// `state` was made by `create::<T>`; `estate` is the query's.
-pub unsafe fn set_body<T>(
-    state: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    body: T,
-) {
+/// `state` was made by `on_create::<T>`; `estate` is the query's.
+unsafe fn set_body<T>(state: *mut pg_sys::CustomScanState, estate: *mut pg_sys::EState, body: T) {
     unsafe extern "C-unwind" fn free<T>(body: *mut c_void) {
         // SAFETY: registered once for a body that Box::into_raw gave up. Bodies do not throw when dropped.
         unsafe { drop(Box::from_raw(body.cast::<T>())) }
@@ -113,18 +242,15 @@ pub unsafe fn body<'a, T>(state: *mut pg_sys::CustomScanState) -> Option<&'a mut
     unsafe { (*state.cast::<Frame<T>>()).body.as_mut() }
 }
 
-/// The body of the node that a plan state is, if it is one with these methods.
+/// The body of the node that a plan state is, if it is one with such a body.
 ///
 /// # Safety
-/// `state` is a valid plan state whose `begin` was called; bodies of nodes with these methods are of type `T`.
-pub unsafe fn body_of<'a, T>(
-    state: *mut pg_sys::PlanState,
-    methods: &'static Methods<pg_sys::CustomExecMethods>,
-) -> Option<&'a mut T> {
+/// `state` is a valid plan state whose `begin` was called.
+pub unsafe fn body_of<'a, T: Body>(state: *mut pg_sys::PlanState) -> Option<&'a mut T> {
     unsafe {
         let custom = state.cast::<pg_sys::CustomScanState>();
         let ours = (*state).type_ == NodeTag::T_CustomScanState
-            && std::ptr::eq((*custom).methods, &raw const methods.0);
+            && std::ptr::eq((*custom).methods, &raw const T::methods().exec);
         if ours {
             body(custom)
         } else {
@@ -133,67 +259,24 @@ pub unsafe fn body_of<'a, T>(
     }
 }
 
-/// ExecCustomScan of a node that gives rows through a projection; `access` gives the next one.
-///
-/// # Safety
-/// Called from the node's `exec`.
-pub unsafe fn scan_rows(
-    node: *mut pg_sys::CustomScanState,
-    access: unsafe extern "C-unwind" fn(*mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot,
+/// As `Body::exec` says.
+unsafe fn exec<T: Body>(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+    unsafe {
+        let scan = &raw mut (*node).ss;
+        if is_plain(node) {
+            start_row(node);
+            next_row::<T>(scan)
+        } else {
+            pg_sys::ExecScan(scan, Some(access::<T>), Some(recheck))
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn access<T: Body>(
+    node: *mut pg_sys::ScanState,
 ) -> *mut pg_sys::TupleTableSlot {
-    unsafe { pg_sys::ExecScan(&raw mut (*node).ss, Some(access), Some(recheck)) }
+    unsafe { pgrx_extern_c_guard(|| next_row::<T>(node)) }
 }
-
-/// The callbacks of a node (methods `EXEC`) whose body gives rows by a method: `create_state`, `exec`, and the `access`
-/// of that.
-macro_rules! gives_rows {
-    ($body:ty, $next:ident) => {
-        #[pgrx::pg_guard]
-        unsafe extern "C-unwind" fn create_state(
-            _scan: *mut pgrx::pg_sys::CustomScan,
-        ) -> *mut pgrx::pg_sys::Node {
-            // SAFETY: the body's type is that of every callback there.
-            unsafe { $crate::executor::state::create::<$body>(&EXEC.0) }
-        }
-
-        #[pgrx::pg_guard]
-        unsafe extern "C-unwind" fn exec(
-            node: *mut pgrx::pg_sys::CustomScanState,
-        ) -> *mut pgrx::pg_sys::TupleTableSlot {
-            // SAFETY: ExecScan calls back with the same node.
-            unsafe {
-                if $crate::executor::state::is_plain(node) {
-                    $crate::executor::state::start_row(node);
-                    give_row(&raw mut (*node).ss)
-                } else {
-                    $crate::executor::state::scan_rows(node, access)
-                }
-            }
-        }
-
-        #[pgrx::pg_guard]
-        unsafe extern "C-unwind" fn access(
-            node: *mut pgrx::pg_sys::ScanState,
-        ) -> *mut pgrx::pg_sys::TupleTableSlot {
-            // SAFETY: ExecScan calls back with this node.
-            unsafe { give_row(node) }
-        }
-
-        /// # Safety
-        /// `node` is one of ours.
-        unsafe fn give_row(
-            node: *mut pgrx::pg_sys::ScanState,
-        ) -> *mut pgrx::pg_sys::TupleTableSlot {
-            // SAFETY: the body of the node has this type.
-            unsafe {
-                $crate::executor::state::next_row(node, |body: &mut $body, custom, slot| {
-                    body.$next(custom, slot)
-                })
-            }
-        }
-    };
-}
-pub(crate) use gives_rows;
 
 /// Does a node give the rows of its `access` as they are, so that ExecScan is not needed for them?
 ///
@@ -207,10 +290,7 @@ pub unsafe fn is_plain(node: *mut pg_sys::CustomScanState) -> bool {
 }
 
 /// What ExecScan does before it asks a plain node for a row.
-///
-/// # Safety
-/// Called from the node's `exec`.
-pub unsafe fn start_row(node: *mut pg_sys::CustomScanState) {
+unsafe fn start_row(node: *mut pg_sys::CustomScanState) {
     pgrx::check_for_interrupts!();
     unsafe {
         let memory = (*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
@@ -228,61 +308,20 @@ unsafe extern "C-unwind" fn recheck(
     true
 }
 
-/// The next row of a body, in the node's slot; `next` leaves the slot empty at the end.
-///
-/// # Safety
-/// Called from the node's `access`; `set_body::<T>` was called.
-pub unsafe fn next_row<T>(
-    node: *mut pg_sys::ScanState,
-    next: impl FnOnce(&mut T, *mut pg_sys::CustomScanState, *mut pg_sys::TupleTableSlot) -> Result<()>,
-) -> *mut pg_sys::TupleTableSlot {
+/// The next row of a body, in the node's slot.
+unsafe fn next_row<T: Body>(node: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
     unsafe {
         // `ss` is the first field of the CustomScanState
         let custom = node.cast::<pg_sys::CustomScanState>();
         let slot = (*node).ss_ScanTupleSlot;
         clear_virtual(slot);
         if let Some(body) = body::<T>(custom) {
-            if let Err(error) = next(body, custom, slot) {
+            if let Err(error) = body.next(custom, slot) {
                 error.raise();
             }
         }
         slot
     }
-}
-
-/// BeginCustomScan of a node above another: initialises that one, and makes the body of the plan.
-///
-/// # Safety
-/// Called from the node's `begin`.
-pub unsafe fn begin_above<T>(
-    node: *mut pg_sys::CustomScanState,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-    new: impl FnOnce(*mut pg_sys::CustomScan) -> Result<T>,
-) {
-    unsafe {
-        let scan = (*node).ss.ps.plan.cast::<pg_sys::CustomScan>();
-        init_child(node, scan, estate, flags);
-        match new(scan) {
-            Ok(body) => set_body(node, estate, body),
-            Err(error) => error.raise(),
-        }
-    }
-}
-
-/// ReScanCustomScan of a node that changes rows.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn never_again(_node: *mut pg_sys::CustomScanState) {
-    Error::internal("a change cannot be scanned again").raise()
-}
-
-/// EndCustomScan of a node above another that keeps nothing else.
-///
-/// # Safety
-/// The child was made in the node's `begin`.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn end_above(node: *mut pg_sys::CustomScanState) {
-    unsafe { end_child(node) }
 }
 
 /// Evaluates an expression; the value lives in the context's per-tuple memory.
@@ -353,27 +392,10 @@ pub unsafe fn clear_virtual(slot: *mut pg_sys::TupleTableSlot) {
     }
 }
 
-/// Initialises the plan below a custom scan.
-///
-/// # Safety
-/// Called from BeginCustomScan.
-pub unsafe fn init_child(
-    node: *mut pg_sys::CustomScanState,
-    scan: *mut pg_sys::CustomScan,
-    estate: *mut pg_sys::EState,
-    flags: i32,
-) {
-    unsafe {
-        let below = crate::pg::list::nth::<pg_sys::Plan>((*scan).custom_plans, 0);
-        let child = pg_sys::ExecInitNode(below, estate, flags);
-        (*node).custom_ps = crate::pg::list::from([child]);
-    }
-}
-
 /// `ExecProcNode`.
 ///
 /// # Safety
-/// `child` was initialised by `init_child`.
+/// `child` was initialised.
 pub unsafe fn exec_child(child: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
     unsafe {
         if !(*child).chgParam.is_null() {
@@ -408,7 +430,7 @@ pub unsafe fn walk_below(
             for plan in crate::pg::list::iter::<pg_sys::SubPlanState>((*state).initPlan) {
                 walk.skipped.push((*plan).planstate);
             }
-            pg_sys::panic::pgrx_extern_c_guard(|| {
+            pgrx_extern_c_guard(|| {
                 (walk.visit)(state);
                 pg_sys::planstate_tree_walker(state, Some(step), context)
             })
