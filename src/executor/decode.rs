@@ -2,6 +2,7 @@
 //! own receive or input function.
 
 use crate::error::{Error, Result};
+use crate::executor::wire::Layout;
 use crate::pg::encoding::DatabaseEncoding;
 use crate::pg::types;
 use crate::remote::Format;
@@ -17,22 +18,9 @@ pub struct Decoder {
 }
 
 struct Column {
-    kind: Kind,
+    layout: Layout,
     function: Box<pg_sys::FmgrInfo>,
     parameter: Oid,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Bool,
-    Int2,
-    Int4,
-    Int8,
-    Float4,
-    /// A varlena whose binary format is its bytes.
-    Bytes,
-    Receive,
-    Input,
 }
 
 impl Decoder {
@@ -114,7 +102,7 @@ impl Decoder {
     fn needed<'a>(&self, get: impl Fn(usize) -> Option<&'a [u8]>) -> usize {
         let mut needed = 0;
         for (index, column) in self.columns.iter().enumerate() {
-            if column.kind == Kind::Bytes {
+            if column.layout == Layout::Bytes {
                 needed += get(index).map_or(0, |bytes| aligned(bytes.len() + 4));
             }
         }
@@ -132,7 +120,7 @@ impl Decoder {
             for (index, column) in self.columns.iter_mut().enumerate() {
                 let Some(bytes) = get(index) else {
                     *nulls.add(index) = true;
-                    *values.add(index) = if column.kind == Kind::Input {
+                    *values.add(index) = if column.layout == Layout::Text {
                         column.input(None, &mut self.scratch)
                     } else {
                         Datum::from(0)
@@ -140,13 +128,13 @@ impl Decoder {
                     continue;
                 };
                 *nulls.add(index) = false;
-                *values.add(index) = match column.kind {
-                    Kind::Bool => Datum::from(fixed::<1>(bytes)?[0] != 0),
-                    Kind::Int2 => Datum::from(i16::from_be_bytes(fixed(bytes)?)),
-                    Kind::Int4 => Datum::from(i32::from_be_bytes(fixed(bytes)?)),
-                    Kind::Int8 => Datum::from(i64::from_be_bytes(fixed(bytes)?)),
-                    Kind::Float4 => Datum::from(u32::from_be_bytes(fixed(bytes)?)),
-                    Kind::Bytes => {
+                *values.add(index) = match column.layout {
+                    Layout::Bool => Datum::from(fixed::<1>(bytes)?[0] != 0),
+                    Layout::Int2 => Datum::from(i16::from_be_bytes(fixed(bytes)?)),
+                    Layout::Int4 => Datum::from(i32::from_be_bytes(fixed(bytes)?)),
+                    Layout::Int8 => Datum::from(i64::from_be_bytes(fixed(bytes)?)),
+                    Layout::Float4 => Datum::from(u32::from_be_bytes(fixed(bytes)?)),
+                    Layout::Bytes => {
                         let start = memory;
                         let size = bytes.len() + 4;
                         // A 4-byte varlena header on a little-endian machine: the length shifted by two.
@@ -155,8 +143,8 @@ impl Decoder {
                         memory = memory.add(aligned(size));
                         Datum::from(start)
                     }
-                    Kind::Receive => column.receive(bytes),
-                    Kind::Input => column.input(Some(bytes), &mut self.scratch),
+                    Layout::Binary => column.receive(bytes),
+                    Layout::Text => column.input(Some(bytes), &mut self.scratch),
                 };
             }
         }
@@ -183,16 +171,15 @@ impl Column {
             let mut function: Box<pg_sys::FmgrInfo> = Box::new(std::mem::zeroed());
             let mut oid = pg_sys::InvalidOid;
             let mut parameter = pg_sys::InvalidOid;
-            let kind = if binary {
+            if binary {
                 pg_sys::getTypeBinaryInputInfo(type_oid, &mut oid, &mut parameter);
-                kind_of(types::base_type(type_oid), type_oid)
             } else {
                 pg_sys::getTypeInputInfo(type_oid, &mut oid, &mut parameter);
-                Kind::Input
-            };
+            }
             pg_sys::fmgr_info(oid, &mut *function);
             Column {
-                kind,
+                // the base type's: the worker has checked a domain's constraints already
+                layout: Layout::of(types::base_type(type_oid), binary),
                 function,
                 parameter,
             }
@@ -245,28 +232,5 @@ impl Drop for ArrayNulls {
     fn drop(&mut self) {
         // SAFETY: as above; reached by unwinding as well.
         unsafe { pg_sys::Array_nulls = self.0 }
-    }
-}
-
-/// How a type's binary format is read. Domains go through their own function: it checks their constraints, which
-/// the worker did already, so their base type's format will do.
-fn kind_of(base: Oid, _declared: Oid) -> Kind {
-    match base {
-        pg_sys::BOOLOID => Kind::Bool,
-        pg_sys::INT2OID => Kind::Int2,
-        pg_sys::INT4OID | pg_sys::DATEOID => Kind::Int4,
-        pg_sys::INT8OID
-        | pg_sys::TIMESTAMPOID
-        | pg_sys::TIMESTAMPTZOID
-        | pg_sys::TIMEOID
-        | pg_sys::FLOAT8OID
-        | pg_sys::MONEYOID => Kind::Int8,
-        pg_sys::FLOAT4OID => Kind::Float4,
-        pg_sys::TEXTOID
-        | pg_sys::VARCHAROID
-        | pg_sys::BPCHAROID
-        | pg_sys::BYTEAOID
-        | pg_sys::JSONOID => Kind::Bytes,
-        _ => Kind::Receive,
     }
 }

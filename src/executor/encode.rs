@@ -1,5 +1,6 @@
 //! Datums onto the wire: parameters, and arrays of them for many rows at once.
 
+use crate::executor::wire::Layout;
 use crate::pg::encoding::DatabaseEncoding;
 use crate::planner::plan::{InsertColumn, ParamType};
 use crate::remote::Params;
@@ -7,21 +8,9 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Writes values of one type in the format that its parameter declares.
 pub struct Encoder {
-    kind: Kind,
+    layout: Layout,
     function: Box<pg_sys::FmgrInfo>,
     pub binary: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Bool,
-    Int2,
-    Int4,
-    Int8,
-    Float4,
-    Bytes,
-    Send,
-    Output,
 }
 
 impl Encoder {
@@ -33,33 +22,14 @@ impl Encoder {
             let mut function: Box<pg_sys::FmgrInfo> = Box::new(std::mem::zeroed());
             let mut oid = pg_sys::InvalidOid;
             let mut is_varlena = false;
-            let kind = if param.binary {
+            if param.binary {
                 pg_sys::getTypeBinaryOutputInfo(type_oid, &mut oid, &mut is_varlena);
-                match type_oid {
-                    pg_sys::BOOLOID => Kind::Bool,
-                    pg_sys::INT2OID => Kind::Int2,
-                    pg_sys::INT4OID | pg_sys::DATEOID => Kind::Int4,
-                    pg_sys::INT8OID
-                    | pg_sys::TIMESTAMPOID
-                    | pg_sys::TIMESTAMPTZOID
-                    | pg_sys::TIMEOID
-                    | pg_sys::FLOAT8OID
-                    | pg_sys::MONEYOID => Kind::Int8,
-                    pg_sys::FLOAT4OID => Kind::Float4,
-                    pg_sys::TEXTOID
-                    | pg_sys::VARCHAROID
-                    | pg_sys::BPCHAROID
-                    | pg_sys::BYTEAOID
-                    | pg_sys::JSONOID => Kind::Bytes,
-                    _ => Kind::Send,
-                }
             } else {
                 pg_sys::getTypeOutputInfo(type_oid, &mut oid, &mut is_varlena);
-                Kind::Output
-            };
+            }
             pg_sys::fmgr_info(oid, &mut *function);
             Encoder {
-                kind,
+                layout: Layout::of(type_oid, param.binary),
                 function,
                 binary: param.binary,
             }
@@ -72,13 +42,13 @@ impl Encoder {
     /// `value` is a non-null value of the encoder's type.
     pub unsafe fn write(&mut self, value: Datum, out: &mut Vec<u8>) {
         unsafe {
-            match self.kind {
-                Kind::Bool => out.push(u8::from(value.value() as u8 != 0)),
-                Kind::Int2 => out.extend_from_slice(&(value.value() as i16).to_be_bytes()),
-                Kind::Int4 => out.extend_from_slice(&(value.value() as i32).to_be_bytes()),
-                Kind::Int8 => out.extend_from_slice(&(value.value() as i64).to_be_bytes()),
-                Kind::Float4 => out.extend_from_slice(&(value.value() as u32).to_be_bytes()),
-                Kind::Bytes => {
+            match self.layout {
+                Layout::Bool => out.push(u8::from(value.value() as u8 != 0)),
+                Layout::Int2 => out.extend_from_slice(&(value.value() as i16).to_be_bytes()),
+                Layout::Int4 => out.extend_from_slice(&(value.value() as i32).to_be_bytes()),
+                Layout::Int8 => out.extend_from_slice(&(value.value() as i64).to_be_bytes()),
+                Layout::Float4 => out.extend_from_slice(&(value.value() as u32).to_be_bytes()),
+                Layout::Bytes => {
                     let original = value.cast_mut_ptr::<pg_sys::varlena>();
                     let plain = pg_sys::pg_detoast_datum_packed(original);
                     let length = pgrx::varlena::varsize_any_exhdr(plain);
@@ -88,7 +58,7 @@ impl Encoder {
                         pg_sys::pfree(plain.cast());
                     }
                 }
-                Kind::Send => {
+                Layout::Binary => {
                     let _encoding = DatabaseEncoding::enter();
                     let bytes = pg_sys::SendFunctionCall(&mut *self.function, value)
                         .cast::<pg_sys::varlena>();
@@ -97,7 +67,7 @@ impl Encoder {
                     out.extend_from_slice(std::slice::from_raw_parts(data, length));
                     pg_sys::pfree(bytes.cast());
                 }
-                Kind::Output => {
+                Layout::Text => {
                     let text = pg_sys::OutputFunctionCall(&mut *self.function, value);
                     out.extend_from_slice(std::ffi::CStr::from_ptr(text).to_bytes());
                     pg_sys::pfree(text.cast());

@@ -26,6 +26,7 @@ mod state;
 mod task;
 mod value_rows;
 mod variance;
+mod wire;
 
 use pgrx::{extension_sql_file, pg_sys};
 
