@@ -28,12 +28,8 @@ impl Analysis {
             let mut sharded = Vec::new();
             let mut arms = Vec::new();
             for (index, rte) in list::iter::<pg_sys::RangeTblEntry>((*query).rtable).enumerate() {
-                if (*rte).rtekind != RTEKind::RTE_SUBQUERY
-                    || !(*rte).inFromCl && !arm_of((*query).setOperations, index as i32 + 1)
-                {
-                    continue;
-                }
-                if !arm_of((*query).setOperations, index as i32 + 1) {
+                let is_arm = arm_of((*query).setOperations, index as i32 + 1);
+                if (*rte).rtekind != RTEKind::RTE_SUBQUERY || !is_arm {
                     continue;
                 }
                 let first = self.distributed.len();
