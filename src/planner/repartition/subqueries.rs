@@ -110,9 +110,8 @@ impl Condition<'_> {
                 self.level.merge()?;
                 return Ok(moves);
             }
-            if moves > 0 {
-                self.level.bring_back(&saved);
-            }
+            // rows of the piece may have moved for nothing
+            self.level.bring_back(&saved);
             Ok(0)
         }
     }

@@ -111,3 +111,6 @@ UPDATE loc SET t = s2::text FROM a s1 LEFT JOIN b s2 ON s1.n = s2.v AND s2.k > 2
 DELETE FROM loc USING a s1 LEFT JOIN b s2 ON s1.n = s2.v WHERE loc.n = s1.id AND s1.id < 2 AND s2 IS NULL RETURNING s1, s2, s2 IS NULL;
 SELECT loc.id, s1 FROM loc LEFT JOIN LATERAL (SELECT * FROM b WHERE b.id = loc.id) s1 ON s1 IS NOT NULL ORDER BY 1, 2 FOR UPDATE OF loc;
 ROLLBACK;
+SET shard_ext.join_strategy = repartition;
+SELECT s1.id FROM b s1 FULL JOIN a s2 ON s1.k = s2.id WHERE EXISTS (SELECT 1 FROM u s3 FULL JOIN generate_series(1, 2) s4 ON s3.id = s4 WHERE s1.id = s3.id AND s2.id = s3.id);
+RESET shard_ext.join_strategy;
