@@ -162,7 +162,8 @@ pub fn stop(connections: &[Shared], limit: Instant) {
 }
 
 /// Asks the nodes to stop what the connections are doing, all at the same time, and waits at most until `limit` for
-/// the requests to be delivered. Those that cannot be reached are given up.
+/// the requests to be delivered. Those that cannot be reached are given up. Where a savepoint is not there yet, to which
+/// the node has to go back, it is too early.
 fn cancel(connections: &[Shared], limit: Instant) {
     let mut requests = Vec::new();
     for connection in connections {
@@ -174,7 +175,10 @@ fn cancel(connections: &[Shared], limit: Instant) {
         }
         // often it has ended, and the end is here already
         connection.discard_arrived();
-        if connection.running().is_none() || connection.lost().is_some() {
+        if connection.running().is_none()
+            || connection.lost().is_some()
+            || connection.is_opening_savepoint()
+        {
             continue;
         }
         match connection.canceller() {

@@ -44,6 +44,10 @@ pub fn before_local_commit() -> Result<()> {
     if participants.is_empty() {
         return Ok(());
     }
+    for participant in &participants {
+        // of subtransactions that were undone; a node for which it matters has aborted its transaction
+        participant.borrow_mut().take_command_error();
+    }
     let (writers, readers): (Vec<Shared>, Vec<Shared>) =
         participants.into_iter().partition(has_written);
     for writer in &writers {

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import itertools
 import pathlib
+import random
 import subprocess
 import sys
 import threading
@@ -766,6 +767,42 @@ def cancel_from_another_thread(cluster):
         finally:
             timer.join()
         assert c.execute("SELECT count(*) FROM people").fetchone() == (1000,)
+
+
+@test
+def cancel_while_nodes_set_savepoints(cluster):
+    """A cancelled subtransaction is undone on the nodes, wherever they were, and the transaction commits."""
+    with cluster.connect() as c, cluster.connect(autocommit=True) as canceller:
+        cluster.fill(c, 0)
+        c.commit()
+        chance, cancelled = random.Random(1), 0
+        for number in range(100):
+            c.execute("INSERT INTO people (id) SELECT generate_series(%s::int, %s::int)", (number * 1000, number * 1000 + 9))
+            c.execute("SAVEPOINT a")
+            timer = threading.Timer(chance.random() * 0.03, canceller.execute, ("SELECT pg_cancel_backend(%s)", (c.info.backend_pid,)))
+            timer.start()
+            try:
+                c.execute(f"""DO $$ BEGIN
+                        FOR i IN 10..40 LOOP
+                            BEGIN
+                                INSERT INTO people (id) VALUES ({number * 1000} + i);
+                                PERFORM count(*) FROM people;
+                            EXCEPTION WHEN unique_violation THEN NULL;
+                            END;
+                        END LOOP;
+                    END $$""")
+                timer.join()
+            except errors.QueryCanceled:
+                cancelled += 1
+                timer.join()
+                c.execute("ROLLBACK TO a")
+            c.execute("INSERT INTO people (id) SELECT generate_series(%s::int, %s::int)", (number * 1000 + 50, number * 1000 + 59))
+            c.commit()
+        expected = 100 * 20 + (100 - cancelled) * 31
+        assert c.execute("SELECT count(*) FROM people").fetchone() == (expected,)
+        assert cancelled > 20, cancelled
+        for node in ("clients_worker_1", "clients_worker_2"):
+            assert canceller.execute("SELECT count(*) FROM pg_prepared_xacts WHERE database = %s", (node,)).fetchone() == (0,)
 
 
 @test

@@ -60,6 +60,10 @@ impl Command {
             Command::Plain(sql) => sql,
         }
     }
+
+    fn is_savepoint(&self) -> bool {
+        self.sql().starts_with("SAVEPOINT ")
+    }
 }
 
 /// How far `advance` came.
@@ -212,6 +216,14 @@ impl Connection {
     /// A text or COPY runs outside of pipeline mode: nothing can be sent before it has ended.
     pub fn is_occupied(&self) -> bool {
         !self.in_pipeline && !self.queue.is_empty() && self.lost.is_none()
+    }
+
+    /// Does the node still have to say that it has the savepoint in which the next request runs?
+    pub fn is_opening_savepoint(&self) -> bool {
+        self.queue
+            .iter()
+            .take_while(|item| !matches!(item, Item::Query(_) | Item::Simple(_)))
+            .any(|item| matches!(item, Item::Command(command) if command.is_savepoint()))
     }
 
     /// The node's view of the transaction, as of the last answer.

@@ -63,10 +63,15 @@ impl Connection {
                 return self.send_bulk(answer.clone(), prefix);
             }
         }
+        // nothing may be cancelled before it is known that there is a way back
+        let savepoint = prefix.iter().any(Command::is_savepoint);
         for command in prefix {
             if !self.send_command(command) {
                 return self.sending_failed(answers);
             }
+        }
+        if savepoint && !self.pg.request_flush() {
+            return self.sending_failed(answers);
         }
         for (i, answer) in answers.iter().enumerate() {
             // rows are wanted before the next statement has ended; the ends of changes only together
