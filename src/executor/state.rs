@@ -1,6 +1,7 @@
 //! The frame around every custom scan: a C struct that the executor sees, and Rust data that is dropped with the
 //! query's memory, whether it ends well or not.
 
+use crate::catalog;
 use crate::error::{Error, Result};
 use pgrx::pg_guard;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
@@ -206,8 +207,26 @@ unsafe fn begin<T: Body>(
             let child = pg_sys::ExecInitNode(below, estate, flags);
             (*node).custom_ps = crate::pg::list::from([child]);
         }
+        use_tables(estate)?;
         set_body(node, estate, T::new(node, scan)?);
         of_node::<T>(node, |body| body.begun(node, flags))
+    }
+}
+
+/// Marks the distributed tables of a statement as in use while it runs, as PostgreSQL does with those that it scans itself:
+/// TRUNCATE and DROP in the same session refuse them (`CheckTableNotInUse`).
+unsafe fn use_tables(estate: *mut pg_sys::EState) -> Result<()> {
+    unsafe {
+        for index in 0..(*estate).es_range_table_size {
+            let entry = crate::pg::list::rt_fetch(index as i32 + 1, (*estate).es_range_table);
+            if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
+                && (*(*estate).es_relations.add(index as usize)).is_null()
+                && catalog::table((*entry).relid)?.is_some()
+            {
+                pg_sys::ExecGetRangeTableRelation(estate, index + 1);
+            }
+        }
+        Ok(())
     }
 }
 

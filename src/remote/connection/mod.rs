@@ -45,7 +45,9 @@ enum Item {
 enum Command {
     /// Gives the connection settings of the session.
     Settings(String),
-    /// BEGIN, SAVEPOINT, COMMIT.
+    /// Opens a savepoint.
+    Savepoint(Cow<'static, str>),
+    /// BEGIN, ROLLBACK TO, COMMIT.
     Plain(Cow<'static, str>),
 }
 
@@ -57,12 +59,8 @@ impl Command {
     fn sql(&self) -> &str {
         match self {
             Command::Settings(sql) => sql,
-            Command::Plain(sql) => sql,
+            Command::Savepoint(sql) | Command::Plain(sql) => sql,
         }
-    }
-
-    fn is_savepoint(&self) -> bool {
-        self.sql().starts_with("SAVEPOINT ")
     }
 }
 
@@ -223,7 +221,7 @@ impl Connection {
         self.queue
             .iter()
             .take_while(|item| !matches!(item, Item::Query(_) | Item::Simple(_)))
-            .any(|item| matches!(item, Item::Command(command) if command.is_savepoint()))
+            .any(|item| matches!(item, Item::Command(Command::Savepoint(_))))
     }
 
     /// The node's view of the transaction, as of the last answer.

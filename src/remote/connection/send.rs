@@ -64,7 +64,7 @@ impl Connection {
             }
         }
         // nothing may be cancelled before it is known that there is a way back
-        let savepoint = prefix.iter().any(Command::is_savepoint);
+        let savepoint = prefix.iter().any(|c| matches!(c, Command::Savepoint(_)));
         for command in prefix {
             if !self.send_command(command) {
                 return self.sending_failed(answers);
@@ -222,7 +222,7 @@ impl Connection {
                 participation.savepoints.truncate(same);
             }
             for id in &open[same..] {
-                prefix.push(Command::plain(format!("SAVEPOINT s{id}")));
+                prefix.push(Command::Savepoint(format!("SAVEPOINT s{id}").into()));
                 participation.savepoints.push(*id);
             }
         });
@@ -243,7 +243,7 @@ impl Connection {
             return None;
         }
         participation.guarded = true;
-        Some(Command::plain(concat!("SAVEPOINT ", guard!())))
+        Some(Command::Savepoint(concat!("SAVEPOINT ", guard!()).into()))
     }
 
     pub(super) fn send_command(&mut self, command: Command) -> bool {
