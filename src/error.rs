@@ -12,6 +12,7 @@ pub mod sqlstate {
     pub type SqlState = [u8; 5];
     pub const FEATURE_NOT_SUPPORTED: SqlState = *b"0A000";
     pub const CONNECTION_FAILURE: SqlState = *b"08006";
+    pub const TRANSACTION_RESOLUTION_UNKNOWN: SqlState = *b"08007";
     pub const UNABLE_TO_CONNECT: SqlState = *b"08001";
     pub const PROTOCOL_VIOLATION: SqlState = *b"08P01";
     pub const INVALID_PARAMETER_VALUE: SqlState = *b"22023";

@@ -3,7 +3,7 @@
 
 use super::connection::Shared;
 use super::quiet;
-use crate::error::Error;
+use crate::error::{sqlstate, Error};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -100,4 +100,14 @@ pub fn pass_cancel_on(connections: &[Shared]) -> bool {
         quiet::give_up(connections);
     }
     !patient
+}
+
+/// An error for a connection over which a node was to commit, and that has gone without an answer.
+pub fn unknown(node: &str) -> Error {
+    Error::new(
+        sqlstate::TRANSACTION_RESOLUTION_UNKNOWN,
+        format!("connection to node \"{node}\" was lost during COMMIT"),
+    )
+    .detail("The node may or may not have committed.")
+    .hint("Look at the data before running the transaction again.")
 }

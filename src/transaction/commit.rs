@@ -76,7 +76,7 @@ fn commit_in_one_phase(writers: &[Shared], readers: &[Shared]) -> Result<()> {
         let error = writer.take_command_error();
         if writer.lost().is_some() {
             moves::left_behind(writer.node);
-            return Err(unknown_outcome(&writer.node_name));
+            return Err(outcome::unknown(&writer.node_name));
         }
         if let Some(error) = error {
             return Err(deadlock.unwrap_or(error));
@@ -85,16 +85,6 @@ fn commit_in_one_phase(writers: &[Shared], readers: &[Shared]) -> Result<()> {
     end_participation(&all, true);
     outcome::too_late_to_cancel();
     Ok(())
-}
-
-/// `COMMIT` was sent and no answer came.
-fn unknown_outcome(node: &str) -> Error {
-    Error::new(
-        *b"08007",
-        format!("connection to node \"{node}\" was lost during COMMIT"),
-    )
-    .detail("The node may or may not have committed.")
-    .hint("Look at the data before running the transaction again.")
 }
 
 fn prepare(writers: &[Shared], readers: &[Shared]) -> Result<()> {

@@ -2,9 +2,9 @@
 
 use super::{Connection, Item, Step};
 use crate::remote::answer::Answer;
-use crate::remote::libpq::{Flush, PgResult};
-use crate::remote::remote_error;
+use crate::remote::libpq::{field, Flush, PgResult};
 use crate::remote::request::Access;
+use crate::remote::{outcome, remote_error};
 use std::rc::Rc;
 
 impl Connection {
@@ -14,15 +14,29 @@ impl Connection {
                 Some(result) => remote_error::of_result(result).fields().message.clone(),
                 None => self.pg.error_message(),
             };
-            self.lost = Some(remote_error::lost(&self.node_name, &why));
+            // the node says why it ends, not libpq: it has undone what was not committed
+            let told = result.is_some_and(|r| r.error_field(field::SQLSTATE).is_some());
+            self.lose(&why, told);
         }
+    }
+
+    fn lose(&mut self, why: &str, told: bool) {
+        let error = if self.commits && !told {
+            outcome::unknown(&self.node_name)
+        } else {
+            remote_error::lost(&self.node_name, why)
+        };
+        if self.commits {
+            self.autocommit_error = Some(error.clone());
+        }
+        self.lost = Some(error);
     }
 
     /// Gives the connection up, for instance because it did not answer in time. What is outstanding fails.
     pub fn give_up(&mut self, why: &str) {
         self.unanswered = false;
         if self.lost.is_none() {
-            self.lost = Some(remote_error::lost(&self.node_name, why));
+            self.lose(why, false);
         }
         self.fail_outstanding();
     }
@@ -48,6 +62,7 @@ impl Connection {
         let found_dead = !self.queue.iter().any(|item| matches!(item, Item::Sync));
         self.proven
             && self.unanswered
+            && !self.commits
             && self
                 .outstanding()
                 .all(|answer| untouched(answer) || found_dead)

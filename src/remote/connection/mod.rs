@@ -126,6 +126,8 @@ pub struct Connection {
     /// Why the node could not commit what it was to commit by itself.
     autocommit_error: Option<Error>,
     lost: Option<Error>,
+    /// A write is under way that the node commits by itself.
+    commits: bool,
     participation: Option<Participation>,
     settings: Option<Settings>,
     /// The login has the name of the session user.
@@ -190,6 +192,7 @@ impl Connection {
             command_error: None,
             autocommit_error: None,
             lost: None,
+            commits: false,
             participation: None,
             settings: None,
             own_name,

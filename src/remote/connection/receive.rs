@@ -95,6 +95,7 @@ impl Connection {
                 self.unanswered = false;
                 self.proven = true;
                 self.segment_error = None;
+                self.commits = false;
                 self.queue.pop_front();
                 self.arm();
                 let mut again = std::mem::take(&mut self.again);
@@ -239,6 +240,7 @@ impl Connection {
                     answer.finish();
                 }
                 if self.participation.is_none() && matches!(self.queue.front(), Some(Item::Sync)) {
+                    self.commits = false;
                     self.autocommit_error = Some(error);
                 } else {
                     self.command_error = Some(error);

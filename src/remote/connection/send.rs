@@ -80,6 +80,7 @@ impl Connection {
                 return self.sending_failed(&answers[i + 1..]);
             }
         }
+        self.commits = autocommit && writes;
         self.send_sync()
     }
 

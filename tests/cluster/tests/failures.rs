@@ -134,8 +134,8 @@ fn statement_timeout_stops_the_workers() {
     );
 }
 
-/// The worker takes a second to commit what it gets, and ends that early, one way or another, when it is cancelled.
-fn cancelled_while_a_worker_commits(on_cancel: &str) -> (Option<String>, i64) {
+/// Workers that take long to commit what they get, and end that early, one way or another, when they are cancelled.
+fn that_commits_slowly(on_cancel: &str) -> Cluster {
     let cluster = Cluster::with_accounts(2);
     for worker in &cluster.workers {
         worker
@@ -151,18 +151,34 @@ fn cancelled_while_a_worker_commits(on_cancel: &str) -> (Option<String>, i64) {
             ))
             .unwrap();
     }
+    cluster
+}
+
+/// Inserts a row, does `meanwhile` while a worker commits it, and answers the error that the client gets, and the client.
+fn while_a_worker_commits(
+    cluster: &Cluster,
+    meanwhile: impl FnOnce(&Server, postgres::CancelToken),
+) -> (Option<String>, Client) {
     let mut client = cluster.connect();
     let token = client.cancel_token();
     let insert = std::thread::spawn(move || {
         let inserted = client.batch_execute("INSERT INTO accounts VALUES (7777, 1)");
         (inserted.err().map(|e| sqlstate(Err::<(), _>(e))), client)
     });
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    let is_committing = |worker: &&Server| one::<i64>(&mut worker.connect(), sleeping) > 0;
     wait_for("a worker to commit", || {
-        cluster.workers.iter().any(|w| active_on(w) > 0)
+        cluster.workers.iter().any(|w| is_committing(&w))
     });
-    std::thread::sleep(Duration::from_millis(300));
-    token.cancel_query(postgres::NoTls).unwrap();
-    let (state, mut client) = insert.join().unwrap();
+    meanwhile(cluster.workers.iter().find(is_committing).unwrap(), token);
+    insert.join().unwrap()
+}
+
+fn cancelled_while_a_worker_commits(on_cancel: &str) -> (Option<String>, i64) {
+    let cluster = that_commits_slowly(on_cancel);
+    let (state, mut client) = while_a_worker_commits(&cluster, |_, token| {
+        token.cancel_query(postgres::NoTls).unwrap();
+    });
     let count = "SELECT count(*) FROM accounts WHERE id = 7777";
     let seen = one::<i64>(&mut client, count);
     (state, seen)
@@ -178,6 +194,18 @@ fn a_worker_that_commits_is_cancelled() {
 fn a_worker_that_has_committed_is_not_cancelled_any_more() {
     let (state, rows) = cancelled_while_a_worker_commits("NULL");
     assert_eq!((state.as_deref(), rows), (None, 1));
+}
+
+#[test]
+fn what_became_of_a_write_is_unknown_when_its_worker_dies() {
+    let cluster = that_commits_slowly("RAISE");
+    for (stop, state) in [(Stop::Kill, "08007"), (Stop::Fast, "08006")] {
+        let (found, _) = while_a_worker_commits(&cluster, |worker, _| worker.stop(stop));
+        assert_eq!(found.as_deref(), Some(state));
+        for worker in cluster.workers.iter().filter(|w| !w.is_running()) {
+            worker.start();
+        }
+    }
 }
 
 #[test]
