@@ -95,8 +95,9 @@ impl Connection {
                 self.unanswered = false;
                 self.proven = true;
                 self.segment_error = None;
-                self.commits = false;
                 self.queue.pop_front();
+                // it is sent last, maybe before what ended earlier has been read to its end
+                self.commits &= !self.queue.is_empty();
                 self.arm();
                 let mut again = std::mem::take(&mut self.again);
                 again.retain(|answer| {
