@@ -99,10 +99,7 @@ impl Body for Cursor {
 
     unsafe fn rescan(&mut self, node: *mut pg_sys::CustomScanState) -> Result<()> {
         unsafe {
-            let child = list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
-            if !(*node).ss.ps.chgParam.is_null() {
-                pg_sys::UpdateChangedParamSet(child, (*node).ss.ps.chgParam);
-            }
+            let child = state::tell_child_changes(node);
             if (*child).chgParam.is_null() {
                 pg_sys::ExecReScan(child);
             }

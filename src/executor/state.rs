@@ -485,6 +485,20 @@ pub unsafe fn is_empty(slot: *const pg_sys::TupleTableSlot) -> bool {
     unsafe { slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 }
 }
 
+/// Tells the plan below a custom scan which parameters have changed, and answers it.
+///
+/// # Safety
+/// Called from ReScanCustomScan, with a plan below.
+pub unsafe fn tell_child_changes(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::PlanState {
+    unsafe {
+        let child = crate::pg::list::nth::<pg_sys::PlanState>((*node).custom_ps, 0);
+        if !(*node).ss.ps.chgParam.is_null() {
+            pg_sys::UpdateChangedParamSet(child, (*node).ss.ps.chgParam);
+        }
+        child
+    }
+}
+
 /// Ends the plan below a custom scan.
 ///
 /// # Safety

@@ -321,8 +321,8 @@ pub fn after_subtransaction_abort(id: pg_sys::SubTransactionId) {
         .iter()
         .filter(|c| {
             c.try_borrow().is_ok_and(|c| {
-                let mut outstanding = c.outstanding().peekable();
-                outstanding.peek().is_some() && outstanding.all(|a| a.subtransaction >= id)
+                let oldest = c.outstanding().map(|a| a.subtransaction).min();
+                oldest.is_some_and(|oldest| oldest >= id)
             })
         })
         .cloned()

@@ -45,9 +45,6 @@ impl Connection {
                 .extend(answers.iter().map(|a| Item::Query(a.clone())));
             return false;
         }
-        if autocommit && writes {
-            outcome::awaited();
-        }
         let row_security = self.row_security(answers);
         let mut prefix = Vec::new();
         if !autocommit {
@@ -81,6 +78,9 @@ impl Connection {
             }
         }
         self.commits = autocommit && writes;
+        if self.commits {
+            outcome::awaited();
+        }
         self.send_sync()
     }
 
